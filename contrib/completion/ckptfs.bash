@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+# Completion of ckptfs command lines for bash.
+
+_ckptfs_mounts() {
+    # Mounts of ckptfs, with the escapes of mountinfo undone.
+    local mountpoint
+    awk '/ - fuse\.ckptfs / { print $5 }' /proc/self/mountinfo 2>/dev/null |
+        while read -r mountpoint; do printf '%b\n' "${mountpoint//\\/\\0}"; done
+}
+
+_ckptfs_complete_words() {
+    local IFS=$'\n'
+    mapfile -t COMPREPLY < <(compgen -W "$1" -- "$2")
+}
+
+_ckptfs_mount_options() {
+    local options='allow_other noallow_other ro passthrough=auto passthrough=off threads= inline= hang-timeout= log= read-ahead='
+    local done_part=''
+    case $1 in *,*) done_part=${1%,*}, ;; esac
+    compopt -o nospace
+    local last=${1##*,}
+    _ckptfs_complete_words "${options// /$'\n'}" "$last"
+    COMPREPLY=("${COMPREPLY[@]/#/$done_part}")
+}
+
+_ckptfs() {
+    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]-}
+    local mountpoints
+    COMPREPLY=()
+    # "=" splits words: what follows "passthrough=" arrives alone.
+    if [ "$word" = = ] || [ "$previous" = = ]; then
+        local option=$previous
+        if [ "$previous" = = ]; then option=${COMP_WORDS[COMP_CWORD - 2]}; else word=''; fi
+        case ${option##*,} in
+            passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
+            log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+        esac
+        return
+    fi
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\n--help\n--version' "$word"
+        return
+    fi
+    case $command in
+        mount)
+            case $previous:$word in
+                -o:*) _ckptfs_mount_options "$word" ;;
+                *:-*) _ckptfs_complete_words $'-f\n-o\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
+            esac
+            ;;
+        umount | restart | status)
+            case $command:$word in
+                status:-*) _ckptfs_complete_words $'--json\n--help' "$word" ;;
+                *:-*) _ckptfs_complete_words '--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mountpoints=$(_ckptfs_mounts)
+                    _ckptfs_complete_words "$mountpoints" "$word"
+                    ;;
+            esac
+            ;;
+    esac
+}
+
+complete -F _ckptfs ckptfs

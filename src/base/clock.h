@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Clocks in nanoseconds.
+ */
+#ifndef CKPTFS_BASE_CLOCK_H
+#define CKPTFS_BASE_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+#define CLOCK_NS_PER_SECOND INT64_C(1000000000)
+
+static inline int64_t clock_from_timespec(const struct timespec *time)
+{
+    return (int64_t)time->tv_sec * CLOCK_NS_PER_SECOND + time->tv_nsec;
+}
+
+/* Splits nanoseconds since the epoch; times before 1970 keep 0 <= tv_nsec < 1e9. */
+static inline struct timespec clock_to_timespec(int64_t ns)
+{
+    int64_t seconds = ns / CLOCK_NS_PER_SECOND;
+    int64_t rest = ns % CLOCK_NS_PER_SECOND;
+    if (rest < 0) {
+        rest += CLOCK_NS_PER_SECOND;
+        seconds--;
+    }
+    return (struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)rest};
+}
+
+static inline int64_t clock_read_ns(clockid_t id)
+{
+    struct timespec time;
+    clock_gettime(id, &time);
+    return clock_from_timespec(&time);
+}
+
+/*
+ * The time that file timestamps get. The coarse clock is the one that the kernel's filesystems stamp with, so
+ * that a time given by the daemon and one given by the object's own filesystem never seem out of order.
+ */
+static inline int64_t clock_file_time(void)
+{
+    return clock_read_ns(CLOCK_REALTIME_COARSE);
+}
+
+/* For intervals; the same in every process since boot. */
+static inline int64_t clock_monotonic(void)
+{
+    return clock_read_ns(CLOCK_MONOTONIC);
+}
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A growing list of ids. */
+#include "base/ids.h"
+
+#include <errno.h>
+
+errint ids_append(struct ids *ids, uint64_t id)
+{
+    if (ids->count == ids->capacity) {
+        size_t capacity = ids->capacity ? ids->capacity * 2 : 8;
+        uint64_t *at = reallocarray(ids->at, capacity, sizeof *at);
+        if (!at)
+            return -ENOMEM;
+        ids->at = at;
+        ids->capacity = capacity;
+    }
+    ids->at[ids->count++] = id;
+    return 0;
+}
+
+void ids_release(struct ids *ids)
+{
+    free(ids->at);
+    *ids = (struct ids){0};
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `ckptfs mount`: checks, mounts, and becomes or leaves behind the keeper. */
+#include "cmd/mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cmd/command.h"
+#include "cmd/exit.h"
+#include "cmd/mountpoint.h"
+#include "fs/keeper.h"
+#include "fs/mount.h"
+#include "fs/mount_table.h"
+#include "store/store.h"
+
+enum { MOUNT_REPORT_MAX = 1024 };
+
+/* What is being mounted; descriptors are -1 until they are open. */
+struct mount_work {
+    const struct mount_options *options;
+    char program[PATH_MAX];
+    char *store;      /* absolute */
+    char *mountpoint; /* absolute */
+    int lock_fd;
+    int fuse_fd;
+    int log_fd;
+};
+
+/* The path, not the open file: at a restart, a newer program that lies there is meant. */
+static int mount_find_program(struct mount_work *work)
+{
+    ssize_t length = readlink("/proc/self/exe", work->program, sizeof work->program - 1);
+    if (length < 0) {
+        log_error("/proc/self/exe cannot be read: %m; mount /proc");
+        return EXIT_FAILED;
+    }
+    work->program[length] = '\0';
+    return EXIT_FINE;
+}
+
+static int mount_open_log(struct mount_work *work)
+{
+    const char *path = work->options->log_path;
+    if (!path)
+        return EXIT_FINE;
+    work->log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (work->log_fd >= 0)
+        return EXIT_FINE;
+    log_error("log file %s cannot be opened: %m; name a file that this user may write", path);
+    return EXIT_FAILED;
+}
+
+/* Opening makes or checks the store. Only its lock is kept: the daemon opens the rest for itself. */
+static int mount_lock_store(struct mount_work *work, const char *path)
+{
+    struct store *store;
+    enum store_problem problem = store_open(path, -1, &store);
+    if (problem)
+        return exit_code_of_store(problem);
+    free(work->store);
+    work->store = steal_pointer(store->path);
+    work->lock_fd = fcntl(store->lock_fd, F_DUPFD_CLOEXEC, 3);
+    store_close(store);
+    if (work->lock_fd >= 0)
+        return EXIT_FINE;
+    log_error("the store's lock cannot be kept: %m; raise the limit of open files");
+    return EXIT_FAILED;
+}
+
+static int mount_prepare(struct mount_work *work, const char *store, const char *mountpoint)
+{
+    errint ignored;
+    work->store = mount_table_resolve(store, &ignored);
+    if (!work->store) {
+        log_error("%s cannot be mounted: out of memory", store);
+        return EXIT_FAILED;
+    }
+    int code = mount_find_program(work);
+    if (!code)
+        code = mountpoint_check(mountpoint, work->store, &work->mountpoint);
+    if (!code)
+        code = mount_open_log(work);
+    if (!code)
+        code = mount_lock_store(work, store);
+    if (code)
+        return code;
+    const struct mount_request request = {.store = work->store,
+                                          .mountpoint = work->mountpoint,
+                                          .allow_other = work->options->allow_other,
+                                          .flags = work->options->flags};
+    return exit_code_of_mount(mount_attach(&request, &work->fuse_fd));
+}
+
+static int mount_run_keeper(struct mount_work *work, int report_fd, bool to_syslog)
+{
+    const struct keeper_options options = {.program = work->program,
+                                           .store = work->store,
+                                           .mountpoint = work->mountpoint,
+                                           .mount_options = work->options->text,
+                                           .fuse_fd = work->fuse_fd,
+                                           .lock_fd = work->lock_fd,
+                                           .report_fd = report_fd,
+                                           .hang_timeout = work->options->hang_timeout,
+                                           .log_to_syslog = to_syslog};
+    work->fuse_fd = -1;
+    return keeper_run(&options);
+}
+
+static int mount_in_foreground(struct mount_work *work)
+{
+    if (work->log_fd >= 0 && dup2(work->log_fd, STDERR_FILENO) < 0)
+        log_warning("log file: %m");
+    return mount_run_keeper(work, -1, false);
+}
+
+/* Leaves the terminal, the directory and whoever reads our output. */
+static bool mount_detach_process(const struct mount_work *work)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0 || setsid() < 0 || chdir("/") != 0)
+        return false;
+    int errors = work->log_fd >= 0 ? work->log_fd : null;
+    umask(077);
+    bool done =
+        dup2(null, STDIN_FILENO) >= 0 && dup2(null, STDOUT_FILENO) >= 0 && dup2(errors, STDERR_FILENO) >= 0;
+    if (null > STDERR_FILENO)
+        close(null);
+    return done;
+}
+
+/* The keeper's one line: "ready", or "error CODE MESSAGE". */
+static int mount_await_report(int report_fd)
+{
+    char line[MOUNT_REPORT_MAX];
+    size_t used = 0;
+    while (used < sizeof line - 1 && !memchr(line, '\n', used)) {
+        ssize_t got = read(report_fd, line + used, sizeof line - 1 - used);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
+        used += (size_t)got;
+    }
+    line[used] = '\0';
+    line[strcspn(line, "\n")] = '\0';
+    if (strcmp(line, "ready") == 0)
+        return EXIT_FINE;
+    int code = 0, message = 0;
+    if (sscanf(line, "error %d %n", &code, &message) < 1 || code <= 0 || code > 255) {
+        log_error("the keeper ended before the mount was ready; mount with -f to see why");
+        return EXIT_DAEMON_FAILED;
+    }
+    log_error("%s", line[message] ? line + message : "the daemon did not come up; mount with -f to see why");
+    return code;
+}
+
+static int mount_in_background(struct mount_work *work)
+{
+    int pipes[2];
+    if (pipe2(pipes, O_CLOEXEC) != 0) {
+        log_error("the keeper cannot be started: pipe: %m");
+        return EXIT_FAILED;
+    }
+    cleanup_fd int read_end = pipes[0];
+    cleanup_fd int write_end = pipes[1];
+    pid_t keeper = fork();
+    if (keeper < 0) {
+        log_error("the keeper cannot be started: fork: %m");
+        return EXIT_FAILED;
+    }
+    if (keeper > 0) {
+        close(steal_fd(write_end));
+        close(steal_fd(work->fuse_fd));
+        return mount_await_report(read_end);
+    }
+    close(steal_fd(read_end));
+    if (!mount_detach_process(work))
+        log_warning("the keeper stays with its terminal: %m");
+    bool to_syslog = work->log_fd < 0;
+    if (to_syslog)
+        log_configure(LOG_TO_SYSLOG, LOG_LEVEL_INFO, "ckptfs");
+    _exit(mount_run_keeper(work, steal_fd(write_end), to_syslog));
+}
+
+/* A mount that nobody will serve must not stay. */
+static void mount_undo(struct mount_work *work)
+{
+    if (work->fuse_fd < 0)
+        return;
+    close(steal_fd(work->fuse_fd));
+    errint error = mount_detach(work->mountpoint, true);
+    if (error)
+        log_error("%s stays behind as a dead mount: %s; run `ckptfs umount` on it", work->mountpoint,
+                  strerror(-error));
+}
+
+int mount_start(const char *store, const char *mountpoint, const struct mount_options *options,
+                bool foreground)
+{
+    struct mount_work work = {.options = options, .lock_fd = -1, .fuse_fd = -1, .log_fd = -1};
+    int code = mount_prepare(&work, store, mountpoint);
+    if (!code)
+        code = foreground ? mount_in_foreground(&work) : mount_in_background(&work);
+    mount_undo(&work);
+    if (work.lock_fd >= 0)
+        close(work.lock_fd);
+    if (work.log_fd >= 0)
+        close(work.log_fd);
+    free(work.store);
+    free(work.mountpoint);
+    return code;
+}
+
+static int mount_run(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        {"foreground", no_argument, NULL, 'f'}, {"options", required_argument, NULL, 'o'}, {0}};
+    cleanup_mount_options struct mount_options options;
+    bool foreground = false;
+    char problem[256] = "";
+    errint error = mount_options_init(&options);
+    int option;
+    while (!error && (option = getopt_long(argc, argv, ":fo:", long_options, NULL)) != -1) {
+        if (option == 'f')
+            foreground = true;
+        else if (option == 'o')
+            error = mount_options_add(&options, optarg, problem);
+        else
+            return command_usage_error(&command_mount, "unknown option or missing argument: %s",
+                                       argv[optind - 1]);
+    }
+    if (error == -EINVAL)
+        return command_usage_error(&command_mount, "%s", problem);
+    if (error) {
+        log_error("mount: %s", strerror(-error));
+        return EXIT_FAILED;
+    }
+    if (argc - optind != 2)
+        return command_usage_error(&command_mount, "expected STORE and MOUNTPOINT, found %d arguments",
+                                   argc - optind);
+    return mount_start(argv[optind], argv[optind + 1], &options, foreground);
+}
+
+const struct command command_mount = {
+    .name = "mount",
+    .synopsis = "[-f] [-o OPTION[,OPTION...]] STORE MOUNTPOINT",
+    .summary = "mount a store; an empty or absent directory becomes a new one",
+    .details =
+        "  -f, --foreground      stay in the foreground, log to stderr (for systemd: Type=notify)\n"
+        "  -o, --options LIST    mount options, separated by commas:\n"
+        "      ro, nosuid, nodev, noexec, noatime   and their opposites, as for every filesystem\n"
+        "      allow_other       let other users in (root's default; else needs user_allow_other)\n"
+        "      noallow_other     only the mounting user\n"
+        "      passthrough=auto|off   let the kernel read and write the files itself where it can (auto)\n"
+        "      inline=BYTES      files up to this size live in the database (0 to 65536; 16384)\n"
+        "      threads=N         threads that answer the kernel (0: by the number of processors)\n"
+        "      read-ahead=KIB    the kernel's read-ahead (8192; needs root)\n"
+        "      hang-timeout=S    a daemon that answers nothing for so long is replaced (30)\n"
+        "      log=FILE          append log lines to FILE instead of syslog or stderr\n",
+    .run = mount_run,
+};

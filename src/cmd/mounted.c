@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding and asking a mount. */
+#include "cmd/mounted.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cmd/exit.h"
+#include "fs/control.h"
+
+int mounted_find(const char *argument, struct mount_table *table, const struct mount_entry **out)
+{
+    errint ignored;
+    cleanup_free char *path = mount_table_resolve(argument, &ignored);
+    if (!path || mount_table_read(table) != 0) {
+        log_error("the mounts cannot be read: /proc is not mounted or memory is short");
+        return EXIT_FAILED;
+    }
+    const struct mount_entry *entry = mount_table_find(table, path);
+    if (!entry || !mount_entry_is_ours(entry))
+        entry = mount_table_find_store(table, path);
+    if (!entry) {
+        log_error("no ckptfs is mounted on %s; `ckptfs status` lists the mounts", path);
+        return EXIT_NOT_MOUNTED;
+    }
+    *out = entry;
+    return EXIT_FINE;
+}
+
+/* What the child sends: the error, and the text when there is none. */
+struct mounted_answer {
+    int error;
+    struct control_text control;
+};
+
+/* In the child. */
+static void mounted_ask_kernel(const char *mountpoint, int out_fd)
+{
+    static struct mounted_answer answer;
+    int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || ioctl(fd, CKPTFS_IOCTL_STATUS, &answer.control) < 0)
+        answer.error = errno;
+    const char *at = (const char *)&answer;
+    for (size_t left = sizeof answer; left > 0;) {
+        ssize_t wrote = write(out_fd, at, left);
+        if (wrote < 0 && errno != EINTR)
+            break;
+        if (wrote > 0) {
+            at += wrote;
+            left -= (size_t)wrote;
+        }
+    }
+    _exit(0);
+}
+
+/* Reads `size` bytes until the deadline: 0, -ETIMEDOUT, or -EPIPE when the other end stopped. */
+static errint mounted_read_until(int fd, void *out, size_t size, int64_t deadline)
+{
+    for (size_t done = 0; done < size;) {
+        int64_t left = deadline - clock_monotonic();
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        if (left <= 0 || poll(&wait, 1, (int)(left / 1000000) + 1) == 0)
+            return -ETIMEDOUT;
+        ssize_t got = read(fd, (char *)out + done, size - done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? -errno : -EPIPE;
+        done += (size_t)got;
+    }
+    return 0;
+}
+
+static errint mounted_ask(const char *mountpoint, unsigned seconds, struct mounted_answer *answer)
+{
+    int pipes[2];
+    if (pipe2(pipes, O_CLOEXEC) != 0)
+        return -errno;
+    cleanup_fd int read_end = pipes[0];
+    cleanup_fd int write_end = pipes[1];
+    pid_t child = fork();
+    if (child < 0)
+        return -errno;
+    if (child == 0)
+        mounted_ask_kernel(mountpoint, write_end);
+    close(steal_fd(write_end));
+    errint error = mounted_read_until(read_end, answer, sizeof *answer,
+                                      clock_monotonic() + (int64_t)seconds * CLOCK_NS_PER_SECOND);
+    /* One that waits for a hung daemon cannot die before that does: it is not waited for. */
+    kill(child, SIGKILL);
+    waitpid(child, NULL, error == -ETIMEDOUT ? WNOHANG : 0);
+    return error ? error : -answer->error;
+}
+
+static int mounted_explain(const char *mountpoint, errint error)
+{
+    switch (-error) {
+    case ENOTCONN:
+    case ECONNABORTED:
+        log_error("%s is a dead mount: its daemon is gone; run `ckptfs umount %s`", mountpoint, mountpoint);
+        return EXIT_MOUNTPOINT_DEAD;
+    case ETIMEDOUT:
+        log_error("%s does not answer; see the log, or wait for its keeper to replace the daemon",
+                  mountpoint);
+        return EXIT_TIMED_OUT;
+    case EACCES:
+    case EPERM:
+        log_error("%s may not be asked: %s; run as the user who mounted it", mountpoint, strerror(-error));
+        return EXIT_NOT_PERMITTED;
+    default:
+        log_error("%s cannot be asked for its status: %s; see the log", mountpoint, strerror(-error));
+        return EXIT_FAILED;
+    }
+}
+
+int mounted_ask_status(const struct mount_entry *entry, unsigned seconds, char **json)
+{
+    cleanup_free struct mounted_answer *answer = calloc(1, sizeof *answer);
+    errint error = answer ? mounted_ask(entry->mountpoint, seconds, answer) : -ENOMEM;
+    if (error)
+        return mounted_explain(entry->mountpoint, error);
+    *json = strndup(answer->control.text, sizeof answer->control.text - 1);
+    return *json ? EXIT_FINE : mounted_explain(entry->mountpoint, -ENOMEM);
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `ckptfs umount`: unmounts, and returns when everything is written and the keeper is gone. */
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "cmd/command.h"
+#include "cmd/exit.h"
+#include "cmd/holders.h"
+#include "cmd/mounted.h"
+#include "cmd/store_lock.h"
+#include "fs/mount.h"
+
+static int umount_explain(const char *mountpoint, errint error)
+{
+    char holders[512];
+    switch (-error) {
+    case EBUSY:
+        holders_describe(mountpoint, holders, sizeof holders);
+        log_error("%s is busy: used by %s; end that use and try again", mountpoint,
+                  *holders ? holders : "processes that only root can see");
+        return EXIT_UMOUNT_BUSY;
+    case EPERM:
+        log_error("%s was mounted by another user; run as that user or as root", mountpoint);
+        return EXIT_NOT_PERMITTED;
+    case ENOENT:
+        log_error("fusermount3 is missing: only root can unmount without it; install the package fuse3");
+        return EXIT_FUSE_UNAVAILABLE;
+    case EINVAL: log_error("%s is not mounted any more", mountpoint); return EXIT_NOT_MOUNTED;
+    default:
+        log_error("%s cannot be unmounted: %s; see the kernel's log", mountpoint, strerror(-error));
+        return EXIT_FAILED;
+    }
+}
+
+static int umount_wait(struct store_lock_watch *watch, const struct mount_entry *entry, unsigned seconds)
+{
+    int64_t deadline = seconds ? clock_monotonic() + (int64_t)seconds * CLOCK_NS_PER_SECOND : 0;
+    bool failed;
+    if (!store_lock_watch_wait(watch, deadline, &failed)) {
+        log_error("%s is unmounted, but its daemon has not finished writing after %u s; wait for it: the "
+                  "store %s is in "
+                  "use until then",
+                  entry->mountpoint, seconds, entry->source);
+        return EXIT_TIMED_OUT;
+    }
+    if (!failed)
+        return EXIT_FINE;
+    log_error("%s is unmounted, but its daemon failed at the end; see the log; the next mount of %s recovers",
+              entry->mountpoint, entry->source);
+    return EXIT_DAEMON_FAILED;
+}
+
+static int umount_mount(const struct mount_entry *entry, unsigned seconds)
+{
+    struct store_lock_watch watch;
+    store_lock_watch_start(&watch, entry->source);
+    /* Users of a dead mount have lost it already: they do not keep it. */
+    bool dead = store_lock_is_free(entry->source);
+    errint error = mount_detach(entry->mountpoint, dead);
+    int code = error ? umount_explain(entry->mountpoint, error) : EXIT_FINE;
+    if (!code && !dead)
+        code = umount_wait(&watch, entry, seconds);
+    store_lock_watch_end(&watch);
+    return code;
+}
+
+static int umount_run(int argc, char **argv)
+{
+    static const struct option long_options[] = {{"timeout", required_argument, NULL, 't'}, {0}};
+    unsigned seconds = 0;
+    int option;
+    while ((option = getopt_long(argc, argv, ":t:", long_options, NULL)) != -1) {
+        if (option != 't')
+            return command_usage_error(&command_umount, "unknown option or missing argument: %s",
+                                       argv[optind - 1]);
+        if (!command_parse_seconds(optarg, &seconds))
+            return command_usage_error(&command_umount, "--timeout: expected seconds, found '%s'", optarg);
+    }
+    if (argc - optind != 1)
+        return command_usage_error(&command_umount, "expected MOUNTPOINT, found %d arguments", argc - optind);
+    cleanup_mount_table struct mount_table table = {0};
+    const struct mount_entry *entry;
+    int code = mounted_find(argv[optind], &table, &entry);
+    return code ? code : umount_mount(entry, seconds);
+}
+
+const struct command command_umount = {
+    .name = "umount",
+    .synopsis = "[-t SECONDS] MOUNTPOINT",
+    .summary = "unmount; returns when the daemon has finished",
+    .details =
+        "  -t, --timeout SECONDS   do not wait longer for the daemon to finish (0, the default: for ever)\n"
+        "\n"
+        "A dead mount, left by a crash, is removed too. A store is accepted in place of its mountpoint.\n",
+    .run = umount_run,
+};

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Changing a file's bytes, and what the file is made of. Reading is in content_read.c. */
+#include "fs/content.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/discard.h"
+#include "fs/filesystem.h"
+#include "fs/writeback.h"
+#include "store/object.h"
+
+int64_t content_size(const struct node *node)
+{
+    if (node->kind == META_OBJECT) {
+        struct stat object;
+        return fstat(node->backing->fd, &object) < 0 ? -errno : object.st_size;
+    }
+    return node->kind == META_NONE ? 0 : node->size;
+}
+
+/* Gives the object the mtime that the file has, so that only a write makes them differ. */
+static errint content_stamp_object(int fd, int64_t mtime)
+{
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, clock_to_timespec(mtime)};
+    return futimens(fd, times) < 0 ? -errno : 0;
+}
+
+static errint content_write_all(int fd, const char *bytes, size_t size, int64_t offset)
+{
+    while (size > 0) {
+        ssize_t written = pwrite(fd, bytes, size, offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return -errno;
+        bytes += written;
+        size -= (size_t)written;
+        offset += written;
+    }
+    return 0;
+}
+
+/* A file without an object gets one that holds `bytes`. */
+static errint content_move_to_object(struct filesystem *fs, struct node *node, const char *bytes,
+                                     size_t size)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, node->ino, &row);
+    if (error)
+        return error;
+    uint64_t object = meta_object_next(fs->meta);
+    struct backing *backing = NULL;
+    if (!object)
+        return -EIO;
+    error = backing_create(&fs->backings, object, &backing);
+    if (error)
+        return error;
+    int fd = backing_writer(&fs->backings, backing);
+    error = fd < 0 ? fd : content_write_all(fd, bytes, size, 0);
+    if (!error)
+        error = content_stamp_object(fd, row.mtime);
+    cleanup_ids struct ids freed = {0};
+    if (!error)
+        error = meta_to_object(fs->meta, node->ino, object, (int64_t)size, &freed);
+    if (error) {
+        backing_put(&fs->backings, backing);
+        object_remove(fs->store, object);
+        return error;
+    }
+    node_drop_content(fs, node);
+    node->kind = META_OBJECT;
+    node->backing = backing;
+    discard_objects(fs, &freed);
+    writeback_add(fs, node);
+    return 0;
+}
+
+static errint content_unseal(struct filesystem *fs, struct node *node)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, node->ino, &row);
+    if (!error)
+        error = meta_unseal(fs->meta, node->ino);
+    if (error)
+        return error == -EBUSY ? 0 : error;
+    free(node->extents);
+    node->extents = NULL;
+    node->extent_count = 0;
+    node->kind = META_OBJECT;
+    writeback_add(fs, node);
+    return content_stamp_object(node->backing->fd, row.mtime);
+}
+
+errint content_make_writable(struct filesystem *fs, struct node *node)
+{
+    errint error = fault_hit("fs.writable");
+    if (error)
+        return error;
+    switch (node->kind) {
+    case META_OBJECT: return 0;
+    case META_NONE: return content_move_to_object(fs, node, NULL, 0);
+    case META_EXTENTS: return node->backing ? content_unseal(fs, node) : 0;
+    case META_INLINE: break;
+    }
+    cleanup_free char *bytes = malloc((size_t)node->size + 1);
+    if (!bytes)
+        return -ENOMEM;
+    ssize_t length = meta_content_read(fs->meta, node->ino, bytes, (size_t)node->size);
+    return length < 0 ? (errint)length : content_move_to_object(fs, node, bytes, (size_t)length);
+}
+
+static errint content_truncate_object(struct filesystem *fs, struct node *node, int64_t size)
+{
+    int fd = backing_writer(&fs->backings, node->backing);
+    if (fd < 0)
+        return fd;
+    if (ftruncate(fd, size) < 0)
+        return -errno;
+    /* Also where the size stays the same: truncation is a change of the file. */
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
+    return futimens(fd, times) < 0 ? -errno : 0;
+}
+
+/* Cuts or grows what the database knows alone. */
+static errint content_truncate_row(struct filesystem *fs, struct node *node, int64_t size)
+{
+    cleanup_ids struct ids freed = {0};
+    errint error = meta_truncate(fs->meta, node->ino, size, clock_file_time(), fs_current_unique(), &freed);
+    struct meta_inode row;
+    if (!error)
+        error = meta_get(fs->meta, node->ino, &row);
+    if (error)
+        return error;
+    struct backing *overlay = node->overlay;
+    node->overlay = NULL;
+    error = node_adopt_row(fs, node, &row);
+    if (node->kind == META_EXTENTS && !error)
+        node->overlay = overlay;
+    else
+        backing_put(&fs->backings, overlay);
+    discard_objects(fs, &freed);
+    if (node->dirty)
+        writeback_add(fs, node);
+    return error;
+}
+
+errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
+{
+    if (node->kind != META_OBJECT) {
+        /* A passthrough handle sees the object itself: there the same object must be cut. */
+        if (size == 0 && node->mode != NODE_PASSTHROUGH)
+            return content_truncate_row(fs, node, 0);
+        errint error = content_make_writable(fs, node);
+        if (error)
+            return error;
+    }
+    return node->kind == META_OBJECT ? content_truncate_object(fs, node, size)
+                                     : content_truncate_row(fs, node, size);
+}
+
+/* -- copy on write ---------------------------------------------------------------------------------------- */
+
+/* Whether all of the range lies in the overlay already. */
+static bool content_in_overlay(const struct node *node, int64_t offset, int64_t length)
+{
+    for (size_t i = 0; i < node->extent_count && length > 0; i++) {
+        const struct meta_extent *extent = &node->extents[i];
+        if (extent->offset + extent->length <= offset)
+            continue;
+        if (extent->offset > offset || extent->object != node->overlay->object ||
+            extent->object_offset != extent->offset)
+            return false;
+        int64_t covered = extent->offset + extent->length - offset;
+        offset += covered;
+        length -= covered;
+    }
+    return length <= 0;
+}
+
+static errint content_map(struct filesystem *fs, struct node *node, int64_t offset, int64_t length,
+                          uint64_t object, bool extend)
+{
+    cleanup_ids struct ids freed = {0};
+    const struct meta_extent extent = {offset, length, object, object ? offset : 0};
+    errint error = meta_extents_map(fs->meta, node->ino, &extent, extend, clock_file_time(), &freed);
+    if (error)
+        return error;
+    free(node->extents);
+    node->extents = NULL;
+    node->extent_count = 0;
+    /* The object that was the whole file is not any more. */
+    backing_put(&fs->backings, node->backing);
+    node->backing = NULL;
+    node->kind = META_EXTENTS;
+    if (extend && offset + length > node->size)
+        node->size = offset + length;
+    discard_objects(fs, &freed);
+    writeback_add(fs, node);
+    return 0;
+}
+
+static errint content_overlay(struct filesystem *fs, struct node *node)
+{
+    if (node->overlay)
+        return 0;
+    uint64_t object = meta_object_next(fs->meta);
+    return object ? backing_create(&fs->backings, object, &node->overlay) : -EIO;
+}
+
+static errint content_write_over(struct filesystem *fs, struct node *node, const char *bytes, size_t size,
+                                 int64_t offset)
+{
+    errint error = content_overlay(fs, node);
+    if (!error)
+        error = node_extents(fs, node);
+    if (error)
+        return error;
+    int fd = backing_writer(&fs->backings, node->overlay);
+    error = fd < 0 ? fd : content_write_all(fd, bytes, size, offset);
+    if (error)
+        return error;
+    if (!content_in_overlay(node, offset, (int64_t)size))
+        return content_map(fs, node, offset, (int64_t)size, node->overlay->object, true);
+    int64_t now = clock_file_time();
+    const struct meta_inode times = {.mtime = now, .ctime = now};
+    return meta_set(fs->meta, node->ino, META_SET_MTIME | META_SET_CTIME, &times, 0, NULL);
+}
+
+errint content_write(struct filesystem *fs, struct node *node, const char *bytes, size_t size,
+                     int64_t offset)
+{
+    if (size == 0)
+        return 0;
+    node_lock_shared(node);
+    if (node->kind == META_OBJECT) {
+        int fd = backing_writer(&fs->backings, node->backing);
+        errint error = fd < 0 ? fd : content_write_all(fd, bytes, size, offset);
+        node_unlock(node);
+        return error;
+    }
+    node_unlock(node);
+    node_lock(node);
+    errint error = content_make_writable(fs, node);
+    if (!error && node->kind == META_OBJECT) {
+        int fd = backing_writer(&fs->backings, node->backing);
+        error = fd < 0 ? fd : content_write_all(fd, bytes, size, offset);
+    } else if (!error) {
+        error = content_write_over(fs, node, bytes, size, offset);
+    }
+    node_unlock(node);
+    return error;
+}
+
+/* -- fallocate and lseek ---------------------------------------------------------------------------------- */
+
+static errint content_allocate_over(struct filesystem *fs, struct node *node, int mode, int64_t offset,
+                                    int64_t length)
+{
+    int64_t end = offset + length;
+    if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+        int64_t inside = end < node->size ? length : node->size - offset;
+        errint error = inside > 0 ? content_map(fs, node, offset, inside, 0, false) : 0;
+        if (error)
+            return error;
+    }
+    /* A reservation inside shared bytes has nothing to hold on to; writes there are checked as they come. */
+    if (!(mode & FALLOC_FL_KEEP_SIZE) && end > node->size)
+        return content_truncate_row(fs, node, end);
+    return 0;
+}
+
+errint content_allocate(struct filesystem *fs, struct node *node, int mode, int64_t offset, int64_t length)
+{
+    switch (mode) {
+    case 0:
+    case FALLOC_FL_KEEP_SIZE:
+    case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+    case FALLOC_FL_ZERO_RANGE:
+    case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE: break;
+    default: return -EOPNOTSUPP;
+    }
+    errint error = content_make_writable(fs, node);
+    if (error)
+        return error;
+    if (node->kind != META_OBJECT)
+        return content_allocate_over(fs, node, mode, offset, length);
+    int fd = backing_writer(&fs->backings, node->backing);
+    if (fd < 0)
+        return fd;
+    return fallocate(fd, mode, offset, length) < 0 ? -errno : 0;
+}
+
+/* Where the extents and the gaps between them say that data or a hole comes next. */
+static int64_t content_seek_extents(const struct node *node, int64_t offset, int whence)
+{
+    int64_t position = offset;
+    for (size_t i = 0; i < node->extent_count; i++) {
+        const struct meta_extent *extent = &node->extents[i];
+        if (extent->offset + extent->length <= position)
+            continue;
+        if (whence == SEEK_DATA)
+            return extent->offset > position ? extent->offset : position;
+        if (extent->offset > position)
+            return position;
+        position = extent->offset + extent->length;
+    }
+    if (whence == SEEK_DATA)
+        return -ENXIO;
+    return position < node->size ? position : node->size;
+}
+
+int64_t content_seek(struct filesystem *fs, struct node *node, int64_t offset, int whence)
+{
+    int64_t size = content_size(node);
+    if (size < 0)
+        return size;
+    if (offset < 0 || offset >= size)
+        return -ENXIO;
+    if (node->backing) {
+        int64_t found = lseek(node->backing->fd, offset, whence);
+        return found < 0 ? -errno : found;
+    }
+    if (node->kind != META_EXTENTS)
+        return whence == SEEK_DATA ? offset : size;
+    errint error = node_extents(fs, node);
+    return error ? error : content_seek_extents(node, offset, whence);
+}

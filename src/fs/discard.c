@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Removing objects that no file needs any more. */
+#include "fs/discard.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/filesystem.h"
+#include "store/object.h"
+
+/* Removals wait this long for company, so that deleting a tree costs few syncs. */
+#define DISCARD_GATHER_NS (CLOCK_NS_PER_SECOND / 5)
+
+struct discard {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    struct ids queue;
+    bool stopping;
+};
+
+void discard_objects(struct filesystem *fs, const struct ids *objects)
+{
+    struct discard *discard = fs->discard;
+    if (objects->count == 0)
+        return;
+    pthread_mutex_lock(&discard->lock);
+    for (size_t i = 0; i < objects->count; i++) {
+        /* Without memory for the list it stays until the next mount finds it. */
+        if (ids_append(&discard->queue, objects->at[i]) < 0)
+            log_warning("object %016llx: no memory to remove it now; the next mount does it",
+                        (unsigned long long)objects->at[i]);
+    }
+    pthread_cond_signal(&discard->wake);
+    pthread_mutex_unlock(&discard->lock);
+}
+
+static void discard_remove(struct filesystem *fs, struct ids *objects)
+{
+    errint error = meta_sync(fs->meta);
+    if (!error)
+        error = fault_hit("fs.discard");
+    if (error) {
+        log_warning("%zu objects wait for removal: the namespace cannot be synced: %s", objects->count,
+                    strerror(-error));
+        return;
+    }
+    size_t removed = 0;
+    for (size_t i = 0; i < objects->count; i++) {
+        error = object_remove(fs->store, objects->at[i]);
+        if (error)
+            log_warning("object %016llx: cannot be removed: %s", (unsigned long long)objects->at[i],
+                        strerror(-error));
+        else
+            objects->at[removed++] = objects->at[i];
+    }
+    objects->count = removed;
+    error = meta_object_forget(fs->meta, objects);
+    if (error)
+        log_warning("%zu removed objects are still listed: %s", objects->count, strerror(-error));
+    if (atomic_load(&fs->disk_full) && store_reserve_restore(fs->store) == 0) {
+        atomic_store(&fs->disk_full, false);
+        log_info("the disk has space again");
+    }
+}
+
+static void discard_wait(struct discard *discard)
+{
+    while (discard->queue.count == 0 && !discard->stopping)
+        pthread_cond_wait(&discard->wake, &discard->lock);
+    if (discard->stopping)
+        return;
+    struct timespec until = clock_to_timespec(clock_read_ns(CLOCK_REALTIME) + DISCARD_GATHER_NS);
+    while (!discard->stopping && pthread_cond_timedwait(&discard->wake, &discard->lock, &until) == 0)
+        continue;
+}
+
+static void *discard_run(void *context)
+{
+    struct filesystem *fs = context;
+    struct discard *discard = fs->discard;
+    pthread_mutex_lock(&discard->lock);
+    for (;;) {
+        discard_wait(discard);
+        if (discard->queue.count == 0)
+            break;
+        cleanup_ids struct ids objects = discard->queue;
+        discard->queue = (struct ids){0};
+        pthread_mutex_unlock(&discard->lock);
+        discard_remove(fs, &objects);
+        pthread_mutex_lock(&discard->lock);
+    }
+    pthread_mutex_unlock(&discard->lock);
+    return NULL;
+}
+
+errint discard_start(struct filesystem *fs)
+{
+    struct discard *discard = calloc(1, sizeof *discard);
+    if (!discard)
+        return -ENOMEM;
+    pthread_mutex_init(&discard->lock, NULL);
+    pthread_cond_init(&discard->wake, NULL);
+    fs->discard = discard;
+    int error = pthread_create(&discard->thread, NULL, discard_run, fs);
+    if (error) {
+        free(discard);
+        fs->discard = NULL;
+        return -error;
+    }
+    pthread_setname_np(discard->thread, "discard");
+    return 0;
+}
+
+void discard_stop(struct filesystem *fs)
+{
+    struct discard *discard = fs->discard;
+    if (!discard)
+        return;
+    pthread_mutex_lock(&discard->lock);
+    discard->stopping = true;
+    pthread_cond_signal(&discard->wake);
+    pthread_mutex_unlock(&discard->lock);
+    pthread_join(discard->thread, NULL);
+    ids_release(&discard->queue);
+    pthread_cond_destroy(&discard->wake);
+    pthread_mutex_destroy(&discard->lock);
+    free(discard);
+    fs->discard = NULL;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Objects that no file needs any more: removed by a thread of its own, once the transaction that let go of them is on
+ * stable storage (else a power cut could bring back a file whose bytes are gone). An interrupted removal
+ * is finished at the next mount.
+ */
+#ifndef CKPTFS_FS_DISCARD_H
+#define CKPTFS_FS_DISCARD_H
+
+#include "base/cleanup.h"
+#include "base/ids.h"
+
+struct filesystem;
+
+errint discard_start(struct filesystem *fs);
+/* Removes what is queued and ends the thread. */
+void discard_stop(struct filesystem *fs);
+
+/* Queues the objects; the list stays the caller's. Does not block on I/O. */
+void discard_objects(struct filesystem *fs, const struct ids *objects);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What all parts of a served filesystem share: the store, the namespace, the nodes in use, the queues of what is done
+ * later, and what this kernel, library and privilege allow.
+ *
+ * Lock order: node locks (two of them: by inode number), then a backing's lock, then the namespace's own. The
+ * queues' locks are innermost. No lock is held over a sync.
+ */
+#ifndef CKPTFS_FS_FILESYSTEM_H
+#define CKPTFS_FS_FILESYSTEM_H
+
+#include "config.h"
+
+#include <fuse_lowlevel.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/workers.h"
+#include "fs/backing.h"
+#include "fs/node.h"
+#include "fs/protocol.h"
+#include "fs/serve.h"
+#include "fs/state.h"
+#include "meta/meta.h"
+#include "store/store.h"
+
+/* Only the kernel changes what it caches, so it may cache for long. */
+#define FS_TIMEOUT_SECONDS 86400.0
+/* The root's entry that all that is ours lies under; nobody may make it. */
+#define FS_CONTROL_NAME ".ckptfs"
+
+enum { FS_MAX_WRITE = 1 << 20 };
+
+/* What is possible here; found at the start by trying. A text is NULL where nothing is missing. */
+struct features {
+    bool passthrough;
+    bool direct_mmap;       /* MAP_SHARED on direct_io handles */
+    bool kills_privileges;  /* the kernel leaves dropping setuid bits to us, and asks less */
+    bool parallel_writes;
+    bool resend;            /* a successor can take over */
+    unsigned read_ahead_kib;
+    char passthrough_missing[160];
+    char read_ahead_missing[160];
+};
+
+struct sealer;
+struct writeback;
+struct discard;
+
+struct filesystem {
+    const struct fs_options *options;
+    struct store *store;
+    struct meta *meta;
+    struct state *state;
+    struct fuse_session *session;
+    struct features features;
+    struct backing_table backings;
+    struct node_table nodes;
+    struct workers *workers; /* for syncs that a request waits for */
+    struct sealer *sealer;
+    struct writeback *writeback;
+    struct discard *discard;
+    atomic_bool initialised; /* INIT is answered */
+    atomic_bool stopping;
+    atomic_bool disk_full; /* the reserve is spent: only what frees space is allowed */
+    _Atomic uint64_t torn_found; /* files torn by the last crash, as found at this start */
+};
+
+static inline struct filesystem *fs_of(fuse_req_t request)
+{
+    return fuse_req_userdata(request);
+}
+
+/* The request that this thread is working on, as the kernel sent it (set by the loop). */
+extern _Thread_local const struct protocol_header *fs_current_request;
+
+/* The number to record with a namespace change. */
+static inline uint64_t fs_current_unique(void)
+{
+    return fs_current_request ? fs_current_request->unique : 0;
+}
+
+/* The table of operations that libfuse calls. */
+extern const struct fuse_lowlevel_ops fs_operations;
+
+#endif

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inodes in use. */
+#include "fs/node.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "fs/discard.h"
+#include "fs/filesystem.h"
+#include "store/object.h"
+
+void node_table_init(struct node_table *table)
+{
+    *table = (struct node_table){.count = 0};
+    pthread_mutex_init(&table->lock, NULL);
+}
+
+static struct node **node_bucket(struct node_table *table, uint64_t ino)
+{
+    return &table->buckets[(ino * UINT64_C(0x9e3779b97f4a7c15)) >> 52];
+}
+
+static struct node *node_new(uint64_t ino)
+{
+    struct node *node = calloc(1, sizeof *node);
+    if (!node)
+        return NULL;
+    node->ino = ino;
+    node->references = 1;
+    pthread_rwlock_init(&node->lock, NULL);
+    return node;
+}
+
+static struct node *node_take(struct filesystem *fs, uint64_t ino, bool make)
+{
+    struct node_table *table = &fs->nodes;
+    pthread_mutex_lock(&table->lock);
+    struct node **bucket = node_bucket(table, ino);
+    struct node *node = *bucket;
+    while (node && node->ino != ino)
+        node = node->next;
+    if (node) {
+        node->references++;
+    } else if (make && (node = node_new(ino))) {
+        node->next = *bucket;
+        *bucket = node;
+        atomic_fetch_add(&table->count, 1);
+    }
+    pthread_mutex_unlock(&table->lock);
+    return node;
+}
+
+struct node *node_get(struct filesystem *fs, uint64_t ino)
+{
+    return node_take(fs, ino, true);
+}
+
+struct node *node_find(struct filesystem *fs, uint64_t ino)
+{
+    return node_take(fs, ino, false);
+}
+
+struct node *node_hold(struct filesystem *fs, struct node *node)
+{
+    pthread_mutex_lock(&fs->nodes.lock);
+    node->references++;
+    pthread_mutex_unlock(&fs->nodes.lock);
+    return node;
+}
+
+void node_put(struct filesystem *fs, struct node *node)
+{
+    if (!node)
+        return;
+    pthread_mutex_lock(&fs->nodes.lock);
+    bool last = --node->references == 0;
+    if (last) {
+        struct node **link = node_bucket(&fs->nodes, node->ino);
+        while (*link != node)
+            link = &(*link)->next;
+        *link = node->next;
+        atomic_fetch_sub(&fs->nodes.count, 1);
+    }
+    pthread_mutex_unlock(&fs->nodes.lock);
+    if (!last)
+        return;
+    node_drop_content(fs, node);
+    pthread_rwlock_destroy(&node->lock);
+    free(node);
+}
+
+void node_each(struct filesystem *fs, void (*visit)(struct node *node, void *context), void *context)
+{
+    for (size_t i = 0; i < NODE_BUCKETS; i++) {
+        cleanup_ids struct ids inodes = {0};
+        pthread_mutex_lock(&fs->nodes.lock);
+        errint error = 0;
+        for (struct node *node = fs->nodes.buckets[i]; node && !error; node = node->next)
+            error = ids_append(&inodes, node->ino);
+        pthread_mutex_unlock(&fs->nodes.lock);
+        for (size_t j = 0; j < inodes.count; j++) {
+            struct node *node = node_find(fs, inodes.at[j]);
+            if (!node)
+                continue;
+            node_lock_shared(node);
+            visit(node, context);
+            node_unlock(node);
+            node_put(fs, node);
+        }
+    }
+}
+
+void node_lock(struct node *node)
+{
+    pthread_rwlock_wrlock(&node->lock);
+}
+
+void node_lock_shared(struct node *node)
+{
+    pthread_rwlock_rdlock(&node->lock);
+}
+
+void node_unlock(struct node *node)
+{
+    pthread_rwlock_unlock(&node->lock);
+}
+
+void node_lock_two(struct node *a, struct node *b)
+{
+    node_lock(a->ino <= b->ino ? a : b);
+    if (a != b)
+        node_lock(a->ino <= b->ino ? b : a);
+}
+
+void node_unlock_two(struct node *a, struct node *b)
+{
+    node_unlock(a);
+    if (a != b)
+        node_unlock(b);
+}
+
+void node_drop_content(struct filesystem *fs, struct node *node)
+{
+    backing_put(&fs->backings, node->backing);
+    node->backing = NULL;
+    backing_put(&fs->backings, node->overlay);
+    node->overlay = NULL;
+    free(node->extents);
+    node->extents = NULL;
+    node->extent_count = 0;
+    node->copy = (struct node_copy){0};
+}
+
+/* Finds out whether one object is the whole file, so that it can be opened by passthrough. */
+static errint node_find_single(struct filesystem *fs, struct node *node)
+{
+    errint error = node_extents(fs, node);
+    if (error || node->extent_count != 1)
+        return error;
+    const struct meta_extent *only = &node->extents[0];
+    int64_t object_size;
+    if (only->offset != 0 || only->object_offset != 0 || only->length != node->size)
+        return 0;
+    error = meta_object_size(fs->meta, only->object, &object_size);
+    if (error || object_size != node->size)
+        return error == -ENOENT ? 0 : error;
+    error = backing_get(&fs->backings, only->object, &node->backing);
+    if (error == -ENOENT)
+        log_error("inode %llu: object %016llx is missing; reads give EIO", (unsigned long long)node->ino,
+                  (unsigned long long)only->object);
+    return error == -ENOENT ? 0 : error;
+}
+
+errint node_adopt_row(struct filesystem *fs, struct node *node, const struct meta_inode *row)
+{
+    node_drop_content(fs, node);
+    node->kind = row->kind;
+    node->size = row->size;
+    node->dirty = row->state & META_DIRTY;
+    node->unlinked = row->nlink == 0;
+    errint error = 0;
+    if (!S_ISREG(row->mode))
+        node->kind = META_NONE;
+    else if (row->kind == META_OBJECT)
+        error = backing_get(&fs->backings, row->object, &node->backing);
+    else if (row->kind == META_EXTENTS)
+        error = node_find_single(fs, node);
+    node->loaded = error == 0;
+    return error == -ENOENT ? -EIO : error;
+}
+
+errint node_load(struct filesystem *fs, struct node *node)
+{
+    if (node->gone)
+        return -ENOENT;
+    if (node->loaded)
+        return 0;
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, node->ino, &row);
+    return error ? error : node_adopt_row(fs, node, &row);
+}
+
+errint node_extents(struct filesystem *fs, struct node *node)
+{
+    if (node->extents || node->kind != META_EXTENTS)
+        return 0;
+    return meta_extents(fs->meta, node->ino, &node->extents, &node->extent_count);
+}
+
+errint node_refresh_row(struct node *node, struct meta_inode *row)
+{
+    struct stat object;
+    if (fstat(node->backing->fd, &object) < 0)
+        return -errno;
+    int64_t mtime = clock_from_timespec(&object.st_mtim);
+    row->size = object.st_size;
+    /* A change of the object's mtime is a write; explicit times are set on the row and on the object alike. */
+    if (mtime != row->mtime) {
+        row->mtime = mtime;
+        if (mtime > row->ctime)
+            row->ctime = mtime;
+    }
+    return 0;
+}
+
+static void node_stat_from_row(const struct meta_inode *row, struct stat *status)
+{
+    *status = (struct stat){
+        .st_ino = row->ino,
+        .st_mode = row->mode,
+        .st_nlink = row->nlink,
+        .st_uid = row->uid,
+        .st_gid = row->gid,
+        .st_rdev = row->rdev,
+        .st_size = row->size,
+        .st_blocks = (row->size + 511) / 512,
+        .st_blksize = 4096,
+        .st_atim = clock_to_timespec(row->atime),
+        .st_mtim = clock_to_timespec(row->mtime),
+        .st_ctim = clock_to_timespec(row->ctime),
+    };
+}
+
+void node_fill_stat(struct filesystem *fs, struct node *node, const struct meta_inode *row,
+                    struct stat *status)
+{
+    struct meta_inode now = *row;
+    struct backing *borrowed = NULL;
+    struct node stand_in = {.ino = row->ino};
+    bool written = S_ISREG(row->mode) && row->kind == META_OBJECT;
+    if (written && (!node || !node->backing)) {
+        /* Nobody uses it: it waits for its seal. */
+        if (backing_get(&fs->backings, row->object, &borrowed) == 0)
+            stand_in.backing = borrowed;
+        node = &stand_in;
+    }
+    if (written && node->backing)
+        node_refresh_row(node, &now);
+    node_stat_from_row(&now, status);
+    backing_put(&fs->backings, borrowed);
+}
+
+void node_stat_row(struct filesystem *fs, const struct meta_inode *row, struct stat *status)
+{
+    if (!S_ISREG(row->mode)) {
+        node_stat_from_row(row, status);
+        return;
+    }
+    struct node *node = node_find(fs, row->ino);
+    if (!node) {
+        node_fill_stat(fs, NULL, row, status);
+        return;
+    }
+    node_lock_shared(node);
+    /* The row may be older than the node: what the file is made of can have changed in between. */
+    struct meta_inode now;
+    if (meta_get(fs->meta, row->ino, &now) < 0)
+        now = *row;
+    node_fill_stat(fs, node->loaded && node->kind == META_OBJECT ? node : NULL, &now, status);
+    node_unlock(node);
+    node_put(fs, node);
+}
+
+void node_reap(struct filesystem *fs, struct node *node)
+{
+    cleanup_ids struct ids freed = {0};
+    errint error = meta_reap(fs->meta, node->ino, &freed);
+    if (error) {
+        log_warning("inode %llu: cannot be removed now (%s); the next mount does it",
+                    (unsigned long long)node->ino, strerror(-error));
+        return;
+    }
+    struct meta_inode row;
+    if (meta_get(fs->meta, node->ino, &row) == -ENOENT) {
+        node->gone = true;
+        node_drop_content(fs, node);
+    }
+    discard_objects(fs, &freed);
+}

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operations on open files: open, create, read, write, flush, release, fsync and their kin. */
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "fs/clone.h"
+#include "fs/content.h"
+#include "fs/handle.h"
+#include "fs/writeback.h"
+
+void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct filesystem *fs = fs_of(request);
+    if (handle_reopen(fs, fi)) {
+        fuse_reply_open(request, fi);
+        return;
+    }
+    errint error = fault_hit("fs.open");
+    struct node *node = error ? NULL : node_get(fs, ino);
+    if (!node) {
+        fuse_reply_err(request, error ? -error : ENOMEM);
+        return;
+    }
+    node_lock(node);
+    error = handle_open(fs, node, fi->flags, fi);
+    if (!error && (fi->flags & O_TRUNC) && protocol_kills_privileges(fs_current_request))
+        error = ops_drop_privileges(fs, ino);
+    node_unlock(node);
+    node_put(fs, node);
+    if (error)
+        /* An inode that is gone: the kernel looks the name up again. */
+        fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);
+    else if (fuse_reply_open(request, fi) < 0)
+        handle_close(fs, fi->fh);
+}
+
+/* Makes the inode, on a new object when it will be written. */
+static errint ops_create_inode(struct filesystem *fs, struct meta_new *new, bool writes,
+                               struct meta_inode *row, struct backing **backing)
+{
+    *backing = NULL;
+    if (writes) {
+        new->object = meta_object_next(fs->meta);
+        errint error = new->object ? backing_create(&fs->backings, new->object, backing) : -EIO;
+        if (error)
+            return error;
+        struct stat object;
+        /* The object's own stamp, so that only a write makes the times differ. */
+        if (fstat((*backing)->fd, &object) == 0)
+            new->now = clock_from_timespec(&object.st_mtim);
+    }
+    errint error = meta_create(fs->meta, new, fs_current_unique(), row);
+    if (error && *backing) {
+        uint64_t object = (*backing)->object;
+        backing_put(&fs->backings, *backing);
+        *backing = NULL;
+        object_remove(fs->store, object);
+    }
+    return error;
+}
+
+/* Opens what was just made (or, for a request sent again, what an earlier daemon made for it). */
+static errint ops_create_open(struct filesystem *fs, const struct meta_inode *row, struct backing *backing,
+                              struct fuse_file_info *fi)
+{
+    struct node *node = node_get(fs, row->ino);
+    if (!node) {
+        backing_put(&fs->backings, backing);
+        return -ENOMEM;
+    }
+    node_lock(node);
+    if (backing && !node->loaded) {
+        node->kind = META_OBJECT;
+        node->backing = backing;
+        node->loaded = true;
+        writeback_add(fs, node);
+    } else {
+        backing_put(&fs->backings, backing);
+    }
+    errint error = handle_open(fs, node, fi->flags & ~O_TRUNC, fi);
+    node_unlock(node);
+    node_put(fs, node);
+    return error;
+}
+
+void ops_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode,
+                struct fuse_file_info *fi)
+{
+    struct filesystem *fs = fs_of(request);
+    const struct fuse_ctx *caller = fuse_req_ctx(request);
+    struct meta_new new = {
+        .parent = parent,
+        .name = name,
+        .length = strlen(name),
+        .mode = S_IFREG | (mode & 07777),
+        .uid = caller->uid,
+        .gid = caller->gid,
+        .now = clock_file_time(),
+    };
+    struct meta_inode row;
+    struct backing *backing = NULL;
+    uint64_t made;
+    errint error = fault_hit("fs.create");
+    bool again = state_request_was_done(fs->state, fs_current_unique(), &made);
+    if (!error && again)
+        error = meta_get(fs->meta, made, &row);
+    else if (!error)
+        error = ops_may_make(fs, parent, name);
+    if (!error && !again)
+        error = ops_create_inode(fs, &new, (fi->flags & O_ACCMODE) != O_RDONLY, &row, &backing);
+    if (!error && !(again && handle_reopen(fs, fi)))
+        error = ops_create_open(fs, &row, backing, fi);
+    if (error) {
+        fuse_reply_err(request, -error);
+        return;
+    }
+    struct fuse_entry_param entry;
+    ops_fill_entry(fs, &row, &entry);
+    if (fuse_reply_create(request, &entry, fi) < 0)
+        handle_close(fs, fi->fh);
+}
+
+#ifdef HAVE_FUSE_TMPFILE
+void ops_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+    struct filesystem *fs = fs_of(request);
+    const struct fuse_ctx *caller = fuse_req_ctx(request);
+    struct meta_inode directory, row;
+    struct backing *backing = NULL;
+    errint error = meta_get(fs->meta, parent, &directory);
+    struct meta_new new = {
+        .mode = S_IFREG | (mode & 07777),
+        .uid = caller->uid,
+        .gid = !error && (directory.mode & S_ISGID) ? directory.gid : caller->gid,
+        .now = clock_file_time(),
+    };
+    if (!error && atomic_load(&fs->disk_full))
+        error = -ENOSPC;
+    if (!error)
+        error = ops_create_inode(fs, &new, true, &row, &backing);
+    if (!error)
+        error = ops_create_open(fs, &row, backing, fi);
+    if (error) {
+        fuse_reply_err(request, -error);
+        return;
+    }
+    struct node *node = node_find(fs, row.ino);
+    if (node) {
+        node_lock(node);
+        node->unlinked = true;
+        node_unlock(node);
+        node_put(fs, node);
+    }
+    struct fuse_entry_param entry;
+    ops_fill_entry(fs, &row, &entry);
+    if (fuse_reply_create(request, &entry, fi) < 0)
+        handle_close(fs, fi->fh);
+}
+#endif
+
+void ops_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    handle_close(fs_of(request), fi->fh);
+    fuse_reply_err(request, 0);
+}
+
+void ops_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)fi;
+    struct filesystem *fs = fs_of(request);
+    struct node *node = node_find(fs, ino);
+    errint error = node ? atomic_exchange(&node->write_error, 0) : 0;
+    node_put(fs, node);
+    fuse_reply_err(request, -error);
+}
+
+/* -- reading and writing ---------------------------------------------------------------------------------- */
+
+/* Each thread that answers the kernel has one buffer for what it reads. */
+static char *ops_read_buffer(void)
+{
+    static _Thread_local char *buffer;
+    if (!buffer)
+        buffer = aligned_alloc(CONTENT_ALIGNMENT, FS_MAX_WRITE + 2 * CONTENT_ALIGNMENT);
+    return buffer;
+}
+
+void ops_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    struct filesystem *fs = fs_of(request);
+    char *buffer = ops_read_buffer();
+    struct node *node = buffer ? node_get(fs, ino) : NULL;
+    if (!node) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    struct state_handle *handle = state_handle_find(fs->state, fi->fh);
+    if (handle && handle->mode == STATE_PASSTHROUGH) {
+        /* readahead(2) on a passthrough handle fills the inode's own cache, which nothing keeps up to date. */
+        node_lock(node);
+        node->stale_pages = true;
+        node_unlock(node);
+    }
+    if (size > FS_MAX_WRITE)
+        size = FS_MAX_WRITE;
+    char *data;
+    ssize_t got = content_read(fs, node, buffer, size, offset, &data);
+    node_put(fs, node);
+    if (got < 0)
+        fuse_reply_err(request, (int)-got);
+    else
+        fuse_reply_buf(request, data, (size_t)got);
+}
+
+/* What a synchronous write still waits for. */
+struct ops_sync {
+    struct filesystem *fs;
+    struct node *node;
+    fuse_req_t request;
+    size_t written; /* 0: an fsync */
+    uint64_t unique;
+};
+
+static void ops_sync_run(void *context, unsigned worker)
+{
+    struct ops_sync *sync = context;
+    struct filesystem *fs = sync->fs;
+    unsigned slot = STATE_REQUESTS - 1 - worker;
+    state_request_begin(fs->state, slot, sync->unique, 0, sync->node ? sync->node->ino : 0);
+    errint error = sync->node ? writeback_sync_node(fs, sync->node) : meta_sync(fs->meta);
+    if (error)
+        fuse_reply_err(sync->request, -error);
+    else if (sync->written)
+        fuse_reply_write(sync->request, sync->written);
+    else
+        fuse_reply_err(sync->request, 0);
+    state_request_end(fs->state, slot);
+    node_put(fs, sync->node);
+    free(sync);
+}
+
+/* Answers after a sync by a worker. Takes over the reference to the node (NULL: the namespace alone). */
+static void ops_sync_later(fuse_req_t request, struct node *node, size_t written)
+{
+    struct filesystem *fs = fs_of(request);
+    struct ops_sync *sync = malloc(sizeof *sync);
+    if (sync) {
+        *sync = (struct ops_sync){fs, node, request, written, fs_current_unique()};
+        if (workers_submit(fs->workers, ops_sync_run, sync) == 0)
+            return;
+    }
+    free(sync);
+    node_put(fs, node);
+    fuse_reply_err(request, ENOMEM);
+}
+
+void ops_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
+               struct fuse_file_info *fi)
+{
+    struct filesystem *fs = fs_of(request);
+    struct node *node = node_get(fs, ino);
+    if (!node) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    errint error = fault_hit("fs.write");
+    if (!error && protocol_kills_privileges(fs_current_request))
+        error = ops_drop_privileges(fs, ino);
+    if (!error)
+        error = content_write(fs, node, bytes, size, offset);
+    if (!error && (fi->flags & O_DSYNC)) {
+        ops_sync_later(request, node, size);
+        return;
+    }
+    node_put(fs, node);
+    if (error)
+        fuse_reply_err(request, -error);
+    else
+        fuse_reply_write(request, size);
+}
+
+void ops_fsync(fuse_req_t request, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)datasync;
+    (void)fi;
+    struct node *node = node_get(fs_of(request), ino);
+    if (node)
+        ops_sync_later(request, node, 0);
+    else
+        fuse_reply_err(request, ENOMEM);
+}
+
+void ops_fsync_directory(fuse_req_t request, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)datasync;
+    (void)fi;
+    ops_sync_later(request, NULL, 0);
+}
+
+/* -- space ------------------------------------------------------------------------------------------------ */
+
+void ops_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                   struct fuse_file_info *fi)
+{
+    (void)fi;
+    struct filesystem *fs = fs_of(request);
+    struct node *node = node_get(fs, ino);
+    if (!node) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    node_lock(node);
+    errint error = node_load(fs, node);
+    if (!error)
+        error = content_allocate(fs, node, mode, offset, length);
+    node_unlock(node);
+    node_put(fs, node);
+    fuse_reply_err(request, -error);
+}
+
+void ops_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+    (void)fi;
+    struct filesystem *fs = fs_of(request);
+    struct node *node = node_get(fs, ino);
+    if (!node) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    node_lock(node);
+    errint error = node_load(fs, node);
+    int64_t found = error ? error : content_seek(fs, node, offset, whence);
+    node_unlock(node);
+    node_put(fs, node);
+    if (found < 0)
+        fuse_reply_err(request, (int)-found);
+    else
+        fuse_reply_lseek(request, found);
+}
+
+void ops_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offset,
+                         struct fuse_file_info *from_fi, fuse_ino_t to, off_t to_offset,
+                         struct fuse_file_info *to_fi, size_t length, int flags)
+{
+    (void)from_fi;
+    (void)to_fi;
+    struct filesystem *fs = fs_of(request);
+    struct node *source = node_get(fs, from);
+    struct node *destination = source ? node_get(fs, to) : NULL;
+    ssize_t copied = -ENOMEM;
+    if (flags)
+        copied = -EINVAL;
+    else if (destination)
+        copied = clone_range(fs, source, from_offset, destination, to_offset, (int64_t)length);
+    node_put(fs, destination);
+    node_put(fs, source);
+    if (copied < 0)
+        fuse_reply_err(request, (int)-copied);
+    else
+        fuse_reply_write(request, (size_t)copied);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operations on names: looking up, making, linking, removing, renaming. */
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "fs/discard.h"
+
+/* A name can change hands between our look-up and the transaction only a few times in a row. */
+enum { OPS_RETRIES = 100 };
+
+void ops_fill_entry(struct filesystem *fs, const struct meta_inode *row, struct fuse_entry_param *entry)
+{
+    *entry = (struct fuse_entry_param){
+        .ino = row->ino,
+        .attr_timeout = FS_TIMEOUT_SECONDS,
+        .entry_timeout = FS_TIMEOUT_SECONDS,
+    };
+    node_stat_row(fs, row, &entry->attr);
+}
+
+errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name)
+{
+    if (parent == META_ROOT_INO && strcmp(name, FS_CONTROL_NAME) == 0)
+        return -EPERM;
+    return atomic_load(&fs->disk_full) ? -ENOSPC : 0;
+}
+
+static void ops_reply_row(fuse_req_t request, errint error, const struct meta_inode *row)
+{
+    if (error) {
+        fuse_reply_err(request, -error);
+        return;
+    }
+    struct fuse_entry_param entry;
+    ops_fill_entry(fs_of(request), row, &entry);
+    fuse_reply_entry(request, &entry);
+}
+
+/* For a request that was answered by an earlier daemon, or committed and not answered: its result again. */
+static bool ops_answer_again(fuse_req_t request, errint *error, struct meta_inode *row)
+{
+    struct filesystem *fs = fs_of(request);
+    uint64_t made;
+    if (!state_request_was_done(fs->state, fs_current_unique(), &made))
+        return false;
+    *error = row ? meta_get(fs->meta, made, row) : 0;
+    return true;
+}
+
+void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
+{
+    struct filesystem *fs = fs_of(request);
+    struct meta_inode row;
+    size_t length = strlen(name);
+    errint error = length > META_NAME_MAX ? -ENAMETOOLONG
+                                          : meta_lookup(fs->meta, parent, name, length, &row);
+    if (error == -ENOENT) {
+        /* Only the kernel makes names, so it may remember that there is none. */
+        const struct fuse_entry_param none = {.entry_timeout = FS_TIMEOUT_SECONDS};
+        fuse_reply_entry(request, &none);
+        return;
+    }
+    ops_reply_row(request, error, &row);
+}
+
+void ops_forget(fuse_req_t request, fuse_ino_t ino, uint64_t count)
+{
+    (void)ino;
+    (void)count;
+    /* Inode numbers are never reused and rows are found by number: there is nothing to forget. */
+    fuse_reply_none(request);
+}
+
+void ops_forget_multi(fuse_req_t request, size_t count, struct fuse_forget_data *forgets)
+{
+    (void)count;
+    (void)forgets;
+    fuse_reply_none(request);
+}
+
+static void ops_make(fuse_req_t request, struct meta_new *new)
+{
+    struct filesystem *fs = fs_of(request);
+    const struct fuse_ctx *caller = fuse_req_ctx(request);
+    new->length = strlen(new->name);
+    new->uid = caller->uid;
+    new->gid = caller->gid;
+    new->now = clock_file_time();
+    struct meta_inode row;
+    errint error;
+    if (!ops_answer_again(request, &error, &row)) {
+        error = ops_may_make(fs, new->parent, new->name);
+        if (!error)
+            error = meta_create(fs->meta, new, fs_current_unique(), &row);
+    }
+    ops_reply_row(request, error, &row);
+}
+
+void ops_mknod(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+    struct meta_new new = {.parent = parent, .name = name, .mode = mode, .rdev = device};
+    errint error = fault_hit("fs.mknod");
+    if (error)
+        fuse_reply_err(request, -error);
+    else
+        ops_make(request, &new);
+}
+
+void ops_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct meta_new new = {.parent = parent, .name = name, .mode = S_IFDIR | (mode & 07777)};
+    errint error = fault_hit("fs.mkdir");
+    if (error)
+        fuse_reply_err(request, -error);
+    else
+        ops_make(request, &new);
+}
+
+void ops_symlink(fuse_req_t request, const char *target, fuse_ino_t parent, const char *name)
+{
+    struct meta_new new = {
+        .parent = parent,
+        .name = name,
+        .mode = S_IFLNK | 0777,
+        .target = target,
+        .target_length = strlen(target),
+    };
+    errint error = fault_hit("fs.symlink");
+    if (error)
+        fuse_reply_err(request, -error);
+    else
+        ops_make(request, &new);
+}
+
+void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+    struct filesystem *fs = fs_of(request);
+    struct meta_inode row;
+    errint error;
+    if (!ops_answer_again(request, &error, &row)) {
+        struct node *node = node_get(fs, ino);
+        error = node ? ops_may_make(fs, parent, name) : -ENOMEM;
+        if (!error) {
+            node_lock(node);
+            error = meta_link(fs->meta, ino, parent, name, strlen(name), clock_file_time(),
+                              fs_current_unique(), &row);
+            if (!error)
+                node->unlinked = false;
+            node_unlock(node);
+        }
+        node_put(fs, node);
+    }
+    ops_reply_row(request, error, &row);
+}
+
+/* Brings the node of an inode that lost a name in line with its row. The lock is held exclusively. */
+static void ops_after_unlink(struct filesystem *fs, struct node *node)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, node->ino, &row);
+    if (error == -ENOENT) {
+        node->gone = true;
+        node_drop_content(fs, node);
+    }
+    node->unlinked = error == -ENOENT || (!error && row.nlink == 0);
+}
+
+enum ops_removal { OPS_UNLINK, OPS_RMDIR };
+
+/* Looks the name up, locks what it names, and removes it in one transaction: -ESTALE when it was another's. */
+static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint64_t parent, const char *name)
+{
+    struct meta_inode row;
+    size_t length = strlen(name);
+    errint error = meta_lookup(fs->meta, parent, name, length, &row);
+    if (error)
+        return error;
+    struct node *node = node_get(fs, row.ino);
+    if (!node)
+        return -ENOMEM;
+    cleanup_ids struct ids freed = {0};
+    node_lock(node);
+    bool reap = node->handles == 0;
+    int64_t now = clock_file_time();
+    if (kind == OPS_UNLINK)
+        error = meta_unlink(fs->meta, parent, name, length, row.ino, reap, now, fs_current_unique(), &freed);
+    else
+        error = meta_rmdir(fs->meta, parent, name, length, row.ino, reap, now, fs_current_unique());
+    if (!error)
+        ops_after_unlink(fs, node);
+    node_unlock(node);
+    node_put(fs, node);
+    discard_objects(fs, &freed);
+    return error;
+}
+
+static void ops_remove(fuse_req_t request, enum ops_removal kind, uint64_t parent, const char *name)
+{
+    struct filesystem *fs = fs_of(request);
+    errint error = fault_hit(kind == OPS_UNLINK ? "fs.unlink" : "fs.rmdir");
+    if (!error && !ops_answer_again(request, &error, NULL)) {
+        error = -ESTALE;
+        for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
+            error = ops_remove_once(fs, kind, parent, name);
+    }
+    fuse_reply_err(request, -error);
+}
+
+void ops_unlink(fuse_req_t request, fuse_ino_t parent, const char *name)
+{
+    ops_remove(request, OPS_UNLINK, parent, name);
+}
+
+void ops_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name)
+{
+    ops_remove(request, OPS_RMDIR, parent, name);
+}
+
+/* One try: -ESTALE when a name changed hands after its look-up. */
+static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
+{
+    struct meta_inode source, target;
+    errint error = meta_lookup(fs->meta, rename->parent, rename->name, rename->length, &source);
+    if (error)
+        return error;
+    error = meta_lookup(fs->meta, rename->new_parent, rename->new_name, rename->new_length, &target);
+    if (error && error != -ENOENT)
+        return error;
+    rename->expected = source.ino;
+    rename->replaced = error ? 0 : target.ino;
+    struct node *node = rename->replaced ? node_get(fs, rename->replaced) : NULL;
+    if (rename->replaced && !node)
+        return -ENOMEM;
+    cleanup_ids struct ids freed = {0};
+    if (node)
+        node_lock(node);
+    rename->reap = node && node->handles == 0;
+    error = meta_rename(fs->meta, rename, fs_current_unique(), &freed);
+    if (node) {
+        if (!error)
+            ops_after_unlink(fs, node);
+        node_unlock(node);
+        node_put(fs, node);
+    }
+    discard_objects(fs, &freed);
+    return error;
+}
+
+void ops_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+                const char *new_name, unsigned flags)
+{
+    struct filesystem *fs = fs_of(request);
+    struct meta_rename rename = {
+        .parent = parent,
+        .name = name,
+        .length = strlen(name),
+        .new_parent = new_parent,
+        .new_name = new_name,
+        .new_length = strlen(new_name),
+        .flags = flags,
+        .now = clock_file_time(),
+    };
+    errint error = fault_hit("fs.rename");
+    if (!error && !ops_answer_again(request, &error, NULL)) {
+        bool ours = new_parent == META_ROOT_INO && strcmp(new_name, FS_CONTROL_NAME) == 0;
+        if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+            error = -EINVAL;
+        else
+            error = ours ? -EPERM : -ESTALE;
+        for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
+            error = ops_rename_once(fs, &rename);
+    }
+    fuse_reply_err(request, -error);
+}

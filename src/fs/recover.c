@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a start finds after a crash. */
+#include "fs/recover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/discard.h"
+#include "fs/seal.h"
+#include "fs/writeback.h"
+#include "store/object.h"
+
+enum { RECOVER_NAMED_MAX = 100 };
+
+/* -- power cuts ------------------------------------------------------------------------------------------- */
+
+/* How many bytes from `from` on an object certainly holds: written, and not beyond its end. */
+static int64_t recover_object_end(struct filesystem *fs, uint64_t object, int64_t from)
+{
+    cleanup_fd int fd = object_open(fs->store, object, O_RDONLY);
+    if (fd < 0)
+        return 0;
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return 0;
+    int64_t end = object_data_end(fd, from < status.st_size ? from : status.st_size);
+    return end < status.st_size ? end : status.st_size;
+}
+
+/* The length of the file's beginning that is certainly what was written to it. */
+static int64_t recover_whole_until(struct filesystem *fs, const struct meta_inode *row)
+{
+    int64_t synced = row->synced_size > 0 ? row->synced_size : 0;
+    if (row->kind == META_OBJECT)
+        return recover_object_end(fs, row->object, synced);
+    if (row->kind != META_EXTENTS)
+        return row->size;
+    cleanup_free struct meta_extent *extents = NULL;
+    size_t count = 0;
+    if (meta_extents(fs->meta, row->ino, &extents, &count) < 0)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct meta_extent *extent = &extents[i];
+        int64_t known = extent->offset < synced ? synced - extent->offset : 0;
+        if (known > extent->length)
+            known = extent->length;
+        int64_t end = recover_object_end(fs, extent->object, extent->object_offset + known);
+        if (end < extent->object_offset + extent->length)
+            return extent->offset + (end > extent->object_offset ? end - extent->object_offset : 0);
+    }
+    return row->size;
+}
+
+/*
+ * Within one boot the disk was unmounted in between: normally in order, and then all is there. A file that was
+ * written once and closed, and has all its bytes, is whole.
+ */
+static bool recover_is_proven(const struct meta_inode *row, int64_t whole_until)
+{
+    return row->kind == META_EXTENTS && row->synced_size < 0 && row->size > 0 && whole_until == row->size;
+}
+
+static errint recover_file(struct filesystem *fs, uint64_t ino, bool same_boot, struct ids *torn)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, ino, &row);
+    if (error || !S_ISREG(row.mode))
+        return error == -ENOENT ? 0 : error;
+    int64_t whole_until = recover_whole_until(fs, &row);
+    if (same_boot && recover_is_proven(&row, whole_until))
+        return 0;
+    cleanup_free char *path = NULL;
+    if (meta_path(fs->meta, ino, &path) < 0)
+        path = NULL;
+    cleanup_ids struct ids freed = {0};
+    error = meta_tear(fs->meta, ino, whole_until, &freed);
+    if (!error)
+        error = ids_append(torn, ino);
+    if (torn->count <= RECOVER_NAMED_MAX)
+        log_warning("torn path=\"%s\" kept_bytes=%lld recorded_bytes=%lld: unsynced writes were lost in a crash",
+                    path ? path : "?", (long long)whole_until, (long long)row.size);
+    return error;
+}
+
+static errint recover_power_cut(struct filesystem *fs, bool same_boot)
+{
+    cleanup_ids struct ids dirty = {0}, torn = {0}, restored = {0}, freed = {0};
+    errint error = meta_find_dirty(fs->meta, &dirty);
+    for (size_t i = 0; i < dirty.count && !error; i++)
+        error = recover_file(fs, dirty.at[i], same_boot, &torn);
+    if (!error)
+        error = fault_hit("fs.recover");
+    if (!error)
+        error = meta_restore_shadows(fs->meta, &torn, &restored, &freed);
+    if (error)
+        return error;
+    atomic_store(&fs->torn_found, torn.count);
+    log_warning("the store was not closed and its disk was cut off since: %zu files may have lost bytes, "
+                "%zu replaced files are back under their names",
+                torn.count, restored.count);
+    return 0;
+}
+
+errint recover_at_mount(struct filesystem *fs)
+{
+    cleanup_free char *clean = NULL;
+    cleanup_free char *before = NULL;
+    char now[128];
+    errint error = store_epoch(fs->store, now);
+    if (error)
+        return error;
+    if (meta_setting_get(fs->meta, "clean", &clean) == 0 && strcmp(clean, "1") != 0 &&
+        meta_setting_get(fs->meta, "epoch", &before) == 0 && strcmp(before, now) != 0)
+        error = recover_power_cut(fs, store_epoch_same_boot(before, now));
+    if (!error)
+        error = meta_setting_put(fs->meta, "clean", "0");
+    if (!error)
+        error = meta_setting_put(fs->meta, "epoch", now);
+    return error ? error : meta_sync(fs->meta);
+}
+
+errint recover_mark_clean(struct filesystem *fs)
+{
+    cleanup_ids struct ids dirty = {0};
+    errint error = meta_find_dirty(fs->meta, &dirty);
+    /* What could not be sealed or synced (a mapping that is still there) keeps the next mount looking. */
+    if (!error && dirty.count == 0)
+        error = meta_setting_put(fs->meta, "clean", "1");
+    return error ? error : meta_sync(fs->meta);
+}
+
+/* -- what is left to do ----------------------------------------------------------------------------------- */
+
+static errint recover_dirty(struct filesystem *fs)
+{
+    cleanup_ids struct ids dirty = {0};
+    errint error = meta_find_dirty(fs->meta, &dirty);
+    for (size_t i = 0; i < dirty.count && !error; i++) {
+        struct node *node = node_get(fs, dirty.at[i]);
+        if (!node)
+            return -ENOMEM;
+        node_lock(node);
+        errint loaded = node_load(fs, node);
+        if (loaded) {
+            log_error("inode %llu: %s", (unsigned long long)node->ino, strerror(-loaded));
+        } else {
+            /* Mappings outlive handles, and daemons. */
+            node->was_passthrough = true;
+            node->dirty = false;
+            writeback_add(fs, node);
+            if (node->kind == META_OBJECT && node->writers == 0)
+                seal_add(fs, node);
+        }
+        node_unlock(node);
+        node_put(fs, node);
+    }
+    return error;
+}
+
+static errint recover_orphans(struct filesystem *fs)
+{
+    cleanup_ids struct ids orphans = {0};
+    errint error = meta_find_orphans(fs->meta, &orphans);
+    for (size_t i = 0; i < orphans.count && !error; i++) {
+        struct node *node = node_get(fs, orphans.at[i]);
+        if (!node)
+            return -ENOMEM;
+        node_lock(node);
+        node->unlinked = true;
+        if (node->handles == 0)
+            node_reap(fs, node);
+        node_unlock(node);
+        node_put(fs, node);
+    }
+    return error;
+}
+
+static int recover_compare(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Object files that no row knows: made just before a crash. */
+static errint recover_strays(struct filesystem *fs)
+{
+    cleanup_ids struct ids files = {0}, rows = {0};
+    errint error = object_list(fs->store, &files);
+    if (!error)
+        error = meta_find_objects(fs->meta, &rows);
+    if (error)
+        return error;
+    size_t missing = rows.count;
+    if (rows.count)
+        qsort(rows.at, rows.count, sizeof *rows.at, recover_compare);
+    for (size_t i = 0; i < files.count; i++) {
+        if (rows.count && bsearch(&files.at[i], rows.at, rows.count, sizeof *rows.at, recover_compare))
+            missing--;
+        else
+            object_remove(fs->store, files.at[i]);
+    }
+    if (missing)
+        log_error("%zu objects are missing from the store: reading their files gives EIO", missing);
+    return 0;
+}
+
+errint recover_unfinished(struct filesystem *fs, bool takeover)
+{
+    errint error = recover_dirty(fs);
+    if (!error)
+        error = recover_orphans(fs);
+    cleanup_ids struct ids unreferenced = {0};
+    if (!error)
+        error = meta_find_unreferenced(fs->meta, &unreferenced);
+    if (!error)
+        discard_objects(fs, &unreferenced);
+    /* At a take-over requests may be about to be sent again whose objects exist and whose rows do not. */
+    if (!error && !takeover)
+        error = recover_strays(fs);
+    return error;
+}

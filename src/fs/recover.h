@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a start finds: the rests of a daemon that died, or of a power cut.
+ *
+ * As long as the page cache that the store was written through is the same (the epoch tells), nothing that was written is lost,
+ * and what was left open is sealed. Otherwise every file that was not known to be on stable storage is
+ * examined: what is proven whole stays, the rest is torn, and names whose new file is torn get their old file back.
+ */
+#ifndef CKPTFS_FS_RECOVER_H
+#define CKPTFS_FS_RECOVER_H
+
+#include "fs/filesystem.h"
+
+/* Before the first request of a new mount; the queues need not run yet. */
+errint recover_at_mount(struct filesystem *fs);
+/* After the handles are restored (or at a new mount): gives every unfinished file to its queue. */
+errint recover_unfinished(struct filesystem *fs, bool takeover);
+/* At the end: everything is written, the next mount need not look. */
+errint recover_mark_clean(struct filesystem *fs);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sealing files after their last writer has gone. */
+#include "fs/seal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/clone.h"
+#include "fs/content.h"
+#include "fs/discard.h"
+#include "fs/filesystem.h"
+#include "fs/writeback.h"
+#include "store/object.h"
+
+/* The kernel closes its own file a moment after RELEASE; a mapping may last for days. */
+#define SEAL_RETRY_FIRST_NS (CLOCK_NS_PER_SECOND / 200)
+#define SEAL_RETRY_LATER_NS CLOCK_NS_PER_SECOND
+
+struct sealer {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    struct node *first;
+    struct node **last;
+    bool stopping;
+};
+
+static void seal_enlist(struct filesystem *fs, struct node *node, int64_t due)
+{
+    struct sealer *sealer = fs->sealer;
+    pthread_mutex_lock(&sealer->lock);
+    if (!node->in_sealer) {
+        node->in_sealer = true;
+        node->seal_due = due;
+        node->sealer_next = NULL;
+        *sealer->last = node_hold(fs, node);
+        sealer->last = &node->sealer_next;
+        pthread_cond_signal(&sealer->wake);
+    } else if (due < node->seal_due) {
+        node->seal_due = due;
+        pthread_cond_signal(&sealer->wake);
+    }
+    pthread_mutex_unlock(&sealer->lock);
+}
+
+void seal_add(struct filesystem *fs, struct node *node)
+{
+    seal_enlist(fs, node, 0);
+}
+
+/* Whether the object cannot change (and, for `view` readers, not be seen) by anybody but the daemon. */
+static bool seal_is_quiet(struct node *node, enum backing_view view)
+{
+    if (!node->was_passthrough) {
+        if (view == BACKING_WRITERS)
+            backing_close_writer(node->backing);
+        return true;
+    }
+    /* Without leases nobody can tell; a mapping that writes on after close() is rarer than a disk without. */
+    return backing_is_free(node->backing, view) != 0;
+}
+
+static errint seal_inline(struct filesystem *fs, struct node *node, const struct meta_inode *row)
+{
+    char bytes[64 * 1024];
+    ssize_t got = row->size ? pread(node->backing->fd, bytes, (size_t)row->size, 0) : 0;
+    if (got != row->size)
+        return got < 0 ? -errno : -EIO;
+    cleanup_ids struct ids freed = {0};
+    errint error = meta_to_inline(fs->meta, node->ino, bytes, (size_t)row->size, row->mtime, row->ctime,
+                                  &freed);
+    if (error)
+        return error;
+    node_drop_content(fs, node);
+    node->kind = row->size ? META_INLINE : META_NONE;
+    node->size = row->size;
+    node->dirty = false;
+    node->was_passthrough = false;
+    discard_objects(fs, &freed);
+    return 0;
+}
+
+static errint seal_object(struct filesystem *fs, struct node *node, const struct meta_inode *row)
+{
+    cleanup_ids struct ids freed = {0};
+    errint error = meta_seal(fs->meta, node->ino, row->size, row->mtime, row->ctime, &freed);
+    if (error)
+        return error;
+    discard_objects(fs, &freed);
+    node->kind = row->size ? META_EXTENTS : META_NONE;
+    node->size = row->size;
+    if (!row->size)
+        node_drop_content(fs, node);
+    return 0;
+}
+
+enum seal_outcome { SEAL_DONE, SEAL_LATER };
+
+/* With the lock held exclusively. */
+static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, bool *notify)
+{
+    if (node->gone || node->writers > 0 || !node->loaded)
+        return SEAL_DONE;
+    if (node->overlay) {
+        backing_put(&fs->backings, node->overlay);
+        node->overlay = NULL;
+    }
+    if (node->kind != META_OBJECT)
+        return SEAL_DONE;
+    if (!seal_is_quiet(node, BACKING_WRITERS))
+        return SEAL_LATER;
+    struct meta_inode row;
+    errint error = fault_hit("fs.seal");
+    if (!error)
+        error = meta_get(fs->meta, node->ino, &row);
+    if (!error)
+        error = node_refresh_row(node, &row);
+    if (!error) {
+        *notify = node->was_passthrough;
+        bool small = row.size <= (int64_t)fs->options->inline_limit && node->passthrough == 0;
+        if (small && seal_is_quiet(node, BACKING_READERS))
+            error = seal_inline(fs, node, &row);
+        else
+            error = seal_object(fs, node, &row);
+    }
+    if (error && error != -ENOENT) {
+        log_warning("inode %llu: cannot be sealed now: %s", (unsigned long long)node->ino, strerror(-error));
+        return SEAL_LATER;
+    }
+    return SEAL_DONE;
+}
+
+static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
+{
+    bool notify = false;
+    node_lock(node);
+    struct node_copy copy = node->copy;
+    enum seal_outcome outcome = seal_locked(fs, node, &notify);
+    bool sealed = outcome == SEAL_DONE && !node->gone && node->kind == META_EXTENTS;
+    node_unlock(node);
+    if (sealed && copy.length > 0)
+        clone_give_back(fs, node, &copy);
+    /* Stores through a map moved the object's mtime without the kernel's FUSE side knowing. */
+    if (notify)
+        fuse_lowlevel_notify_inval_inode(fs->session, node->ino, -1, 0);
+    if (sealed)
+        writeback_kick(fs);
+    return outcome;
+}
+
+/* The first node that is due; else NULL, and `until` says when the next one is. The lock is held. */
+static struct node *seal_take(struct sealer *sealer, int64_t now, int64_t *until)
+{
+    *until = INT64_MAX;
+    for (struct node **link = &sealer->first; *link; link = &(*link)->sealer_next) {
+        struct node *node = *link;
+        if (node->seal_due > now) {
+            if (node->seal_due < *until)
+                *until = node->seal_due;
+            continue;
+        }
+        *link = node->sealer_next;
+        if (!*link)
+            sealer->last = link;
+        node->in_sealer = false;
+        return node;
+    }
+    return NULL;
+}
+
+static void seal_sleep(struct sealer *sealer, int64_t until)
+{
+    if (until == INT64_MAX) {
+        pthread_cond_wait(&sealer->wake, &sealer->lock);
+        return;
+    }
+    struct timespec time = clock_to_timespec(until);
+    pthread_cond_clockwait(&sealer->wake, &sealer->lock, CLOCK_MONOTONIC, &time);
+}
+
+static void *seal_run(void *context)
+{
+    struct filesystem *fs = context;
+    struct sealer *sealer = fs->sealer;
+    pthread_mutex_lock(&sealer->lock);
+    for (;;) {
+        int64_t until;
+        struct node *node = seal_take(sealer, sealer->stopping ? INT64_MAX : clock_monotonic(), &until);
+        if (!node && sealer->stopping)
+            break;
+        if (!node) {
+            seal_sleep(sealer, until);
+            continue;
+        }
+        bool first = node->seal_due == 0;
+        bool stopping = sealer->stopping;
+        pthread_mutex_unlock(&sealer->lock);
+        if (seal_node(fs, node) == SEAL_LATER && !stopping)
+            seal_enlist(fs, node, clock_monotonic() + (first ? SEAL_RETRY_FIRST_NS : SEAL_RETRY_LATER_NS));
+        node_put(fs, node);
+        pthread_mutex_lock(&sealer->lock);
+    }
+    pthread_mutex_unlock(&sealer->lock);
+    return NULL;
+}
+
+errint seal_start(struct filesystem *fs)
+{
+    struct sealer *sealer = calloc(1, sizeof *sealer);
+    if (!sealer)
+        return -ENOMEM;
+    pthread_mutex_init(&sealer->lock, NULL);
+    pthread_cond_init(&sealer->wake, NULL);
+    sealer->last = &sealer->first;
+    fs->sealer = sealer;
+    int error = pthread_create(&sealer->thread, NULL, seal_run, fs);
+    if (error) {
+        free(sealer);
+        fs->sealer = NULL;
+        return -error;
+    }
+    pthread_setname_np(sealer->thread, "seal");
+    return 0;
+}
+
+void seal_stop(struct filesystem *fs)
+{
+    struct sealer *sealer = fs->sealer;
+    if (!sealer)
+        return;
+    pthread_mutex_lock(&sealer->lock);
+    sealer->stopping = true;
+    pthread_cond_signal(&sealer->wake);
+    pthread_mutex_unlock(&sealer->lock);
+    pthread_join(sealer->thread, NULL);
+    pthread_cond_destroy(&sealer->wake);
+    pthread_mutex_destroy(&sealer->lock);
+    free(sealer);
+    fs->sealer = NULL;
+}

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon's life: opening the store, serving requests, ending in order. */
+#include "fs/serve.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/discard.h"
+#include "fs/features.h"
+#include "fs/filesystem.h"
+#include "fs/handle.h"
+#include "fs/loop.h"
+#include "fs/recover.h"
+#include "fs/seal.h"
+#include "fs/writeback.h"
+
+enum {
+    SERVE_THREADS_MIN = 4,
+    SERVE_THREADS_MAX = 16,
+    SERVE_WORKERS = 8,
+};
+
+/* -- start ------------------------------------------------------------------------------------------------ */
+
+static void serve_note_commit(void *context, uint64_t unique, uint64_t ino)
+{
+    struct filesystem *fs = context;
+    state_request_done(fs->state, unique, ino);
+}
+
+static errint serve_disk_full(void *context)
+{
+    struct filesystem *fs = context;
+    errint error = store_reserve_spend(fs->store);
+    if (!error && !atomic_exchange(&fs->disk_full, true))
+        log_warning("the disk under the store is full: new files are refused until space is freed");
+    return error;
+}
+
+static errint serve_open_store(struct filesystem *fs)
+{
+    if (store_open(fs->options->store_path, fs->options->lock_fd, &fs->store) != STORE_FINE)
+        return -EIO; /* said by store_open */
+    cleanup_free char *database = NULL;
+    if (asprintf(&database, "%s/meta.db", fs->store->path) < 0)
+        return -ENOMEM;
+    errint error = meta_open(database, fs->store->created, &fs->meta);
+    if (error) {
+        log_error("%s: cannot be opened: %s", database, strerror(-error));
+        return error;
+    }
+    meta_on_commit(fs->meta, serve_note_commit, fs);
+    meta_on_full(fs->meta, serve_disk_full, fs);
+    return 0;
+}
+
+static errint serve_start_queues(struct filesystem *fs)
+{
+    errint error = workers_start(SERVE_WORKERS, "sync", &fs->workers);
+    if (!error)
+        error = discard_start(fs);
+    if (!error)
+        error = writeback_start(fs);
+    if (!error)
+        error = seal_start(fs);
+    return error;
+}
+
+static errint serve_open_session(struct filesystem *fs)
+{
+    char *arguments[] = {"ckptfs", NULL};
+    struct fuse_args args = FUSE_ARGS_INIT(1, arguments);
+    fs->session = fuse_session_new(&args, &fs_operations, sizeof fs_operations, fs);
+    fuse_opt_free_args(&args);
+    char device[32];
+    snprintf(device, sizeof device, "/dev/fd/%d", fs->options->fuse_fd);
+    if (!fs->session || fuse_session_mount(fs->session, device) != 0)
+        return -EIO;
+    return 0;
+}
+
+/* Everything before the first request. A take-over finds what the predecessor left. */
+static errint serve_prepare(struct filesystem *fs)
+{
+    bool takeover = atomic_load(&fs->state->generation) > 0;
+    errint error = serve_open_store(fs);
+    if (error)
+        return error;
+    backing_table_init(&fs->backings, fs->store, fs->options->fuse_fd);
+    node_table_init(&fs->nodes);
+    uint64_t last_unique, last_ino;
+    meta_last_request(fs->meta, &last_unique, &last_ino);
+    state_carry_requests(fs->state, last_unique, last_ino);
+    atomic_store(&fs->state->daemon_pid, getpid());
+    error = serve_start_queues(fs);
+    if (!error && !takeover)
+        error = recover_at_mount(fs);
+    if (!error)
+        error = handle_restore_all(fs);
+    if (!error)
+        error = recover_unfinished(fs, takeover);
+    if (!error)
+        error = serve_open_session(fs);
+    if (!error)
+        error = loop_initialise(fs);
+    if (error)
+        return error;
+    features_probe(fs);
+    atomic_fetch_add(&fs->state->generation, 1);
+    if (takeover)
+        error = protocol_resend(fs->options->fuse_fd);
+    return error;
+}
+
+/* -- end -------------------------------------------------------------------------------------------------- */
+
+static void serve_drop_session(struct filesystem *fs)
+{
+    if (!fs->session)
+        return;
+    fuse_session_destroy(fs->session);
+    fs->session = NULL;
+}
+
+/* Ends the queues in the order in which they feed each other, and closes the store. */
+static errint serve_finish(struct filesystem *fs, bool unmounted)
+{
+    workers_stop(fs->workers);
+    fs->workers = NULL;
+    errint error = 0;
+    if (fs->sealer)
+        seal_stop(fs);
+    if (fs->writeback)
+        writeback_stop(fs);
+    if (fs->discard)
+        discard_stop(fs);
+    if (fs->meta && unmounted)
+        error = recover_mark_clean(fs);
+    errint closed = meta_close(fs->meta);
+    serve_drop_session(fs);
+    store_close(fs->store);
+    state_detach(fs->state);
+    return error ? error : closed;
+}
+
+/* Handles that the kernel did not release before the connection ended are closed by the unmount. */
+static void serve_close_handles(struct filesystem *fs)
+{
+    uint32_t used = atomic_load(&fs->state->handles_used);
+    for (uint32_t i = 0; i < used; i++)
+        handle_close(fs, atomic_load(&fs->state->handles[i].fh));
+}
+
+/* -- the daemon ------------------------------------------------------------------------------------------- */
+
+static void serve_tell(const struct fs_options *options, const char *line)
+{
+    if (options->ready_fd < 0)
+        return;
+    size_t length = strlen(line);
+    if (write(options->ready_fd, line, length) != (ssize_t)length)
+        log_warning("nobody hears that the daemon is ready: %m");
+    close(options->ready_fd);
+}
+
+static unsigned serve_thread_count(const struct fs_options *options)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned threads = options->threads ? options->threads : (unsigned)(processors > 0 ? processors * 2 : 2);
+    if (threads < (options->threads ? 1 : SERVE_THREADS_MIN))
+        threads = SERVE_THREADS_MIN;
+    return threads > SERVE_THREADS_MAX ? SERVE_THREADS_MAX : threads;
+}
+
+/* Waits for the unmount or for the keeper's word: true when unmounted. */
+static bool serve_wait(int signal_fd, int ended_fd)
+{
+    struct pollfd events[2] = {{.fd = signal_fd, .events = POLLIN}, {.fd = ended_fd, .events = POLLIN}};
+    while (poll(events, 2, -1) < 0 && errno == EINTR)
+        continue;
+    return !(events[0].revents & POLLIN);
+}
+
+static int serve_block_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGPIPE);
+    sigaddset(&set, SIGIO); /* leases */
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    sigset_t heard;
+    sigemptyset(&heard);
+    sigaddset(&heard, SIGUSR1);
+    return signalfd(-1, &heard, SFD_CLOEXEC);
+}
+
+static int serve_run(struct filesystem *fs, int signal_fd)
+{
+    cleanup_fd int ended_fd = eventfd(0, EFD_CLOEXEC);
+    struct loop *loop = NULL;
+    errint error = ended_fd < 0 ? -errno : loop_start(fs, serve_thread_count(fs->options), ended_fd, &loop);
+    if (error) {
+        log_error("the threads that serve requests cannot start: %s", strerror(-error));
+        serve_tell(fs->options, "error 1 the daemon has no threads\n");
+        serve_finish(fs, false);
+        return FS_EXIT_FAILED;
+    }
+    features_raise_read_ahead(fs);
+    features_log(fs);
+    serve_tell(fs->options, "ready\n");
+    bool unmounted = serve_wait(signal_fd, ended_fd);
+    loop_stop(loop);
+    if (unmounted)
+        serve_close_handles(fs);
+    error = serve_finish(fs, unmounted);
+    if (error)
+        log_error("the store was not closed in order: %s; the next mount looks after it", strerror(-error));
+    return unmounted ? FS_EXIT_UNMOUNTED : FS_EXIT_HANDOVER;
+}
+
+int fs_serve(const struct fs_options *options)
+{
+    struct filesystem *fs = calloc(1, sizeof *fs);
+    cleanup_fd int signal_fd = serve_block_signals();
+    if (!fs || signal_fd < 0 || fault_configure() < 0)
+        return FS_EXIT_FAILED;
+    /* Threads must not make the resident set grow with every arena. */
+    mallopt(M_ARENA_MAX, 2);
+    fs->options = options;
+    fs->state = state_attach(options->state_fd);
+    if (!fs->state) {
+        free(fs);
+        return FS_EXIT_FAILED;
+    }
+    errint error = serve_prepare(fs);
+    int code = FS_EXIT_FAILED;
+    if (error) {
+        char line[160];
+        snprintf(line, sizeof line, "error 1 the store cannot be served: %s\n", strerror(-error));
+        log_error("the store cannot be served: %s", strerror(-error));
+        serve_tell(options, line);
+        serve_finish(fs, false);
+    } else {
+        code = serve_run(fs, signal_fd);
+    }
+    free(fs);
+    return code;
+}

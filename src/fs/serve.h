@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon: serves one mounted store from a /dev/fuse descriptor that a keeper opened, until it is unmounted,
+ * told to hand over, or dies. Everything that a successor needs is in the store or in the keeper's state memory.
+ */
+#ifndef CKPTFS_FS_SERVE_H
+#define CKPTFS_FS_SERVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum fs_passthrough {
+    FS_PASSTHROUGH_AUTO, /* where kernel, library and privilege allow */
+    FS_PASSTHROUGH_OFF,
+};
+
+struct fs_options {
+    const char *store_path; /* absolute */
+    const char *mountpoint; /* absolute; for messages only */
+    int fuse_fd;            /* /dev/fuse, already mounted */
+    int state_fd;           /* from state_create() */
+    int lock_fd;            /* holds the store's lock */
+    int ready_fd;           /* receives "ready\n" or "error CODE MESSAGE\n"; -1: nobody waits */
+    bool allow_other;
+    bool read_only;
+    enum fs_passthrough passthrough;
+    size_t inline_limit;     /* bytes; a closed file of at most this many lives in the database */
+    unsigned threads;        /* that answer the kernel; 0: by the number of processors */
+    unsigned read_ahead_kib; /* 0: leave the kernel's */
+};
+
+enum {
+    FS_EXIT_UNMOUNTED = 0, /* everything is written and the store is closed */
+    FS_EXIT_FAILED = 1,
+    FS_EXIT_HANDOVER = 75, /* asked by SIGUSR1: requests are finished, a successor may start */
+};
+
+/*
+ * Runs the daemon in this process: blocks SIGTERM, SIGINT and SIGHUP (the keeper decides when to unmount), drains
+ * at SIGUSR1. Returns one of the exit codes above.
+ */
+int fs_serve(const struct fs_options *options);
+
+#endif

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bringing written bytes to stable storage. */
+#include "fs/writeback.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/filesystem.h"
+#include "store/object.h"
+
+/* How often the thread looks while files are being written, and how old unsynced bytes of an open file get. */
+#define WRITEBACK_TICK_NS (CLOCK_NS_PER_SECOND / 4)
+#define WRITEBACK_AGE_NS  (3 * CLOCK_NS_PER_SECOND)
+#define WRITEBACK_IDLE_NS CLOCK_NS_PER_SECOND
+
+struct writeback {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    struct node *first;
+    bool kicked;
+    bool stopping;
+};
+
+/* The node joins the list with a reference of its own. Its lock is held. */
+static void writeback_enlist(struct filesystem *fs, struct node *node)
+{
+    struct writeback *writeback = fs->writeback;
+    pthread_mutex_lock(&writeback->lock);
+    if (!node->in_writeback) {
+        node->in_writeback = true;
+        node->writeback_next = writeback->first;
+        writeback->first = node_hold(fs, node);
+    }
+    pthread_mutex_unlock(&writeback->lock);
+}
+
+void writeback_add(struct filesystem *fs, struct node *node)
+{
+    if (!node->dirty) {
+        node->dirty = true;
+        node->synced_at = clock_monotonic();
+        node->synced_size = -1;
+    }
+    writeback_enlist(fs, node);
+}
+
+void writeback_kick(struct filesystem *fs)
+{
+    pthread_mutex_lock(&fs->writeback->lock);
+    fs->writeback->kicked = true;
+    pthread_cond_signal(&fs->writeback->wake);
+    pthread_mutex_unlock(&fs->writeback->lock);
+}
+
+/* -- one file --------------------------------------------------------------------------------------------- */
+
+/* What a sync of the file must cover, taken under its lock. */
+struct writeback_view {
+    bool dirty, gone;
+    bool changed; /* since the last sync */
+    int64_t synced_at;
+    unsigned writers;
+    enum meta_kind kind;
+    struct backing *backing, *overlay; /* references of their own */
+    struct stat object;
+};
+
+static struct backing *writeback_hold(struct filesystem *fs, struct backing *backing)
+{
+    struct backing *held = NULL;
+    return backing && backing_get(&fs->backings, backing->object, &held) == 0 ? held : NULL;
+}
+
+static struct writeback_view writeback_look(struct filesystem *fs, struct node *node)
+{
+    struct writeback_view view = {0};
+    node_lock_shared(node);
+    view.dirty = node->dirty;
+    view.gone = node->gone;
+    view.writers = node->writers;
+    view.kind = node->kind;
+    view.synced_at = node->synced_at;
+    int64_t synced_size = node->synced_size, synced_mtime = node->synced_mtime;
+    if (view.dirty && !view.gone) {
+        view.backing = writeback_hold(fs, node->backing);
+        view.overlay = writeback_hold(fs, node->overlay);
+    }
+    node_unlock(node);
+    struct backing *main = view.overlay ? view.overlay : view.backing;
+    if (!main || fstat(main->fd, &view.object) < 0)
+        view.object = (struct stat){.st_size = -1};
+    view.changed =
+        view.object.st_size != synced_size || clock_from_timespec(&view.object.st_mtim) != synced_mtime;
+    return view;
+}
+
+static void writeback_release(struct filesystem *fs, struct writeback_view *view)
+{
+    backing_put(&fs->backings, view->backing);
+    backing_put(&fs->backings, view->overlay);
+}
+
+/* Objects that an EXTENTS file got from an earlier daemon's copy on write are synced by number. */
+static errint writeback_sync_extents(struct filesystem *fs, struct node *node)
+{
+    cleanup_free struct meta_extent *extents = NULL;
+    size_t count = 0;
+    errint error = meta_extents(fs->meta, node->ino, &extents, &count);
+    uint64_t last = 0;
+    for (size_t i = 0; i < count && !error; i++) {
+        if (extents[i].object == last)
+            continue;
+        last = extents[i].object;
+        struct backing *backing;
+        error = backing_get(&fs->backings, last, &backing);
+        if (error)
+            break;
+        error = object_sync(fs->store, last, backing->fd);
+        backing_put(&fs->backings, backing);
+    }
+    return error;
+}
+
+static errint writeback_sync_view(struct filesystem *fs, struct node *node,
+                                  const struct writeback_view *view)
+{
+    errint error = fault_hit("fs.sync");
+    if (error)
+        return error;
+    if (view->overlay)
+        error = object_sync(fs->store, view->overlay->object, view->overlay->fd);
+    if (!error && view->backing)
+        error = object_sync(fs->store, view->backing->object, view->backing->fd);
+    else if (!error && view->kind == META_EXTENTS)
+        error = writeback_sync_extents(fs, node);
+    return error;
+}
+
+/* Shadows of the file's names are not needed any more. */
+static void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows)
+{
+    for (size_t i = 0; i < shadows->count; i++) {
+        struct node *node = node_get(fs, shadows->at[i]);
+        if (!node)
+            continue;
+        node_lock(node);
+        if (node->handles == 0)
+            node_reap(fs, node);
+        node_unlock(node);
+        node_put(fs, node);
+    }
+}
+
+/* Records what is on stable storage. `clean`: the file is, as a whole. */
+static errint writeback_record(struct filesystem *fs, struct node *node, const struct writeback_view *view)
+{
+    cleanup_ids struct ids shadows = {0};
+    node_lock(node);
+    bool clean = node->writers == 0 && view->writers == 0 && node->kind != META_OBJECT;
+    errint error = 0;
+    if (!node->gone && node->dirty && node->kind == META_OBJECT) {
+        struct meta_inode row;
+        error = meta_get(fs->meta, node->ino, &row);
+        if (!error)
+            error = node_refresh_row(node, &row);
+        unsigned fields = META_SET_SIZE | META_SET_MTIME | META_SET_CTIME;
+        if (!error)
+            error = meta_set(fs->meta, node->ino, fields, &row, 0, NULL);
+    }
+    if (!error && !node->gone && node->dirty) {
+        node->synced_at = clock_monotonic();
+        node->synced_size = view->object.st_size;
+        node->synced_mtime = clock_from_timespec(&view->object.st_mtim);
+        int64_t size = node->kind == META_OBJECT ? (int64_t)view->object.st_size : node->size;
+        error = meta_synced(fs->meta, node->ino, size, clean, &shadows);
+        if (!error && clean)
+            node->dirty = false;
+    }
+    node_unlock(node);
+    writeback_drop_shadows(fs, &shadows);
+    return error;
+}
+
+/* A failed sync may have lost pages for good: the file is torn, and who asks next is told. */
+static void writeback_failed(struct filesystem *fs, struct node *node, errint error)
+{
+    log_error("inode %llu: its bytes cannot be brought to stable storage: %s",
+              (unsigned long long)node->ino, strerror(-error));
+    atomic_store(&node->write_error, error);
+    struct meta_inode row;
+    node_lock(node);
+    if (meta_get(fs->meta, node->ino, &row) == 0) {
+        row.state |= META_TORN;
+        meta_set(fs->meta, node->ino, META_SET_STATE, &row, 0, NULL);
+    }
+    node_unlock(node);
+}
+
+errint writeback_sync_node(struct filesystem *fs, struct node *node)
+{
+    struct writeback_view view = writeback_look(fs, node);
+    errint error = 0;
+    if (view.dirty && !view.gone) {
+        error = writeback_sync_view(fs, node, &view);
+        if (error)
+            writeback_failed(fs, node, error);
+        else
+            error = writeback_record(fs, node, &view);
+    }
+    writeback_release(fs, &view);
+    errint earlier = atomic_exchange(&node->write_error, 0);
+    if (error || earlier)
+        return error ? error : earlier;
+    return meta_sync(fs->meta);
+}
+
+/* -- the thread ------------------------------------------------------------------------------------------- */
+
+/* Looks after one file: starts its write-back, or syncs it and records that. */
+static void writeback_visit(struct filesystem *fs, struct node *node)
+{
+    struct writeback_view view = writeback_look(fs, node);
+    if (view.dirty && !view.gone) {
+        bool closed = view.writers == 0 && view.kind != META_OBJECT;
+        if (closed || (view.changed && clock_monotonic() - view.synced_at >= WRITEBACK_AGE_NS)) {
+            errint error = writeback_sync_view(fs, node, &view);
+            if (!error)
+                error = writeback_record(fs, node, &view);
+            if (error)
+                writeback_failed(fs, node, error);
+        } else if (view.changed) {
+            struct backing *backing = view.overlay ? view.overlay : view.backing;
+            if (backing)
+                sync_file_range(backing->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        }
+    }
+    writeback_release(fs, &view);
+}
+
+/* Visits everything that is on the list now. */
+static void writeback_round(struct filesystem *fs)
+{
+    struct writeback *writeback = fs->writeback;
+    pthread_mutex_lock(&writeback->lock);
+    struct node *list = writeback->first;
+    writeback->first = NULL;
+    pthread_mutex_unlock(&writeback->lock);
+    while (list) {
+        struct node *node = list;
+        list = node->writeback_next;
+        writeback_visit(fs, node);
+        node_lock(node);
+        pthread_mutex_lock(&writeback->lock);
+        node->in_writeback = false;
+        pthread_mutex_unlock(&writeback->lock);
+        if (!node->gone && node->dirty)
+            writeback_enlist(fs, node);
+        node_unlock(node);
+        node_put(fs, node);
+    }
+}
+
+static bool writeback_wait(struct writeback *writeback)
+{
+    pthread_mutex_lock(&writeback->lock);
+    int64_t wait = writeback->first ? WRITEBACK_TICK_NS : WRITEBACK_IDLE_NS;
+    struct timespec until = clock_to_timespec(clock_read_ns(CLOCK_REALTIME) + wait);
+    while (!writeback->kicked && !writeback->stopping &&
+           pthread_cond_timedwait(&writeback->wake, &writeback->lock, &until) == 0)
+        continue;
+    writeback->kicked = false;
+    bool stopping = writeback->stopping;
+    pthread_mutex_unlock(&writeback->lock);
+    return !stopping;
+}
+
+static void *writeback_run(void *context)
+{
+    struct filesystem *fs = context;
+    while (writeback_wait(fs->writeback)) {
+        writeback_round(fs);
+        if (meta_commit_last(fs->meta) != meta_commit_durable(fs->meta) && meta_sync(fs->meta) < 0)
+            log_error("the namespace cannot be brought to stable storage");
+    }
+    return NULL;
+}
+
+errint writeback_start(struct filesystem *fs)
+{
+    struct writeback *writeback = calloc(1, sizeof *writeback);
+    if (!writeback)
+        return -ENOMEM;
+    pthread_mutex_init(&writeback->lock, NULL);
+    pthread_cond_init(&writeback->wake, NULL);
+    fs->writeback = writeback;
+    int error = pthread_create(&writeback->thread, NULL, writeback_run, fs);
+    if (error) {
+        free(writeback);
+        fs->writeback = NULL;
+        return -error;
+    }
+    pthread_setname_np(writeback->thread, "writeback");
+    return 0;
+}
+
+void writeback_stop(struct filesystem *fs)
+{
+    struct writeback *writeback = fs->writeback;
+    if (!writeback)
+        return;
+    pthread_mutex_lock(&writeback->lock);
+    writeback->stopping = true;
+    pthread_cond_signal(&writeback->wake);
+    pthread_mutex_unlock(&writeback->lock);
+    pthread_join(writeback->thread, NULL);
+    writeback_round(fs);
+    while (writeback->first) {
+        struct node *node = writeback->first;
+        writeback->first = node->writeback_next;
+        node->in_writeback = false;
+        node_put(fs, node);
+    }
+    pthread_cond_destroy(&writeback->wake);
+    pthread_mutex_destroy(&writeback->lock);
+    free(writeback);
+    fs->writeback = NULL;
+}
+
+static void writeback_count_node(struct node *node, void *context)
+{
+    struct writeback_totals *totals = context;
+    if (node->gone || !node->dirty)
+        return;
+    struct backing *main = node->overlay ? node->overlay : node->backing;
+    struct stat object;
+    if (!main || fstat(main->fd, &object) < 0)
+        return;
+    if (object.st_size == node->synced_size && clock_from_timespec(&object.st_mtim) == node->synced_mtime)
+        return;
+    totals->files++;
+    /* Of what only grew, the rest is known; what was changed in between may be anywhere. */
+    bool grew = node->synced_size >= 0 && object.st_size > node->synced_size;
+    totals->bytes += grew ? object.st_size - node->synced_size : object.st_size;
+}
+
+struct writeback_totals writeback_count(struct filesystem *fs)
+{
+    struct writeback_totals totals = {0};
+    node_each(fs, writeback_count_node, &totals);
+    return totals;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of meta share: the state behind `struct meta`, transactions, and the helpers that each
+ * table has. Nothing outside src/meta and its unit tests includes this.
+ *
+ * Names: meta_* is the public contract (meta.h); change_* a transaction; inode_*, name_*, shadow_*, extents_*,
+ * content_*, object_* work on one table inside a transaction, with the lock held.
+ */
+#ifndef CKPTFS_META_INTERNAL_H
+#define CKPTFS_META_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "meta/db.h"
+#include "meta/meta.h"
+
+/* -- the state -------------------------------------------------------------------------------------------- */
+
+enum meta_counter { META_COUNTER_INO, META_COUNTER_OBJECT, META_COUNTER_COOKIE, META_COUNTERS };
+
+/* The numbers from `next` up to, without, `limit` may be given out: the database knows that they are taken. */
+struct meta_numbers {
+    uint64_t next;
+    uint64_t limit;
+};
+
+/* What is known about the tables without asking them. A transaction that fails restores it. */
+struct meta_known {
+    struct meta_numbers numbers[META_COUNTERS];
+    uint64_t inodes, objects, dirty, torn, shadows;
+    __int128 logical_bytes; /* 2^63 files of 2^63 bytes do not overflow it */
+};
+
+struct meta {
+    pthread_mutex_t lock; /* everything up to the next lock; never held over a sync; taken before sync_lock */
+    struct db *db;
+    struct meta_known known;
+    uint64_t request, request_ino; /* the last request that was answered */
+    struct ids released;           /* shadows that changes of names let go */
+    void (*committed)(void *context, uint64_t unique, uint64_t ino);
+    void *committed_context;
+    errint (*spend)(void *context);
+    void *spend_context;
+    pthread_t thread; /* moves the log into the database */
+    bool thread_runs, stop;
+    pthread_cond_t log_grown;
+    size_t log_wake; /* commits wake the thread from this size of the log on */
+    errint log_error; /* of the last round, so that it is not told again and again */
+
+    _Atomic uint64_t commit_last; /* written under `lock` */
+
+    pthread_mutex_t sync_lock; /* the rest */
+    pthread_cond_t sync_done;
+    bool syncing;
+    errint sync_error; /* a sync of the log failed: nothing later can be trusted to be on stable storage */
+    _Atomic uint64_t commit_durable;
+};
+
+struct meta *meta_lock(struct meta *meta);
+void meta_unlock_scope(struct meta **meta);
+/* Holds the lock until the end of the scope. */
+#define META_LOCKED(meta)                                                                                    \
+    struct meta *locked_ __attribute__((cleanup(meta_unlock_scope), unused)) = meta_lock(meta)
+
+/* -- transactions (change.c) ------------------------------------------------------------------------------ */
+
+/*
+ * A transaction that is tried once, or twice when the disk is full and the reserve can be spent:
+ *
+ *     struct change change = {.meta = meta, .request = unique, .freed = freed};
+ *     while (change_next(&change))
+ *         change.error = body(&change, ...);
+ *     return change.error;
+ *
+ * The lock is held from the first change_next until the last. What a failed try put on the lists is taken off.
+ */
+struct change {
+    struct meta *meta;
+    uint64_t request;    /* the kernel's number, or 0 */
+    uint64_t ino;        /* the inode that goes with it */
+    struct ids *freed;   /* objects that nothing refers to any more; NULL: the caller does not want to know */
+    struct ids *shadows; /* another list of the caller's; NULL: meta->released */
+    bool spends;         /* may spend the reserve */
+    bool nothing;        /* set by the body: there was nothing to do */
+    errint error;        /* set by the body */
+    /* change.c's own */
+    bool begun, spent;
+    size_t freed_count, shadows_count;
+    struct meta_known known;
+};
+
+bool change_next(struct change *change);
+/* A number that was never given out before; 0 with an error. */
+errint change_take_number(struct meta *meta, enum meta_counter which, uint64_t *number);
+/* Reads the counters and the totals; skips numbers that a power cut may have made the database forget. */
+errint change_start(struct meta *meta);
+/* Writes the counters so that nothing needs skipping at the next start. */
+errint change_stop(struct meta *meta);
+
+/* -- tables ----------------------------------------------------------------------------------------------- */
+
+#define INODE_COLUMNS                                                                                        \
+    "i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, i.atime, i.mtime, i.ctime, i.btime, i.kind, "     \
+    "i.state, i.object, i.synced_size"
+enum { INODE_COLUMN_COUNT = 15 };
+
+void inode_from_row(const struct db_rows *rows, struct meta_inode *out);
+/* -ENOENT. */
+errint inode_load(struct meta *meta, uint64_t ino, struct meta_inode *out);
+/* As inode_load; -EISDIR for directories, -EINVAL for all else that is no regular file. */
+errint inode_load_file(struct meta *meta, uint64_t ino, struct meta_inode *out);
+/* As inode_load; -ENOTDIR. */
+errint inode_load_directory(struct meta *meta, uint64_t ino, struct meta_inode *out);
+errint inode_insert(struct meta *meta, const struct meta_inode *inode);
+errint inode_update(struct meta *meta, const struct meta_inode *before, const struct meta_inode *after);
+/* Removes an inode with its contents, extents and attributes. */
+errint inode_drop(struct change *change, const struct meta_inode *inode);
+/* A name of it went: `after` is written, or the inode removed when that was its last and `reap` allows it. */
+errint inode_unlinked(struct change *change, const struct meta_inode *before, const struct meta_inode *after,
+                      bool reap);
+
+/* `making`: the name shall be made, so "." and ".." will not do. */
+errint name_check(const char *name, size_t length, bool making);
+/* -ENOENT. */
+errint name_find(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t *ino);
+/* -EEXIST. */
+errint name_insert(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t ino);
+errint name_delete(struct meta *meta, uint64_t parent, const char *name, size_t length);
+/* The name becomes another inode's and keeps its cookie. */
+errint name_point(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t ino);
+/* The directory that holds (one of) the inode's names; -ENOENT when it has none. */
+errint name_parent(struct meta *meta, uint64_t ino, uint64_t *parent);
+
+struct shadow {
+    uint64_t replaced;
+    uint64_t successor;
+};
+
+/* The shadow of a name; -ENOENT. */
+errint shadow_find(struct meta *meta, uint64_t parent, const char *name, size_t length, struct shadow *out);
+errint shadow_insert(struct meta *meta, uint64_t parent, const char *name, size_t length,
+                     const struct shadow *shadow);
+errint shadow_delete(struct meta *meta, uint64_t parent, const char *name, size_t length);
+/* The name goes or its inode is safe: its shadow, if there is one, is let go. */
+errint shadow_release(struct change *change, uint64_t parent, const char *name, size_t length);
+/* The same for all names of a successor. */
+errint shadow_release_all(struct change *change, uint64_t successor);
+/* Whether the inode is kept as a shadow: 1, 0 or an error. */
+int shadow_is(struct meta *meta, uint64_t ino);
+
+/* The object is new or known already: its row says who writes it (0: nobody), and its size when that is more. */
+errint object_note(struct meta *meta, uint64_t object, uint64_t owner, int64_t size);
+/* The object is `owner`'s to write (0: nobody's), and `size` bytes long. */
+errint object_set(struct meta *meta, uint64_t object, uint64_t owner, int64_t size);
+/* Puts the object on change->freed when nothing refers to it any more. */
+errint object_release(struct change *change, uint64_t object);
+/* The same for each object of the list, which may hold some of them more than once, and is sorted. */
+errint object_release_all(struct change *change, struct ids *objects);
+
+/* The file's bytes become `kind` none: what it was made of goes. The caller writes the inode's row. */
+errint content_clear(struct change *change, struct meta_inode *inode);
+/* Cuts the stored bytes of a META_INLINE file to `size`. */
+errint content_cut(struct meta *meta, uint64_t ino, int64_t size);
+errint content_insert(struct meta *meta, uint64_t ino, const void *bytes, size_t length);
+
+/* Takes [from, to) out of the file's extents; the objects that lost something are appended to `touched`. */
+errint extents_cut(struct meta *meta, uint64_t ino, int64_t from, int64_t to, struct ids *touched);
+/* Puts an extent into a gap, joined with neighbours that continue it. */
+errint extents_put(struct meta *meta, uint64_t ino, const struct meta_extent *extent);
+
+/* -- schema.c --------------------------------------------------------------------------------------------- */
+
+/* A step from format `from` to from + 1. */
+struct schema_step {
+    int from;
+    const char *text;
+};
+
+/* Makes an empty namespace (a root directory) at `path`, whole or not at all. */
+errint schema_create(const char *path);
+/*
+ * Checks the format. An older one goes through `steps` to `format` in one transaction, after a backup to
+ * `path`.format-N. -EPROTONOSUPPORT: newer; -EUCLEAN: no namespace, or no step leads on.
+ */
+errint schema_check(struct db *db, const char *path, int format, const struct schema_step *steps, size_t count);
+/* The steps of this version. */
+const struct schema_step *schema_steps(size_t *count);
+
+#endif

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and closing a namespace, its way to stable storage, and the thread that keeps the log short. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "meta/internal.h"
+
+enum {
+    META_LOG_TRIM = 4 << 20,  /* the log is copied into the database when it has grown by this */
+    META_LOG_LIMIT = 64 << 20, /* from here on commits wait until it is copied and emptied */
+    META_LOG_RETRY_SECONDS = 1,
+};
+
+/* -- syncing ---------------------------------------------------------------------------------------------- */
+
+static void meta_publish_durable(struct meta *meta, uint64_t commit)
+{
+    if (commit > meta->commit_durable)
+        meta->commit_durable = commit;
+}
+
+/*
+ * One of the waiting callers syncs for all; those who come while it does may be too late for that sync, and wait for
+ * the next. A sync that failed may have dropped what it should have written, so that later ones prove
+ * nothing: the error stays until the database is opened again, which reads back what is really there.
+ */
+errint meta_sync(struct meta *meta)
+{
+    uint64_t target = meta->commit_last;
+    pthread_mutex_lock(&meta->sync_lock);
+    while (!meta->sync_error && meta->commit_durable < target) {
+        if (meta->syncing) {
+            pthread_cond_wait(&meta->sync_done, &meta->sync_lock);
+            continue;
+        }
+        meta->syncing = true;
+        pthread_mutex_unlock(&meta->sync_lock);
+        uint64_t last = meta->commit_last;
+        errint error = fault_hit("meta.sync");
+        if (!error)
+            error = db_log_sync(meta->db);
+        pthread_mutex_lock(&meta->sync_lock);
+        meta->syncing = false;
+        meta->sync_error = error;
+        if (!error)
+            meta_publish_durable(meta, last);
+        pthread_cond_broadcast(&meta->sync_done);
+    }
+    errint error = meta->sync_error;
+    pthread_mutex_unlock(&meta->sync_lock);
+    return error;
+}
+
+uint64_t meta_commit_last(struct meta *meta)
+{
+    return meta->commit_last;
+}
+
+uint64_t meta_commit_durable(struct meta *meta)
+{
+    return meta->commit_durable;
+}
+
+/* -- the thread ------------------------------------------------------------------------------------------- */
+
+/* What a sync could not write may be lost although the next one succeeds. */
+static void meta_note_sync_error(struct meta *meta, errint error)
+{
+    pthread_mutex_lock(&meta->sync_lock);
+    if (!meta->sync_error)
+        meta->sync_error = error;
+    pthread_mutex_unlock(&meta->sync_lock);
+}
+
+static bool meta_sync_failed(struct meta *meta)
+{
+    pthread_mutex_lock(&meta->sync_lock);
+    bool failed = meta->sync_error != 0;
+    pthread_mutex_unlock(&meta->sync_lock);
+    return failed;
+}
+
+/* With the lock held; it is given up in between, unless `waiting` says that the log has grown too long for that. */
+static void meta_checkpoint(struct meta *meta, bool waiting)
+{
+    uint64_t last = meta->commit_last;
+    bool emptied = false;
+    meta->log_wake = SIZE_MAX;
+    errint error = db_checkpoint_begin(meta->db);
+    if (!error) {
+        if (!waiting)
+            pthread_mutex_unlock(&meta->lock);
+        error = fault_hit("meta.checkpoint");
+        if (!error)
+            error = db_checkpoint_copy(meta->db);
+        if (!waiting)
+            pthread_mutex_lock(&meta->lock);
+        errint ended = db_checkpoint_end(meta->db, &emptied);
+        error = error ? error : ended;
+    }
+    meta->log_wake = db_log_size(meta->db) + META_LOG_TRIM;
+    if (error == -EIO)
+        meta_note_sync_error(meta, error);
+    if (error && error != meta->log_error)
+        log_warning("the database's log cannot be shortened now: %s", strerror(-error));
+    meta->log_error = error;
+    if (!emptied)
+        return;
+    pthread_mutex_unlock(&meta->lock);
+    pthread_mutex_lock(&meta->sync_lock);
+    if (!meta->sync_error)
+        meta_publish_durable(meta, last);
+    pthread_mutex_unlock(&meta->sync_lock);
+    /* Nobody waits for this one: it makes the truncation of the log known to the disk (db_sqlite.c). */
+    error = db_log_sync(meta->db);
+    if (error)
+        meta_note_sync_error(meta, error);
+    pthread_mutex_lock(&meta->lock);
+}
+
+static void *meta_run_checkpoints(void *argument)
+{
+    struct meta *meta = argument;
+    pthread_setname_np(pthread_self(), "ckptfs-meta");
+    pthread_mutex_lock(&meta->lock);
+    while (!meta->stop) {
+        if (db_log_size(meta->db) < META_LOG_TRIM) {
+            pthread_cond_wait(&meta->log_grown, &meta->lock);
+            continue;
+        }
+        /* What could not be synced must not get into the database as if it had been. */
+        if (!meta_sync_failed(meta))
+            meta_checkpoint(meta, db_log_size(meta->db) >= META_LOG_LIMIT);
+        if (meta->stop || db_log_size(meta->db) < META_LOG_TRIM)
+            continue;
+        /* Commits came in between. Soon there may be a moment without, in which the log can be emptied. */
+        struct timespec until = clock_to_timespec(clock_monotonic() + META_LOG_RETRY_SECONDS * CLOCK_NS_PER_SECOND);
+        pthread_cond_timedwait(&meta->log_grown, &meta->lock, &until);
+    }
+    pthread_mutex_unlock(&meta->lock);
+    return NULL;
+}
+
+static errint meta_start_thread(struct meta *meta)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads that expect them */
+    int error = pthread_create(&meta->thread, NULL, meta_run_checkpoints, meta);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    meta->thread_runs = error == 0;
+    if (error)
+        log_error("cannot start the database's thread: %s", strerror(error));
+    return -error;
+}
+
+static void meta_stop_thread(struct meta *meta)
+{
+    if (!meta->thread_runs)
+        return;
+    pthread_mutex_lock(&meta->lock);
+    meta->stop = true;
+    pthread_cond_signal(&meta->log_grown);
+    pthread_mutex_unlock(&meta->lock);
+    pthread_join(meta->thread, NULL);
+    meta->thread_runs = false;
+}
+
+/* -- open, close ------------------------------------------------------------------------------------------ */
+
+static struct meta *meta_new(void)
+{
+    struct meta *meta = calloc(1, sizeof *meta);
+    if (!meta)
+        return NULL;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&meta->lock, NULL);
+    pthread_cond_init(&meta->log_grown, &monotonic);
+    pthread_mutex_init(&meta->sync_lock, NULL);
+    pthread_cond_init(&meta->sync_done, NULL);
+    pthread_condattr_destroy(&monotonic);
+    meta->log_wake = META_LOG_TRIM;
+    return meta;
+}
+
+static void meta_free(struct meta *meta)
+{
+    pthread_mutex_destroy(&meta->lock);
+    pthread_cond_destroy(&meta->log_grown);
+    pthread_mutex_destroy(&meta->sync_lock);
+    pthread_cond_destroy(&meta->sync_done);
+    ids_release(&meta->released);
+    free(meta);
+}
+
+static errint meta_start(struct meta *meta, const char *path)
+{
+    size_t count;
+    const struct schema_step *steps = schema_steps(&count);
+    errint error = schema_check(meta->db, path, META_FORMAT_VERSION, steps, count);
+    if (!error)
+        error = change_start(meta);
+    if (!error)
+        error = meta_sync(meta);
+    return error ? error : meta_start_thread(meta);
+}
+
+errint meta_open(const char *path, bool create, struct meta **out)
+{
+    *out = NULL;
+    errint error = 0;
+    struct stat found;
+    if (stat(path, &found) < 0)
+        error = errno == ENOENT && create ? schema_create(path) : -errno;
+    if (error)
+        return error;
+    struct meta *meta = meta_new();
+    if (!meta)
+        return -ENOMEM;
+    error = db_open(path, false, &meta->db);
+    if (!error)
+        error = meta_start(meta, path);
+    if (error) {
+        db_close(meta->db, false);
+        meta_free(meta);
+        return error;
+    }
+    *out = meta;
+    return 0;
+}
+
+errint meta_close(struct meta *meta)
+{
+    if (!meta)
+        return 0;
+    meta_stop_thread(meta);
+    errint stopped = change_stop(meta);
+    errint error = meta_sync(meta);
+    errint closed = db_close(meta->db, error == 0);
+    meta_free(meta);
+    return error ? error : closed ? closed : stopped;
+}
+
+/* -- callbacks -------------------------------------------------------------------------------------------- */
+
+void meta_last_request(struct meta *meta, uint64_t *unique, uint64_t *ino)
+{
+    META_LOCKED(meta);
+    *unique = meta->request;
+    *ino = meta->request_ino;
+}
+
+void meta_on_commit(struct meta *meta, void (*committed)(void *context, uint64_t unique, uint64_t ino),
+                    void *context)
+{
+    META_LOCKED(meta);
+    meta->committed = committed;
+    meta->committed_context = context;
+}
+
+void meta_on_full(struct meta *meta, errint (*spend)(void *context), void *context)
+{
+    META_LOCKED(meta);
+    meta->spend = spend;
+    meta->spend_context = context;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Objects: the backing files. An object is made under its final id, written by one file, and never changes
+ * once it is sealed. Which files use it is the namespace's knowledge, not this module's.
+ *
+ * The id is a number; its file is objects/xx/ID (16 hexadecimal digits; xx are the two digits above the
+ * lowest two, so that 256 objects made one after another share a directory and its sync).
+ */
+#ifndef CKPTFS_STORE_OBJECT_H
+#define CKPTFS_STORE_OBJECT_H
+
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/ids.h"
+#include "store/store.h"
+
+/* Makes an empty object, O_RDWR, mode 0600: the descriptor or a negative errno; -EEXIST when the id has one.
+ */
+int object_create(struct store *store, uint64_t id);
+/* Opens one with `flags` (O_RDONLY, O_RDWR, O_DIRECT): the descriptor; -ENOENT when it is missing. */
+int object_open(struct store *store, uint64_t id, int flags);
+/* Removes it. 0 also when it is gone already. */
+errint object_remove(struct store *store, uint64_t id);
+
+/*
+ * The object's bytes and its own directory entry are on stable storage when this returns. `fd` is any
+ * descriptor of it. Blocks.
+ */
+errint object_sync(struct store *store, uint64_t id, int fd);
+
+/*
+ * The offset where the run of written bytes that starts at `from` ends: the first hole, or the end of the
+ * object; `from` itself when no written byte is there. A negative errno.
+ */
+int64_t object_data_end(int fd, int64_t from);
+
+/* Every object file that is there. Names that are no object's are skipped and logged. Appended to `out`. */
+errint object_list(struct store *store, struct ids *out);
+
+#endif

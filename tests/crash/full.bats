@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+# The disk becomes full: the writer hears ENOSPC, everything else stays, and space comes back by unlink.
+
+load crash.bash
+
+setup() { crash_setup; }
+teardown() { ckptfs_teardown; }
+
+fill() { timeout 120 python3 "$CRASH_TREE/fill.py" "$@"; }
+
+free_bytes() { stat -f -c '%a * %S' "$MNT" | { IFS='' read -r product && echo $((product)); }; }
+
+has_free() { [ "$(free_bytes)" -ge "$1" ]; }
+
+others_are_intact() { (cd "$MNT/others" && sha256sum --quiet -c "$TEST_DIR/others.sha256"); }
+
+# fill_disk FILESYSTEM MIB [MOUNT_OPTION...]
+fill_disk() {
+    disk_create "$1" "$2"
+    shift 2
+    ckptfs_mount "$@"
+    mkdir "$MNT/others" "$MNT/small"
+    local i
+    for i in 1 2 3 4 5; do head -c $((i * i * 9000)) /dev/urandom >"$MNT/others/$i"; done
+    (cd "$MNT/others" && sha256sum ./*) >"$TEST_DIR/others.sha256"
+
+    fill big "$MNT/big"
+    fill small "$MNT/small" 2000
+    others_are_intact
+    # What is written is refused, what is read is served, and the mount stays.
+    expect_failure dd if=/dev/zero of="$MNT/more" bs=1M count=8 status=none
+    ls -l "$MNT/others" "$MNT/small" >"$TEST_DIR/listing"
+    others_are_intact
+
+    # On a full disk everything can be unlinked, also a file that was just cut off.
+    rm -f "$MNT/more"
+    crashtree remove "$MNT/small"
+    rm "$MNT/big"
+    wait_until 20 has_free $((40 << 20))
+    head -c 20M /dev/urandom >"$TEST_DIR/again"
+    cp "$TEST_DIR/again" "$MNT/again"
+    sync "$MNT/again"
+    cmp "$TEST_DIR/again" "$MNT/again"
+    others_are_intact
+    ckptfs_remount "$@"
+    cmp "$TEST_DIR/again" "$MNT/again"
+    others_are_intact
+}
+
+@test "a full ext4" {
+    fill_disk ext4 96
+}
+
+@test "a full ext4, served by the daemon" {
+    fill_disk ext4 96 passthrough=off
+}
+
+@test "a full XFS" {
+    fill_disk xfs 300
+}
+
+@test "a full disk filled with small files only: all can be unlinked" {
+    disk_create ext4 64
+    ckptfs_mount
+    mkdir "$MNT/small"
+    fill small "$MNT/small" 2000
+    [ "$(find "$MNT/small" -type f | wc -l)" -gt 1000 ]
+    crashtree remove "$MNT/small"
+    mkdir "$MNT/again"
+    echo works >"$MNT/again/file"
+    sync "$MNT/again/file"
+}
+
+@test "a disk that is full before the daemon dies is full, not broken, after the takeover" {
+    require_takeover
+    disk_create ext4 96
+    ckptfs_mount
+    fill big "$MNT/big"
+    crash_kill_daemon
+    expect_failure dd if=/dev/zero of="$MNT/more" bs=1M count=8 status=none
+    rm -f "$MNT/more" "$MNT/big"
+    wait_until 20 has_free $((40 << 20))
+    echo works >"$MNT/file"
+    [ "$(cat "$MNT/file")" = works ]
+}
+
+@test "a disk that is full before the first mount: one line and its own exit code" {
+    disk_create ext4 16
+    # dd ends with an error when the disk is full, which is what is wanted here.
+    expect_failure dd if=/dev/zero of="$DISK/ballast" bs=64k status=none
+    expect_failure dd if=/dev/zero of="$DISK/ballast2" bs=512 status=none
+    expect_refusal 26 "full|space" "$CKPTFS" mount "$STORE" "$MNT"
+    rm "$DISK"/ballast*
+    ckptfs_mount
+}

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+# The power goes: the store lies on a filesystem of its own that is shut down without a flush, and mounted again.
+
+load crash.bash
+
+setup() {
+    crash_setup
+    require_command xfs_io
+}
+teardown() { ckptfs_teardown; }
+
+writers_went_on() { [ "$(cat "$TEST_DIR"/progress.* 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }')" -ge "$1" ]; }
+
+torn_of_status() { "$CKPTFS" status --json "$MNT" | jq -r 'if type == "array" then .[0] else . end | .torn_files[]?' | sort; }
+
+# power_round ROUND SYNC_PERCENT [MOUNT_OPTION...]: two writers, a cut at a random moment, and a look at what is left.
+power_round() {
+    local round=$1 sync=$2 writer writers=() status
+    shift 2
+    ckptfs_mount "$@"
+    rm -f "$TEST_DIR"/progress.*
+    for writer in 1 2; do
+        crashtree write "$MNT/tree-$writer" "$TEST_DIR/state-$writer" --seed $((SEED + 10 * round + writer)) \
+            --operations 100000 --sync "$sync" --progress "$TEST_DIR/progress.$writer" >"$TEST_DIR/out-$writer" 3>&- &
+        writers+=($!)
+    done
+    wait_until 60 writers_went_on $((RANDOM % 500 + 60))
+    disk_cut_power
+    for writer in 1 2; do
+        status=0
+        wait "${writers[writer - 1]}" || status=$?
+        [ "$status" -eq 10 ] # stopped by the cut, not before it
+        # A run without an fsync that returned would prove nothing.
+        [ "$(jq .fsyncs "$TEST_DIR/out-$writer")" -gt 0 ]
+    done
+    machine_restart
+    ckptfs_mount "$@"
+    : >"$TEST_DIR/torn"
+    for writer in 1 2; do
+        crashtree check "$MNT/tree-$writer" "$TEST_DIR/state-$writer" --after power | tee "$TEST_DIR/checked"
+        jq -r '.torn[]' "$TEST_DIR/checked" >>"$TEST_DIR/torn"
+    done
+    if [ -s "$TEST_DIR/torn" ]; then grep -q torn "$CKPTFS_LOG"; fi
+    ckptfs_umount
+}
+
+lose_power() {
+    local filesystem=$1 round
+    shift
+    disk_create "$filesystem" 1024
+    for round in 1 2 3 4 5; do
+        power_round $round 20 "$@"
+    done
+    ckptfs_mount "$@"
+    crashtree remove "$MNT/tree-1"
+    crashtree remove "$MNT/tree-2"
+}
+
+@test "power cuts on XFS: what was fsynced is there, the rest is old, absent or torn" {
+    lose_power xfs
+}
+
+@test "power cuts on ext4: what was fsynced is there, the rest is old, absent or torn" {
+    lose_power ext4
+}
+
+@test "power cuts on XFS, served by the daemon" {
+    lose_power xfs passthrough=off
+}
+
+@test "power cuts on ext4, served by the daemon" {
+    lose_power ext4 passthrough=off
+}
+
+# Nothing is fsynced: durable all the same when status says that nothing is behind.
+durable_by_itself() {
+    disk_create "$@" 1024
+    ckptfs_mount
+    crashtree write "$MNT/tree" "$TEST_DIR/state" --seed "$SEED" --operations 300 --sync 0
+    head -c 20M /dev/urandom >"$MNT/big"
+    cp "$MNT/big" "$TEST_DIR/big"
+    wait_until 30 behind_nothing
+    crashtree settle "$TEST_DIR/state"
+    disk_cut_power
+    machine_restart
+    ckptfs_mount
+    crashtree check "$MNT/tree" "$TEST_DIR/state" --after power
+    cmp "$TEST_DIR/big" "$MNT/big"
+}
+
+@test "XFS: durable seconds after the last write without any fsync" {
+    durable_by_itself xfs
+}
+
+@test "ext4: durable seconds after the last write without any fsync" {
+    durable_by_itself ext4
+}
+
+@test "a rename over a file gives the old or the new one, whole" {
+    disk_create xfs 1024
+    local round content
+    for round in 1 2 3 4; do
+        ckptfs_mount
+        head -c 3M /dev/urandom >"$TEST_DIR/old"
+        cp "$TEST_DIR/old" "$MNT/file"
+        sync "$MNT/file"
+        head -c 5M /dev/urandom >"$TEST_DIR/new"
+        cp "$TEST_DIR/new" "$MNT/file.tmp"
+        mv "$MNT/file.tmp" "$MNT/file"
+        if [ $((round % 2)) -eq 0 ]; then sync "$MNT/file"; fi
+        disk_cut_power
+        machine_restart
+        ckptfs_mount
+        content=other
+        if cmp -s "$MNT/file" "$TEST_DIR/old"; then content=old; fi
+        if cmp -s "$MNT/file" "$TEST_DIR/new"; then content=new; fi
+        echo "round $round: $content"
+        [ $content != other ]
+        [ $((round % 2)) -eq 1 ] || [ $content = new ]
+        ckptfs_umount
+    done
+}
+
+@test "what a power cut hit is reported: xattr, status and a log line" {
+    disk_create xfs 1024
+    ckptfs_mount
+    mkdir "$MNT/checkpoint"
+    sync "$MNT/checkpoint"
+    head -c 8M /dev/urandom >"$TEST_DIR/source"
+    exec 8>"$MNT/checkpoint/open"
+    head -c 4M "$TEST_DIR/source" >&8
+    sync "$MNT/checkpoint/open"
+    tail -c 4M "$TEST_DIR/source" >&8
+    disk_cut_power
+    exec 8>&-
+    machine_restart
+    : >"$CKPTFS_LOG"
+    ckptfs_mount
+    # The half that was fsynced is there.
+    cmp -n 4194304 "$MNT/checkpoint/open" "$TEST_DIR/source"
+    [ "$(getfattr --only-values -n user.ckptfs.state "$MNT/checkpoint/open")" = torn ]
+    torn_of_status | grep -q 'checkpoint/open$'
+    grep torn "$CKPTFS_LOG" | grep -q 'checkpoint/open'
+    # Written anew it is whole again.
+    cp "$TEST_DIR/source" "$MNT/checkpoint/open"
+    getfattr --only-values -n user.ckptfs.state "$MNT/checkpoint/open" >"$TEST_DIR/state" || echo "no such attribute"
+    expect_failure grep -q torn "$TEST_DIR/state"
+}
