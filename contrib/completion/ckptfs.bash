@@ -14,7 +14,8 @@ _ckptfs_complete_words() {
 }
 
 _ckptfs_mount_options() {
-    local options='allow_other noallow_other ro passthrough=auto passthrough=off threads= inline= hang-timeout= log= read-ahead='
+    local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
+    options+='inline= threads= read-ahead= hang-timeout= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
     compopt -o nospace
@@ -44,8 +45,8 @@ _ckptfs() {
     case $command in
         mount)
             case $previous:$word in
-                -o:*) _ckptfs_mount_options "$word" ;;
-                *:-*) _ckptfs_complete_words $'-f\n-o\n--help' "$word" ;;
+                -o:* | --options:*) _ckptfs_mount_options "$word" ;;
+                *:-*) _ckptfs_complete_words $'--foreground\n--options\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -d -- "$word")
@@ -54,8 +55,8 @@ _ckptfs() {
             ;;
         umount | restart | status)
             case $command:$word in
-                status:-*) _ckptfs_complete_words $'--json\n--help' "$word" ;;
-                *:-*) _ckptfs_complete_words '--help' "$word" ;;
+                status:-*) _ckptfs_complete_words $'--json\n--timeout\n--help' "$word" ;;
+                *:-*) _ckptfs_complete_words $'--timeout\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mountpoints=$(_ckptfs_mounts)

@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 
-#include "base/fault.h"
 #include "base/log.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/mount_options.h"
+#include "fs/keeper.h"
 #include "fs/serve.h"
 
 /* An open descriptor's number, or -1. */
@@ -63,7 +64,9 @@ static int daemon_run(int argc, char **argv)
 {
     cleanup_mount_options struct mount_options options;
     struct fs_options serve = {.fuse_fd = -1, .state_fd = -1, .lock_fd = -1, .ready_fd = -1};
-    if (mount_options_init(&options) != 0 || fault_configure() != 0)
+    /* One that is run as /proc/self/exe would be called "exe". */
+    prctl(PR_SET_NAME, KEEPER_PROCESS_NAME);
+    if (mount_options_init(&options) != 0)
         return EXIT_FAILED;
     int code = daemon_parse(argc, argv, &serve, &options);
     if (code)

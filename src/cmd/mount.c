@@ -29,6 +29,7 @@ struct mount_work {
     char program[PATH_MAX];
     char *store;      /* absolute */
     char *mountpoint; /* absolute */
+    bool store_is_new;
     int lock_fd;
     int fuse_fd;
     int log_fd;
@@ -67,6 +68,7 @@ static int mount_lock_store(struct mount_work *work, const char *path)
         return exit_code_of_store(problem);
     free(work->store);
     work->store = steal_pointer(store->path);
+    work->store_is_new = store->created;
     work->lock_fd = fcntl(store->lock_fd, F_DUPFD_CLOEXEC, 3);
     store_close(store);
     if (work->lock_fd >= 0)
@@ -88,6 +90,9 @@ static int mount_prepare(struct mount_work *work, const char *store, const char 
         code = mountpoint_check(mountpoint, work->store, &work->mountpoint);
     if (!code)
         code = mount_open_log(work);
+    /* A mount that cannot be should not leave a new store behind. */
+    if (!code)
+        code = exit_code_of_mount(mount_check_device());
     if (!code)
         code = mount_lock_store(work, store);
     if (code)
@@ -207,6 +212,8 @@ int mount_start(const char *store, const char *mountpoint, const struct mount_op
 {
     struct mount_work work = {.options = options, .lock_fd = -1, .fuse_fd = -1, .log_fd = -1};
     int code = mount_prepare(&work, store, mountpoint);
+    if (!code && work.store_is_new)
+        log_info("%s is a new store", work.store);
     if (!code)
         code = foreground ? mount_in_foreground(&work) : mount_in_background(&work);
     mount_undo(&work);

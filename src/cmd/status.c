@@ -51,11 +51,13 @@ static void status_print_seconds(double seconds)
     printf("%" PRIu64 " s\n", whole % 60);
 }
 
-static void status_print_number(const char *key, double number, bool in_bytes)
+static void status_print_number(const char *key, double number)
 {
-    if (in_bytes || status_key_ends_with(key, "_bytes"))
+    if (status_key_ends_with(key, "_bytes"))
         status_print_bytes(number);
-    else if (status_key_ends_with(key, "_s"))
+    else if (status_key_ends_with(key, "_kib"))
+        status_print_bytes(number * 1024);
+    else if (status_key_ends_with(key, "_seconds"))
         status_print_seconds(number);
     else
         printf("%.15g\n", number);
@@ -66,21 +68,22 @@ static void status_print_label(const char *key, int depth)
     char label[64];
     snprintf(label, sizeof label, "%s", key);
     /* The unit is printed with the number. */
-    if (status_key_ends_with(label, "_bytes"))
-        label[strlen(label) - strlen("_bytes")] = '\0';
-    else if (status_key_ends_with(label, "_s"))
-        label[strlen(label) - strlen("_s")] = '\0';
+    static const char *const units[] = {"_bytes", "_kib", "_seconds"};
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (status_key_ends_with(label, units[i]))
+            label[strlen(label) - strlen(units[i])] = '\0';
+    }
     for (char *at = label; *at; at++)
         *at = *at == '_' ? ' ' : *at;
     printf("%*s%-*s", depth * STATUS_INDENT, "", STATUS_LABEL_WIDTH - depth * STATUS_INDENT, label);
 }
 
-static void status_print_scalar(const char *key, const cJSON *value, bool in_bytes)
+static void status_print_scalar(const char *key, const cJSON *value)
 {
     if (cJSON_IsString(value))
         printf("%s\n", value->valuestring);
     else if (cJSON_IsNumber(value))
-        status_print_number(key, value->valuedouble, in_bytes);
+        status_print_number(key, value->valuedouble);
     else if (cJSON_IsBool(value))
         printf("%s\n", cJSON_IsTrue(value) ? "yes" : "no");
     else
@@ -94,8 +97,6 @@ static void status_print_object(const cJSON *object, int depth)
     cJSON_ArrayForEach(value, object)
     {
         const char *key = value->string ? value->string : "";
-        /* The sizes of the disk and of the reserve are bytes without saying so. */
-        bool in_bytes = object->string && strcmp(object->string, "disk") == 0;
         bool nested = cJSON_IsObject(value) || cJSON_IsArray(value);
         if (nested && !value->child)
             continue;
@@ -104,7 +105,7 @@ static void status_print_object(const cJSON *object, int depth)
             putchar('\n');
             status_print_object(value, depth + 1);
         } else {
-            status_print_scalar(key, value, in_bytes);
+            status_print_scalar(key, value);
         }
     }
 }

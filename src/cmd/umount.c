@@ -2,6 +2,7 @@
 /* `ckptfs umount`: unmounts, and returns when everything is written and the keeper is gone. */
 #include <errno.h>
 #include <getopt.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,8 +21,11 @@ static int umount_explain(const char *mountpoint, errint error)
     switch (-error) {
     case EBUSY:
         holders_describe(mountpoint, holders, sizeof holders);
-        log_error("%s is busy: used by %s; end that use and try again", mountpoint,
-                  *holders ? holders : "processes that only root can see");
+        if (!*holders)
+            snprintf(holders, sizeof holders, "%s",
+                     geteuid() == 0 ? "a mount below it, or a process in another container"
+                                    : "processes that only root can see");
+        log_error("%s is busy: used by %s; end that use and try again", mountpoint, holders);
         return EXIT_UMOUNT_BUSY;
     case EPERM:
         log_error("%s was mounted by another user; run as that user or as root", mountpoint);

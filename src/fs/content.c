@@ -104,7 +104,7 @@ errint content_make_writable(struct filesystem *fs, struct node *node)
     if (error)
         return error;
     switch (node->kind) {
-    case META_OBJECT: return 0;
+    case META_OBJECT: writeback_add(fs, node); return 0;
     case META_NONE: return content_move_to_object(fs, node, NULL, 0);
     case META_EXTENTS: return node->backing ? content_unseal(fs, node) : 0;
     case META_INLINE: break;
@@ -153,14 +153,12 @@ static errint content_truncate_row(struct filesystem *fs, struct node *node, int
 
 errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
 {
-    if (node->kind != META_OBJECT) {
-        /* A passthrough handle sees the object itself: there the same object must be cut. */
-        if (size == 0 && node->mode != NODE_PASSTHROUGH)
-            return content_truncate_row(fs, node, 0);
-        errint error = content_make_writable(fs, node);
-        if (error)
-            return error;
-    }
+    /* A passthrough handle sees the object itself: there the same object must be cut. */
+    if (size == 0 && node->kind != META_OBJECT && node->mode != NODE_PASSTHROUGH)
+        return content_truncate_row(fs, node, 0);
+    errint error = content_make_writable(fs, node);
+    if (error)
+        return error;
     return node->kind == META_OBJECT ? content_truncate_object(fs, node, size)
                                      : content_truncate_row(fs, node, size);
 }

@@ -36,11 +36,8 @@ static bool handle_may_pass(struct filesystem *fs, struct node *node, uint32_t f
 {
     if (!fs->features.passthrough || !node->backing)
         return false;
-    if (!handle_writes(flags)) {
-        /* A writer of a shared object needs copy on write, which a passthrough reader would not see. */
-        return node->kind == META_OBJECT ||
-               meta_object_shared(fs->meta, node->backing->object, node->ino) == 0;
-    }
+    if (!handle_writes(flags))
+        return true;
     struct meta_inode row;
     return node->kind == META_OBJECT && !(flags & O_DSYNC) && !atomic_load(&fs->disk_full) &&
            meta_get(fs->meta, node->ino, &row) == 0 &&
@@ -100,17 +97,40 @@ static void handle_count(struct filesystem *fs, struct node *node, const struct 
     }
 }
 
-errint handle_open(struct filesystem *fs, struct node *node, int flags, struct fuse_file_info *fi)
+/*
+ * A writer of an object that other files share, while passthrough readers see the object itself: the file moves to
+ * a new inode, as if it had been renamed over, and the kernel finds that one at its next look-up.
+ */
+static errint handle_move_aside(struct filesystem *fs, struct node *node)
+{
+    struct meta_inode moved;
+    errint error = meta_fork(fs->meta, node->ino, &moved);
+    if (error)
+        /* No name to find it by: only /proc/self/fd leads here. */
+        return error == -ENOENT ? -ETXTBSY : error;
+    node->unlinked = true;
+    return -ESTALE;
+}
+
+errint handle_prepare_change(struct filesystem *fs, struct node *node)
 {
     errint error = node_load(fs, node);
+    if (error || node->mode != NODE_PASSTHROUGH)
+        return error;
+    error = content_make_writable(fs, node);
+    return error || node->kind == META_OBJECT ? error : handle_move_aside(fs, node);
+}
+
+errint handle_open(struct filesystem *fs, struct node *node, int flags, struct fuse_file_info *fi)
+{
+    bool writes = handle_writes((uint32_t)flags);
+    errint error = writes || (flags & O_TRUNC) ? handle_prepare_change(fs, node) : node_load(fs, node);
     if (!error && (flags & O_TRUNC))
         error = content_truncate(fs, node, 0);
-    if (!error && handle_writes((uint32_t)flags))
+    if (!error && writes)
         error = content_make_writable(fs, node);
     if (error)
         return error;
-    if (node->mode == NODE_PASSTHROUGH && handle_writes((uint32_t)flags) && node->kind != META_OBJECT)
-        return -ETXTBSY;
     struct state_handle handle = {
         .ino = node->ino,
         .unique = fs_current_unique(),

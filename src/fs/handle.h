@@ -10,10 +10,15 @@
 
 /*
  * Opens a loaded regular file with open(2)'s `flags` (O_TRUNC included) for the request in work, fills fi. The node gets
- * a reference for the handle. The lock is held exclusively. -ESTALE: look the name up again (the file moved to a
- * new inode because readers hold its shared object); -ENFILE.
+ * a reference for the handle. The lock is held exclusively. -ESTALE: look the name up again; -ENFILE.
  */
 errint handle_open(struct filesystem *fs, struct node *node, int flags, struct fuse_file_info *fi);
+
+/*
+ * Loads a file that is about to be changed. -ESTALE: passthrough readers hold its shared object, so its names were
+ * moved to a new inode. The lock is held exclusively.
+ */
+errint handle_prepare_change(struct filesystem *fs, struct node *node);
 
 /* A directory. */
 errint handle_open_directory(struct filesystem *fs, struct node *node, struct fuse_file_info *fi);

@@ -391,7 +391,7 @@ static void keeper_look_at_daemon(struct keeper *keeper)
     if (keeper->signalled && now - keeper->signalled > patience)
         keeper_kill_daemon(keeper, "does not hand over");
     else if (watch_look(&keeper->watch, keeper->state, keeper->fuse_fd, keeper->daemon))
-        keeper_kill_daemon(keeper, "hangs: requests wait and nothing moves");
+        keeper_kill_daemon(keeper, "hangs: it is waited for, and nothing moves");
 }
 
 static void keeper_step(struct keeper *keeper)

@@ -19,8 +19,8 @@
 /* The daemon did not come up, or died too often. */
 #define KEEPER_EXIT_DAEMON_FAILED 16
 
-/* As ps(1) shows it, so that nothing else is taken for a keeper. */
-#define KEEPER_PROCESS_NAME "ckptfs-keeper"
+/* What keeper and daemon are called in the process table, by whatever name the program was run. */
+#define KEEPER_PROCESS_NAME "ckptfs"
 
 /* What a keeper leaves in the store's lock when it goes (store_lock_describe), for whoever waits for the
  * unmount. */

@@ -9,6 +9,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
@@ -26,7 +27,7 @@ static enum mount_problem mount_explain_device(int error)
 {
     if (error == ENOENT || error == ENODEV || error == ENXIO)
         log_error(
-            "%s is missing: the kernel has no FUSE; load it with `modprobe fuse`, or pass the device into "
+            "%s is missing or no FUSE device; load the module with `modprobe fuse`, or pass the device into "
             "the container",
             FUSE_DEVICE);
     else
@@ -46,11 +47,31 @@ static enum mount_problem mount_explain_syscall(const struct mount_request *requ
     return error == EPERM || error == EACCES ? MOUNT_REFUSED : MOUNT_FAILED;
 }
 
-static enum mount_problem mount_attach_direct(const struct mount_request *request, int *fuse_fd)
+static enum mount_problem mount_open_device(int *out)
 {
     cleanup_fd int fd = open(FUSE_DEVICE, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) != 0)
         return mount_explain_device(errno);
+    /* Containers hide devices under files like /dev/null. */
+    if (!S_ISCHR(status.st_mode) || status.st_rdev != makedev(10, 229))
+        return mount_explain_device(ENODEV);
+    *out = steal_fd(fd);
+    return MOUNT_FINE;
+}
+
+enum mount_problem mount_check_device(void)
+{
+    cleanup_fd int fd = -1;
+    return geteuid() == 0 ? mount_open_device(&fd) : MOUNT_FINE;
+}
+
+static enum mount_problem mount_attach_direct(const struct mount_request *request, int *fuse_fd)
+{
+    cleanup_fd int fd = -1;
+    enum mount_problem problem = mount_open_device(&fd);
+    if (problem)
+        return problem;
     char data[128];
     snprintf(data, sizeof data, "fd=%d,rootmode=%o,user_id=%u,group_id=%u,default_permissions%s", fd,
              (unsigned)S_IFDIR, (unsigned)geteuid(), (unsigned)getegid(),
@@ -223,6 +244,16 @@ enum mount_problem mount_attach(const struct mount_request *request, int *fuse_f
 /* -- unmounting -------------------------------------------------------------------------------------------
  */
 
+/* fusermount3 finds no mount of this user there: is there another's? */
+static errint mount_explain_not_found(const char *mountpoint)
+{
+    cleanup_mount_table struct mount_table table = {0};
+    errint error = mount_table_read(&table);
+    if (error)
+        return error;
+    return mount_table_find(&table, mountpoint) ? -EPERM : -EINVAL;
+}
+
 static errint mount_detach_as_user(const char *mountpoint, bool lazy)
 {
     char *const arguments[] = {(char *)FUSERMOUNT, (char *)"-u", lazy ? (char *)"-z" : (char *)"--",
@@ -235,7 +266,7 @@ static errint mount_detach_as_user(const char *mountpoint, bool lazy)
         return -ENOENT;
     if (strstr(message, "busy"))
         return -EBUSY;
-    return strstr(message, "not found in") || strstr(message, "Invalid argument") ? -EINVAL : -EPERM;
+    return mount_explain_not_found(mountpoint);
 }
 
 errint mount_detach(const char *mountpoint, bool lazy)

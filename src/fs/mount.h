@@ -26,6 +26,12 @@ struct mount_request {
 };
 
 /*
+ * Whether this process can open the FUSE device at all, as root; others ask fusermount3, which knows by
+ * itself. One line is logged for a problem.
+ */
+enum mount_problem mount_check_device(void);
+
+/*
  * Mounts, always with default_permissions. On success *fuse_fd is the caller's, close-on-exec; requests wait
  * until somebody reads it. One line is logged for each problem.
  */

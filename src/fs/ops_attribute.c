@@ -11,6 +11,7 @@
 
 #include "base/fault.h"
 #include "fs/content.h"
+#include "fs/handle.h"
 #include "fs/seal.h"
 
 #define OPS_XATTR_OURS  "user.ckptfs."
@@ -105,7 +106,7 @@ static errint ops_setattr_locked(struct filesystem *fs, struct node *node, const
     struct meta_inode values;
     unsigned fields = ops_wanted_fields(wanted, set, clock_file_time(), &values);
     if (S_ISREG(row->mode)) {
-        error = node_load(fs, node);
+        error = set & FUSE_SET_ATTR_SIZE ? handle_prepare_change(fs, node) : node_load(fs, node);
         if (!error && (set & FUSE_SET_ATTR_SIZE))
             error = content_truncate(fs, node, wanted->st_size);
         if (!error)

@@ -220,33 +220,44 @@ void ops_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name)
     ops_remove(request, OPS_RMDIR, parent, name);
 }
 
+/* With both inodes locked, so that neither is opened, sealed or removed meanwhile. */
+static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *rename, struct node *source,
+                                struct node *target)
+{
+    cleanup_ids struct ids freed = {0};
+    rename->reap = target && target->handles == 0;
+    errint error = meta_rename(fs->meta, rename, fs_current_unique(), &freed);
+    if (!error && target) {
+        ops_after_unlink(fs, target);
+        source->has_shadow = true;
+    }
+    discard_objects(fs, &freed);
+    return error;
+}
+
 /* One try: -ESTALE when a name changed hands after its look-up. */
 static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
 {
-    struct meta_inode source, target;
-    errint error = meta_lookup(fs->meta, rename->parent, rename->name, rename->length, &source);
+    struct meta_inode source_row, target_row;
+    errint error = meta_lookup(fs->meta, rename->parent, rename->name, rename->length, &source_row);
     if (error)
         return error;
-    error = meta_lookup(fs->meta, rename->new_parent, rename->new_name, rename->new_length, &target);
+    error = meta_lookup(fs->meta, rename->new_parent, rename->new_name, rename->new_length, &target_row);
     if (error && error != -ENOENT)
         return error;
-    rename->expected = source.ino;
-    rename->replaced = error ? 0 : target.ino;
-    struct node *node = rename->replaced ? node_get(fs, rename->replaced) : NULL;
-    if (rename->replaced && !node)
+    rename->expected = source_row.ino;
+    rename->replaced = error ? 0 : target_row.ino;
+    struct node *source = node_get(fs, rename->expected);
+    struct node *target = source && rename->replaced ? node_get(fs, rename->replaced) : NULL;
+    if (!source || (rename->replaced && !target)) {
+        node_put(fs, source);
         return -ENOMEM;
-    cleanup_ids struct ids freed = {0};
-    if (node)
-        node_lock(node);
-    rename->reap = node && node->handles == 0;
-    error = meta_rename(fs->meta, rename, fs_current_unique(), &freed);
-    if (node) {
-        if (!error)
-            ops_after_unlink(fs, node);
-        node_unlock(node);
-        node_put(fs, node);
     }
-    discard_objects(fs, &freed);
+    node_lock_two(source, target ? target : source);
+    error = ops_rename_locked(fs, rename, source, target);
+    node_unlock_two(source, target ? target : source);
+    node_put(fs, target);
+    node_put(fs, source);
     return error;
 }
 

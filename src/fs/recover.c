@@ -55,24 +55,13 @@ static int64_t recover_whole_until(struct filesystem *fs, const struct meta_inod
     return row->size;
 }
 
-/*
- * Within one boot the disk was unmounted in between: normally in order, and then all is there. A file that was
- * written once and closed, and has all its bytes, is whole.
- */
-static bool recover_is_proven(const struct meta_inode *row, int64_t whole_until)
-{
-    return row->kind == META_EXTENTS && row->synced_size < 0 && row->size > 0 && whole_until == row->size;
-}
-
-static errint recover_file(struct filesystem *fs, uint64_t ino, bool same_boot, struct ids *torn)
+static errint recover_file(struct filesystem *fs, uint64_t ino, struct ids *torn)
 {
     struct meta_inode row;
     errint error = meta_get(fs->meta, ino, &row);
     if (error || !S_ISREG(row.mode))
         return error == -ENOENT ? 0 : error;
     int64_t whole_until = recover_whole_until(fs, &row);
-    if (same_boot && recover_is_proven(&row, whole_until))
-        return 0;
     cleanup_free char *path = NULL;
     if (meta_path(fs->meta, ino, &path) < 0)
         path = NULL;
@@ -86,12 +75,12 @@ static errint recover_file(struct filesystem *fs, uint64_t ino, bool same_boot, 
     return error;
 }
 
-static errint recover_power_cut(struct filesystem *fs, bool same_boot)
+static errint recover_power_cut(struct filesystem *fs)
 {
     cleanup_ids struct ids dirty = {0}, torn = {0}, restored = {0}, freed = {0};
     errint error = meta_find_dirty(fs->meta, &dirty);
     for (size_t i = 0; i < dirty.count && !error; i++)
-        error = recover_file(fs, dirty.at[i], same_boot, &torn);
+        error = recover_file(fs, dirty.at[i], &torn);
     if (!error)
         error = fault_hit("fs.recover");
     if (!error)
@@ -115,7 +104,7 @@ errint recover_at_mount(struct filesystem *fs)
         return error;
     if (meta_setting_get(fs->meta, "clean", &clean) == 0 && strcmp(clean, "1") != 0 &&
         meta_setting_get(fs->meta, "epoch", &before) == 0 && strcmp(before, now) != 0)
-        error = recover_power_cut(fs, store_epoch_same_boot(before, now));
+        error = recover_power_cut(fs);
     if (!error)
         error = meta_setting_put(fs->meta, "clean", "0");
     if (!error)
@@ -150,6 +139,7 @@ static errint recover_dirty(struct filesystem *fs)
         } else {
             /* Mappings outlive handles, and daemons. */
             node->was_passthrough = true;
+            node->has_shadow = true;
             node->dirty = false;
             writeback_add(fs, node);
             if (node->kind == META_OBJECT && node->writers == 0)

@@ -64,7 +64,8 @@ static bool seal_is_quiet(struct node *node, enum backing_view view)
     return backing_is_free(node->backing, view) != 0;
 }
 
-static errint seal_inline(struct filesystem *fs, struct node *node, const struct meta_inode *row)
+static errint seal_inline(struct filesystem *fs, struct node *node, const struct meta_inode *row,
+                          struct ids *shadows)
 {
     char bytes[64 * 1024];
     ssize_t got = row->size ? pread(node->backing->fd, bytes, (size_t)row->size, 0) : 0;
@@ -81,7 +82,7 @@ static errint seal_inline(struct filesystem *fs, struct node *node, const struct
     node->dirty = false;
     node->was_passthrough = false;
     discard_objects(fs, &freed);
-    return 0;
+    return writeback_settle_shadows(fs, node, shadows);
 }
 
 static errint seal_object(struct filesystem *fs, struct node *node, const struct meta_inode *row)
@@ -101,7 +102,8 @@ static errint seal_object(struct filesystem *fs, struct node *node, const struct
 enum seal_outcome { SEAL_DONE, SEAL_LATER };
 
 /* With the lock held exclusively. */
-static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, bool *notify)
+static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, struct ids *shadows,
+                                     bool *notify)
 {
     if (node->gone || node->writers > 0 || !node->loaded)
         return SEAL_DONE;
@@ -123,7 +125,7 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
         *notify = node->was_passthrough;
         bool small = row.size <= (int64_t)fs->options->inline_limit && node->passthrough == 0;
         if (small && seal_is_quiet(node, BACKING_READERS))
-            error = seal_inline(fs, node, &row);
+            error = seal_inline(fs, node, &row, shadows);
         else
             error = seal_object(fs, node, &row);
     }
@@ -137,11 +139,13 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
 static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
 {
     bool notify = false;
+    cleanup_ids struct ids shadows = {0};
     node_lock(node);
     struct node_copy copy = node->copy;
-    enum seal_outcome outcome = seal_locked(fs, node, &notify);
+    enum seal_outcome outcome = seal_locked(fs, node, &shadows, &notify);
     bool sealed = outcome == SEAL_DONE && !node->gone && node->kind == META_EXTENTS;
     node_unlock(node);
+    writeback_drop_shadows(fs, &shadows);
     if (sealed && copy.length > 0)
         clone_give_back(fs, node, &copy);
     /* Stores through a map moved the object's mtime without the kernel's FUSE side knowing. */

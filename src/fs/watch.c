@@ -41,10 +41,43 @@ static int64_t watch_oldest_request(const struct state *state)
     return oldest;
 }
 
-static bool watch_requests_are_unread(int fuse_fd)
+static short watch_poll(int fuse_fd)
 {
     struct pollfd fd = {.fd = fuse_fd, .events = POLLIN};
-    return poll(&fd, 1, 0) == 1 && (fd.revents & POLLIN) && !(fd.revents & (POLLERR | POLLHUP));
+    return poll(&fd, 1, 0) == 1 ? fd.revents : 0;
+}
+
+/* The clock ticks that the daemon has computed for: the 12th and 13th field after the name. -1: unknown. */
+static int64_t watch_computed_ticks(pid_t pid)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    if (got <= 0)
+        return -1;
+    text[got] = '\0';
+    const char *end = strrchr(text, ')');
+    unsigned long user, system;
+    if (!end || sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+        return -1;
+    return (int64_t)(user + system);
+}
+
+/*
+ * What must move, as a number: the oldest request in work; else, while requests lie unread, the last sign of
+ * life; after the unmount, when the daemon writes the rest, its computing time (as a negative number). 0:
+ * nothing.
+ */
+static int64_t watch_token(const struct state *state, int fuse_fd, pid_t pid)
+{
+    short events = watch_poll(fuse_fd);
+    if (events & (POLLERR | POLLHUP))
+        return -2 - watch_computed_ticks(pid);
+    int64_t oldest = watch_oldest_request(state);
+    if (oldest)
+        return oldest;
+    return events & POLLIN ? atomic_load(&state->last_progress) : 0;
 }
 
 /* "71 (name) D ...": the state follows the last parenthesis. */
@@ -82,10 +115,7 @@ bool watch_look(struct watch *watch, const struct state *state, int fuse_fd, pid
     int64_t step = watch->last_look ? now - watch->last_look : 0;
     int64_t longest_step = 2 * (int64_t)watch_interval(watch) * 1000000;
     watch->last_look = now;
-    /* What must move: the oldest request in work; else, while requests lie unread, the last sign of life. */
-    int64_t token = watch_oldest_request(state);
-    if (token == 0 && watch_requests_are_unread(fuse_fd))
-        token = atomic_load(&state->last_progress);
+    int64_t token = watch_token(state, fuse_fd, pid);
     if (token == 0 || token != watch->token) {
         watch->token = token;
         watch->stuck = 0;

@@ -42,6 +42,7 @@ static void writeback_enlist(struct filesystem *fs, struct node *node)
 
 void writeback_add(struct filesystem *fs, struct node *node)
 {
+    node->changes++;
     if (!node->dirty) {
         node->dirty = true;
         node->synced_at = clock_monotonic();
@@ -64,6 +65,7 @@ void writeback_kick(struct filesystem *fs)
 struct writeback_view {
     bool dirty, gone;
     bool changed; /* since the last sync */
+    uint64_t changes;
     int64_t synced_at;
     unsigned writers;
     enum meta_kind kind;
@@ -86,6 +88,7 @@ static struct writeback_view writeback_look(struct filesystem *fs, struct node *
     view.writers = node->writers;
     view.kind = node->kind;
     view.synced_at = node->synced_at;
+    view.changes = node->changes;
     int64_t synced_size = node->synced_size, synced_mtime = node->synced_mtime;
     if (view.dirty && !view.gone) {
         view.backing = writeback_hold(fs, node->backing);
@@ -142,8 +145,17 @@ static errint writeback_sync_view(struct filesystem *fs, struct node *node,
     return error;
 }
 
-/* Shadows of the file's names are not needed any more. */
-static void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows)
+errint writeback_settle_shadows(struct filesystem *fs, struct node *node, struct ids *shadows)
+{
+    if (!node->has_shadow)
+        return 0;
+    errint error = meta_synced(fs->meta, node->ino, node->size, true, shadows);
+    if (!error)
+        node->has_shadow = false;
+    return error;
+}
+
+void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows)
 {
     for (size_t i = 0; i < shadows->count; i++) {
         struct node *node = node_get(fs, shadows->at[i]);
@@ -162,7 +174,8 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
 {
     cleanup_ids struct ids shadows = {0};
     node_lock(node);
-    bool clean = node->writers == 0 && view->writers == 0 && node->kind != META_OBJECT;
+    bool clean = node->writers == 0 && view->writers == 0 && node->kind != META_OBJECT &&
+                 node->changes == view->changes;
     errint error = 0;
     if (!node->gone && node->dirty && node->kind == META_OBJECT) {
         struct meta_inode row;
@@ -180,7 +193,7 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
         int64_t size = node->kind == META_OBJECT ? (int64_t)view->object.st_size : node->size;
         error = meta_synced(fs->meta, node->ino, size, clean, &shadows);
         if (!error && clean)
-            node->dirty = false;
+            node->dirty = node->has_shadow = false;
     }
     node_unlock(node);
     writeback_drop_shadows(fs, &shadows);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transactions: begin, commit or roll back, try again with the reserve; and the numbers that they give out. */
+/* Transactions: begin, commit or roll back, try again with the reserve; and the numbers that they give out.
+ */
 #include <errno.h>
 
 #include "base/fault.h"
@@ -7,9 +8,9 @@
 #include "meta/internal.h"
 
 /*
- * A batch of numbers is taken with one write. A power cut may lose that write together with everything that was made
- * with the numbers, but not what others outside remember of them (object files, file handles). So after a stop
- * that was not clean, more numbers are skipped than can be given out before a commit is synced.
+ * A batch of numbers is taken with one write. A power cut may lose that write together with everything that
+ * was made with the numbers, but not what others outside remember of them (object files, file handles). So
+ * after a stop that was not clean, more numbers are skipped than can be given out before a commit is synced.
  */
 enum { CHANGE_BATCH = 1024, CHANGE_SKIP = 1 << 20 };
 
@@ -24,7 +25,8 @@ void meta_unlock_scope(struct meta **meta)
     pthread_mutex_unlock(&(*meta)->lock);
 }
 
-/* -- numbers ---------------------------------------------------------------------------------------------- */
+/* -- numbers ----------------------------------------------------------------------------------------------
+ */
 
 static errint change_write_counters(struct meta *meta, const uint64_t limit[META_COUNTERS], bool clean)
 {
@@ -72,7 +74,8 @@ uint64_t meta_object_next(struct meta *meta)
     return object;
 }
 
-/* -- begin, commit, roll back ----------------------------------------------------------------------------- */
+/* -- begin, commit, roll back -----------------------------------------------------------------------------
+ */
 
 static struct ids *change_shadows(struct change *change)
 {
@@ -158,7 +161,8 @@ bool change_next(struct change *change)
     return false;
 }
 
-/* -- start, stop ------------------------------------------------------------------------------------------ */
+/* -- start, stop ------------------------------------------------------------------------------------------
+ */
 
 static errint change_read_counters(struct meta *meta, bool *clean)
 {

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One database connection for the namespace: transactions, statements with parameters, and a log whose sync is
- * a separate step. It is the only part of meta that knows which engine is behind it.
+ * One database connection for the namespace: transactions, statements with parameters, and a log whose sync
+ * is a separate step. It is the only part of meta that knows which engine is behind it.
  *
  * The SQL is one text for every engine. Parameters are $1, $2, ..., and the first uses of them come in that
  * order. Tables are declared with INTEGER (64 bits), BLOB, TEXT and WITHOUT ROWID: an engine that calls these
  * otherwise, or needs no such hint, translates them in db_execute.
  *
- * A commit survives the death of the process, and a power cut only after db_log_sync: it never waits for a disk.
- * The log is emptied by db_checkpoint_begin, _copy and _end.
+ * A commit survives the death of the process, and a power cut only after db_log_sync: it never waits for a
+ * disk. The log is emptied by db_checkpoint_begin, _copy and _end.
  *
- * Not thread-safe: the caller holds one lock around everything, except where a function says that it needs none.
- * Errors: -ENOSPC full, -EUCLEAN damaged or no database, -ENOMEM, -EROFS, -EIO anything else; logged here, once.
+ * Not thread-safe: the caller holds one lock around everything, except where a function says that it needs
+ * none. Errors: -ENOSPC full, -EUCLEAN damaged or no database, -ENOMEM, -EROFS, -EIO anything else; logged
+ * here, once.
  */
 #ifndef CKPTFS_META_DB_H
 #define CKPTFS_META_DB_H
@@ -26,10 +27,12 @@ struct db;
 
 /* Opens the database in the file `path`, made when `create`; else -ENOENT when it is not there. */
 errint db_open(const char *path, bool create, struct db **out);
-/* Closes and releases it, whatever is returned. `trim`: the log is copied into the database first. NULL is allowed. */
+/* Closes and releases it, whatever is returned. `trim`: the log is copied into the database first. NULL is
+ * allowed. */
 errint db_close(struct db *db, bool trim);
 
-/* -- transactions ----------------------------------------------------------------------------------------- */
+/* -- transactions -----------------------------------------------------------------------------------------
+ */
 
 /* Starts a transaction that may write. */
 errint db_begin(struct db *db);
@@ -38,7 +41,8 @@ errint db_commit(struct db *db);
 /* Nothing of the transaction remains; the connection can be used. Also where none is open. */
 void db_rollback(struct db *db);
 
-/* -- statements ------------------------------------------------------------------------------------------- */
+/* -- statements -------------------------------------------------------------------------------------------
+ */
 
 enum db_type { DB_TYPE_INTEGER, DB_TYPE_BLOB, DB_TYPE_TEXT };
 
@@ -53,8 +57,7 @@ struct db_value {
 #define DB_INTEGER(number) ((struct db_value){.type = DB_TYPE_INTEGER, .integer = (int64_t)(number)})
 #define DB_BLOB(data, size)                                                                                  \
     ((struct db_value){.type = DB_TYPE_BLOB, .bytes = (data), .length = (size_t)(size)})
-#define DB_TEXT(string)                                                                                      \
-    ((struct db_value){.type = DB_TYPE_TEXT, .bytes = (string), .length = strlen(string)})
+#define DB_TEXT(string) ((struct db_value){.type = DB_TYPE_TEXT, .bytes = (string), .length = strlen(string)})
 
 #define DB_VALUES(...)                                                                                       \
     (const struct db_value[]){__VA_ARGS__},                                                                  \
@@ -67,9 +70,9 @@ struct db_rows {
 };
 
 /*
- * db_run(db, text, value...) runs a statement that gives no rows; db_select(db, &rows, text, value...) starts one
- * that does. `text` must be constant and stay where it is: it is prepared once for the connection's life and
- * found again by its address. While its rows are not finished, the same text cannot be started again.
+ * db_run(db, text, value...) runs a statement that gives no rows; db_select(db, &rows, text, value...) starts
+ * one that does. `text` must be constant and stay where it is: it is prepared once for the connection's life
+ * and found again by its address. While its rows are not finished, the same text cannot be started again.
  */
 #define db_run(db, text, ...)          db_run_values(db, text, DB_VALUES(__VA_ARGS__))
 #define db_select(db, rows, text, ...) db_select_values(db, rows, text, DB_VALUES(__VA_ARGS__))
@@ -83,14 +86,16 @@ uint64_t db_changed(const struct db *db);
 
 /* The next row: 1, 0 after the last, or an error. */
 int db_next(struct db_rows *rows);
-/* Columns of the current row, from 0. Bytes stay valid until the next db_next or db_finish; NULL when empty. */
+/* Columns of the current row, from 0. Bytes stay valid until the next db_next or db_finish; NULL when empty.
+ */
 int64_t db_integer(const struct db_rows *rows, int column);
 const void *db_bytes(const struct db_rows *rows, int column, size_t *length);
 void db_finish(struct db_rows *rows);
 
 #define cleanup_rows __attribute__((cleanup(db_finish)))
 
-/* -- whole databases -------------------------------------------------------------------------------------- */
+/* -- whole databases --------------------------------------------------------------------------------------
+ */
 
 /* Runs a text of several statements without parameters and without caching them (tables, upgrades). */
 errint db_execute(struct db *db, const char *text);
@@ -99,7 +104,8 @@ int db_has_table(struct db *db, const char *table);
 /* A copy of the database as a file, on stable storage when this returns; an existing file is replaced. */
 errint db_backup(struct db *db, const char *path);
 
-/* -- the log ---------------------------------------------------------------------------------------------- */
+/* -- the log ----------------------------------------------------------------------------------------------
+ */
 
 /* Bytes of commits in the log that were not yet moved into the database. */
 size_t db_log_size(const struct db *db);
@@ -108,10 +114,10 @@ size_t db_log_size(const struct db *db);
 errint db_log_sync(struct db *db);
 
 /*
- * Moves the log into the database in three steps: _begin marks its end, _copy (which needs no lock, blocks, and
- * may run while others commit) moves all up to there, and _end empties the log when nothing was committed in
- * between; else what is moved already is not moved again by the next round. `emptied` tells which it was: then
- * every commit before is on stable storage. Each _begin that returned 0 needs its _end.
+ * Moves the log into the database in three steps: _begin marks its end, _copy (which needs no lock, blocks,
+ * and may run while others commit) moves all up to there, and _end empties the log when nothing was committed
+ * in between; else what is moved already is not moved again by the next round. `emptied` tells which it was:
+ * then every commit before is on stable storage. Each _begin that returned 0 needs its _end.
  */
 errint db_checkpoint_begin(struct db *db);
 errint db_checkpoint_copy(struct db *db);

@@ -5,11 +5,11 @@
  * Three connections. The *writer* does all the work. The *copier* moves the log into the database file. The
  * *pin* holds a read transaction while it does so.
  *
- * SQLite's synchronous=NORMAL would sync the log only at checkpoints, but for one place: the first commit after
- * the log was emptied syncs the log's new header before it overwrites old frames, while everybody waits. Hence
- * synchronous=OFF for the writer (its commits sync nothing at all) and NORMAL for the copier (it syncs the log
- * before it copies, and the database file when all is copied), with this rule in place of the header's sync: *the
- * log never restarts in place, it is only ever truncated to nothing.*
+ * SQLite's synchronous=NORMAL would sync the log only at checkpoints, but for one place: the first commit
+ * after the log was emptied syncs the log's new header before it overwrites old frames, while everybody
+ * waits. Hence synchronous=OFF for the writer (its commits sync nothing at all) and NORMAL for the copier (it
+ * syncs the log before it copies, and the database file when all is copied), with this rule in place of the
+ * header's sync: *the log never restarts in place, it is only ever truncated to nothing.*
  *
  * - What the header's sync prevents: after a power cut the old header, valid, is followed by old frames up to
  *   some point, because new ones overwrote the rest. Replaying that would put old pages over newer ones.
@@ -17,16 +17,17 @@
  *   reader: it is taken, under the caller's lock, before copying and given up, under that lock, after it; and
  *   in the same locked section the log is truncated if all of it was copied. So the writer never finds a log
  *   that is copied and unused. Where truncating fails, the writer goes back to NORMAL until it succeeds.
- * - After a truncation and a power cut, the file has either its old blocks with the old log, whole, since it was
- *   synced before it was copied: replaying it changes nothing; or new blocks with a beginning of the new log,
- *   whose frames are chained by checksums from the header on. A mixture would need a disk filesystem that gives
- *   blocks to new data while a power cut can still bring their old file back; ext4, XFS and btrfs do not. The
- *   truncated log is also synced at once, only not by those who commit.
+ * - After a truncation and a power cut, the file has either its old blocks with the old log, whole, since it
+ * was synced before it was copied: replaying it changes nothing; or new blocks with a beginning of the new
+ * log, whose frames are chained by checksums from the header on. A mixture would need a disk filesystem that
+ * gives blocks to new data while a power cut can still bring their old file back; ext4, XFS and btrfs do not.
+ * The truncated log is also synced at once, only not by those who commit.
  *
- * db_log_sync is fdatasync on a descriptor of the log of its own (SQLite's locks are on the other two files, so
- * it may be opened and closed freely). A commit is in the log when COMMIT returns, and it leaves the log only by a
- * truncation, which comes after both syncs of the copier. So it is on stable storage after the fdatasync,
- * whichever came first. The log's and the database's directory entries are synced when they are opened.
+ * db_log_sync is fdatasync on a descriptor of the log of its own (SQLite's locks are on the other two files,
+ * so it may be opened and closed freely). A commit is in the log when COMMIT returns, and it leaves the log
+ * only by a truncation, which comes after both syncs of the copier. So it is on stable storage after the
+ * fdatasync, whichever came first. The log's and the database's directory entries are synced when they are
+ * opened.
  */
 #include "meta/db.h"
 
@@ -65,7 +66,8 @@ struct db {
     struct db_cached cache[DB_CACHE_SLOTS];
 };
 
-/* -- errors ----------------------------------------------------------------------------------------------- */
+/* -- errors -----------------------------------------------------------------------------------------------
+ */
 
 static errint db_errno(sqlite3 *connection, int code)
 {
@@ -97,7 +99,8 @@ static errint db_pragma(struct db *db, sqlite3 *connection, const char *text)
     return code == SQLITE_OK ? 0 : db_fail(db, connection, code, text);
 }
 
-/* -- open, close ------------------------------------------------------------------------------------------ */
+/* -- open, close ------------------------------------------------------------------------------------------
+ */
 
 static int db_note_log(void *context, sqlite3 *connection, const char *name, int frames)
 {
@@ -132,7 +135,8 @@ static errint db_set_careful(struct db *db, bool careful)
     return error;
 }
 
-/* Empties a log that is wholly copied. Where somebody from outside is in the way it stays, and that is no error. */
+/* Empties a log that is wholly copied. Where somebody from outside is in the way it stays, and that is no
+ * error. */
 static errint db_truncate_log(struct db *db, bool *emptied)
 {
     int code = sqlite3_wal_checkpoint_v2(db->copier, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
@@ -185,8 +189,8 @@ static errint db_open_connections(struct db *db, bool create)
              DB_PAGE_CACHE_KIB);
     errint error = db_connect(db, create, pragmas, &db->writer);
     if (!error)
-        error = db_connect(db, false, "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0",
-                           &db->copier);
+        error =
+            db_connect(db, false, "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0", &db->copier);
     if (!error)
         error = db_connect(db, false, "PRAGMA wal_autocheckpoint = 0", &db->pin);
     if (!error) /* the first read makes or recovers the log, so that it can be opened and emptied */
@@ -212,7 +216,8 @@ errint db_open(const char *path, bool create, struct db **out)
     db->path = strdup(path);
     errint error = db->path ? db_open_connections(db, create) : -ENOMEM;
     bool emptied;
-    /* A full disk may not let the log into the database: that must not keep anybody from deleting something. */
+    /* A full disk may not let the log into the database: that must not keep anybody from deleting something.
+     */
     if (!error && (error = db_truncate_log(db, &emptied)) == -ENOSPC)
         error = 0;
     if (error) {
@@ -246,7 +251,8 @@ errint db_close(struct db *db, bool trim)
     return error;
 }
 
-/* -- statements ------------------------------------------------------------------------------------------- */
+/* -- statements -------------------------------------------------------------------------------------------
+ */
 
 static bool db_parameters_in_order(sqlite3_stmt *statement, size_t count)
 {
@@ -363,7 +369,8 @@ uint64_t db_changed(const struct db *db)
     return (uint64_t)sqlite3_changes64(db->writer);
 }
 
-/* -- transactions ----------------------------------------------------------------------------------------- */
+/* -- transactions -----------------------------------------------------------------------------------------
+ */
 
 errint db_begin(struct db *db)
 {
@@ -382,7 +389,8 @@ void db_rollback(struct db *db)
         (void)db_run(db, "ROLLBACK"); /* fails only where there is nothing to roll back; logged there */
 }
 
-/* -- whole databases -------------------------------------------------------------------------------------- */
+/* -- whole databases --------------------------------------------------------------------------------------
+ */
 
 errint db_execute(struct db *db, const char *text)
 {
@@ -439,7 +447,8 @@ errint db_backup(struct db *db, const char *path)
     return db_sync_directory(path);
 }
 
-/* -- the log ---------------------------------------------------------------------------------------------- */
+/* -- the log ----------------------------------------------------------------------------------------------
+ */
 
 size_t db_log_size(const struct db *db)
 {

@@ -5,7 +5,8 @@
 
 #include "meta/internal.h"
 
-/* -- rows ------------------------------------------------------------------------------------------------- */
+/* -- rows -------------------------------------------------------------------------------------------------
+ */
 
 void inode_from_row(const struct db_rows *rows, struct meta_inode *out)
 {
@@ -31,8 +32,8 @@ void inode_from_row(const struct db_rows *rows, struct meta_inode *out)
 errint inode_load(struct meta *meta, uint64_t ino, struct meta_inode *out)
 {
     cleanup_rows struct db_rows rows;
-    errint error = db_select(meta->db, &rows, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.ino = $1",
-                             DB_INTEGER(ino));
+    errint error =
+        db_select(meta->db, &rows, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.ino = $1", DB_INTEGER(ino));
     int found = error ? error : db_next(&rows);
     if (found <= 0)
         return found < 0 ? found : -ENOENT;
@@ -70,27 +71,29 @@ static void inode_account(struct meta *meta, const struct meta_inode *inode, int
 
 errint inode_insert(struct meta *meta, const struct meta_inode *inode)
 {
-    static const char text[] = "INSERT INTO inode (ino, mode, nlink, uid, gid, rdev, size, atime, mtime, ctime, btime,"
-                               " kind, state, object, synced_size)"
-                               " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    static const char text[] =
+        "INSERT INTO inode (ino, mode, nlink, uid, gid, rdev, size, atime, mtime, ctime, btime,"
+        " kind, state, object, synced_size)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     errint error =
         db_run(meta->db, text, DB_INTEGER(inode->ino), DB_INTEGER(inode->mode), DB_INTEGER(inode->nlink),
-               DB_INTEGER(inode->uid), DB_INTEGER(inode->gid), DB_INTEGER(inode->rdev), DB_INTEGER(inode->size),
-               DB_INTEGER(inode->atime), DB_INTEGER(inode->mtime), DB_INTEGER(inode->ctime),
-               DB_INTEGER(inode->btime), DB_INTEGER(inode->kind), DB_INTEGER(inode->state),
-               DB_INTEGER(inode->object), DB_INTEGER(inode->synced_size));
+               DB_INTEGER(inode->uid), DB_INTEGER(inode->gid), DB_INTEGER(inode->rdev),
+               DB_INTEGER(inode->size), DB_INTEGER(inode->atime), DB_INTEGER(inode->mtime),
+               DB_INTEGER(inode->ctime), DB_INTEGER(inode->btime), DB_INTEGER(inode->kind),
+               DB_INTEGER(inode->state), DB_INTEGER(inode->object), DB_INTEGER(inode->synced_size));
     if (!error)
         inode_account(meta, inode, 1);
     return error;
 }
 
 /* nlink and state are in indexes: where they stay, a statement that does not name them leaves those alone. */
-static errint inode_update_marks(struct meta *meta, const struct meta_inode *before, const struct meta_inode *after)
+static errint inode_update_marks(struct meta *meta, const struct meta_inode *before,
+                                 const struct meta_inode *after)
 {
     if (before->nlink == after->nlink && before->state == after->state)
         return 0;
-    return db_run(meta->db, "UPDATE inode SET nlink = $1, state = $2 WHERE ino = $3", DB_INTEGER(after->nlink),
-                  DB_INTEGER(after->state), DB_INTEGER(after->ino));
+    return db_run(meta->db, "UPDATE inode SET nlink = $1, state = $2 WHERE ino = $3",
+                  DB_INTEGER(after->nlink), DB_INTEGER(after->state), DB_INTEGER(after->ino));
 }
 
 errint inode_update(struct meta *meta, const struct meta_inode *before, const struct meta_inode *after)
@@ -98,10 +101,10 @@ errint inode_update(struct meta *meta, const struct meta_inode *before, const st
     static const char text[] =
         "UPDATE inode SET mode = $1, uid = $2, gid = $3, size = $4, atime = $5, mtime = $6, ctime = $7,"
         " kind = $8, object = $9, synced_size = $10 WHERE ino = $11";
-    errint error = db_run(meta->db, text, DB_INTEGER(after->mode), DB_INTEGER(after->uid), DB_INTEGER(after->gid),
-                          DB_INTEGER(after->size), DB_INTEGER(after->atime), DB_INTEGER(after->mtime),
-                          DB_INTEGER(after->ctime), DB_INTEGER(after->kind), DB_INTEGER(after->object),
-                          DB_INTEGER(after->synced_size), DB_INTEGER(after->ino));
+    errint error = db_run(meta->db, text, DB_INTEGER(after->mode), DB_INTEGER(after->uid),
+                          DB_INTEGER(after->gid), DB_INTEGER(after->size), DB_INTEGER(after->atime),
+                          DB_INTEGER(after->mtime), DB_INTEGER(after->ctime), DB_INTEGER(after->kind),
+                          DB_INTEGER(after->object), DB_INTEGER(after->synced_size), DB_INTEGER(after->ino));
     if (!error)
         error = inode_update_marks(meta, before, after);
     if (!error) {
@@ -136,7 +139,8 @@ errint inode_unlinked(struct change *change, const struct meta_inode *before, co
     return shadow ? inode_update(change->meta, before, after) : inode_drop(change, before);
 }
 
-/* -- the contract ----------------------------------------------------------------------------------------- */
+/* -- the contract -----------------------------------------------------------------------------------------
+ */
 
 errint meta_get(struct meta *meta, uint64_t ino, struct meta_inode *out)
 {
@@ -214,7 +218,7 @@ static errint inode_synced(struct change *change, uint64_t ino, int64_t synced_s
         return error;
     change->nothing = shadows == change->meta->known.shadows && after.state == before.state &&
                       after.synced_size == before.synced_size;
-    return inode_update(change->meta, &before, &after);
+    return change->nothing ? 0 : inode_update(change->meta, &before, &after);
 }
 
 errint meta_synced(struct meta *meta, uint64_t ino, int64_t synced_size, bool clean, struct ids *shadows)

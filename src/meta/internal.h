@@ -3,8 +3,8 @@
  * What the files of meta share: the state behind `struct meta`, transactions, and the helpers that each
  * table has. Nothing outside src/meta and its unit tests includes this.
  *
- * Names: meta_* is the public contract (meta.h); change_* a transaction; inode_*, name_*, shadow_*, extents_*,
- * content_*, object_* work on one table inside a transaction, with the lock held.
+ * Names: meta_* is the public contract (meta.h); change_* a transaction; inode_*, name_*, shadow_*,
+ * extents_*, content_*, object_* work on one table inside a transaction, with the lock held.
  */
 #ifndef CKPTFS_META_INTERNAL_H
 #define CKPTFS_META_INTERNAL_H
@@ -15,11 +15,13 @@
 #include "meta/db.h"
 #include "meta/meta.h"
 
-/* -- the state -------------------------------------------------------------------------------------------- */
+/* -- the state --------------------------------------------------------------------------------------------
+ */
 
 enum meta_counter { META_COUNTER_INO, META_COUNTER_OBJECT, META_COUNTER_COOKIE, META_COUNTERS };
 
-/* The numbers from `next` up to, without, `limit` may be given out: the database knows that they are taken. */
+/* The numbers from `next` up to, without, `limit` may be given out: the database knows that they are taken.
+ */
 struct meta_numbers {
     uint64_t next;
     uint64_t limit;
@@ -45,7 +47,7 @@ struct meta {
     pthread_t thread; /* moves the log into the database */
     bool thread_runs, stop;
     pthread_cond_t log_grown;
-    size_t log_wake; /* commits wake the thread from this size of the log on */
+    size_t log_wake;  /* commits wake the thread from this size of the log on */
     errint log_error; /* of the last round, so that it is not told again and again */
 
     _Atomic uint64_t commit_last; /* written under `lock` */
@@ -63,7 +65,8 @@ void meta_unlock_scope(struct meta **meta);
 #define META_LOCKED(meta)                                                                                    \
     struct meta *locked_ __attribute__((cleanup(meta_unlock_scope), unused)) = meta_lock(meta)
 
-/* -- transactions (change.c) ------------------------------------------------------------------------------ */
+/* -- transactions (change.c) ------------------------------------------------------------------------------
+ */
 
 /*
  * A transaction that is tried once, or twice when the disk is full and the reserve can be spent:
@@ -73,7 +76,8 @@ void meta_unlock_scope(struct meta **meta);
  *         change.error = body(&change, ...);
  *     return change.error;
  *
- * The lock is held from the first change_next until the last. What a failed try put on the lists is taken off.
+ * The lock is held from the first change_next until the last. What a failed try put on the lists is taken
+ * off.
  */
 struct change {
     struct meta *meta;
@@ -98,7 +102,8 @@ errint change_start(struct meta *meta);
 /* Writes the counters so that nothing needs skipping at the next start. */
 errint change_stop(struct meta *meta);
 
-/* -- tables ----------------------------------------------------------------------------------------------- */
+/* -- tables -----------------------------------------------------------------------------------------------
+ */
 
 #define INODE_COLUMNS                                                                                        \
     "i.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, i.atime, i.mtime, i.ctime, i.btime, i.kind, "     \
@@ -132,6 +137,9 @@ errint name_point(struct meta *meta, uint64_t parent, const char *name, size_t l
 /* The directory that holds (one of) the inode's names; -ENOENT when it has none. */
 errint name_parent(struct meta *meta, uint64_t ino, uint64_t *parent);
 
+/* Whether the directory has entries: 1, 0 or an error. */
+int name_any(struct meta *meta, uint64_t directory);
+
 struct shadow {
     uint64_t replaced;
     uint64_t successor;
@@ -149,8 +157,10 @@ errint shadow_release_all(struct change *change, uint64_t successor);
 /* Whether the inode is kept as a shadow: 1, 0 or an error. */
 int shadow_is(struct meta *meta, uint64_t ino);
 
-/* The object is new or known already: its row says who writes it (0: nobody), and its size when that is more. */
-errint object_note(struct meta *meta, uint64_t object, uint64_t owner, int64_t size);
+/* Bytes of the object up to `size` are used: it gets a row when it has none. */
+errint object_note(struct meta *meta, uint64_t object, int64_t size);
+/* The object is `owner`'s to write: it gets a row when it has none. */
+errint object_own(struct meta *meta, uint64_t object, uint64_t owner);
 /* The object is `owner`'s to write (0: nobody's), and `size` bytes long. */
 errint object_set(struct meta *meta, uint64_t object, uint64_t owner, int64_t size);
 /* Puts the object on change->freed when nothing refers to it any more. */
@@ -169,7 +179,8 @@ errint extents_cut(struct meta *meta, uint64_t ino, int64_t from, int64_t to, st
 /* Puts an extent into a gap, joined with neighbours that continue it. */
 errint extents_put(struct meta *meta, uint64_t ino, const struct meta_extent *extent);
 
-/* -- schema.c --------------------------------------------------------------------------------------------- */
+/* -- schema.c ---------------------------------------------------------------------------------------------
+ */
 
 /* A step from format `from` to from + 1. */
 struct schema_step {
@@ -183,7 +194,8 @@ errint schema_create(const char *path);
  * Checks the format. An older one goes through `steps` to `format` in one transaction, after a backup to
  * `path`.format-N. -EPROTONOSUPPORT: newer; -EUCLEAN: no namespace, or no step leads on.
  */
-errint schema_check(struct db *db, const char *path, int format, const struct schema_step *steps, size_t count);
+errint schema_check(struct db *db, const char *path, int format, const struct schema_step *steps,
+                    size_t count);
 /* The steps of this version. */
 const struct schema_step *schema_steps(size_t *count);
 

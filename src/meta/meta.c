@@ -11,12 +11,13 @@
 #include "meta/internal.h"
 
 enum {
-    META_LOG_TRIM = 4 << 20,  /* the log is copied into the database when it has grown by this */
+    META_LOG_TRIM = 4 << 20,   /* the log is copied into the database when it has grown by this */
     META_LOG_LIMIT = 64 << 20, /* from here on commits wait until it is copied and emptied */
     META_LOG_RETRY_SECONDS = 1,
 };
 
-/* -- syncing ---------------------------------------------------------------------------------------------- */
+/* -- syncing ----------------------------------------------------------------------------------------------
+ */
 
 static void meta_publish_durable(struct meta *meta, uint64_t commit)
 {
@@ -25,9 +26,9 @@ static void meta_publish_durable(struct meta *meta, uint64_t commit)
 }
 
 /*
- * One of the waiting callers syncs for all; those who come while it does may be too late for that sync, and wait for
- * the next. A sync that failed may have dropped what it should have written, so that later ones prove
- * nothing: the error stays until the database is opened again, which reads back what is really there.
+ * One of the waiting callers syncs for all; those who come while it does may be too late for that sync, and
+ * wait for the next. A sync that failed may have dropped what it should have written, so that later ones
+ * prove nothing: the error stays until the database is opened again, which reads back what is really there.
  */
 errint meta_sync(struct meta *meta)
 {
@@ -66,7 +67,8 @@ uint64_t meta_commit_durable(struct meta *meta)
     return meta->commit_durable;
 }
 
-/* -- the thread ------------------------------------------------------------------------------------------- */
+/* -- the thread -------------------------------------------------------------------------------------------
+ */
 
 /* What a sync could not write may be lost although the next one succeeds. */
 static void meta_note_sync_error(struct meta *meta, errint error)
@@ -85,7 +87,8 @@ static bool meta_sync_failed(struct meta *meta)
     return failed;
 }
 
-/* With the lock held; it is given up in between, unless `waiting` says that the log has grown too long for that. */
+/* With the lock held; it is given up in between, unless `waiting` says that the log has grown too long for
+ * that. */
 static void meta_checkpoint(struct meta *meta, bool waiting)
 {
     uint64_t last = meta->commit_last;
@@ -139,7 +142,8 @@ static void *meta_run_checkpoints(void *argument)
         if (meta->stop || db_log_size(meta->db) < META_LOG_TRIM)
             continue;
         /* Commits came in between. Soon there may be a moment without, in which the log can be emptied. */
-        struct timespec until = clock_to_timespec(clock_monotonic() + META_LOG_RETRY_SECONDS * CLOCK_NS_PER_SECOND);
+        struct timespec until =
+            clock_to_timespec(clock_monotonic() + META_LOG_RETRY_SECONDS * CLOCK_NS_PER_SECOND);
         pthread_cond_timedwait(&meta->log_grown, &meta->lock, &until);
     }
     pthread_mutex_unlock(&meta->lock);
@@ -171,7 +175,8 @@ static void meta_stop_thread(struct meta *meta)
     meta->thread_runs = false;
 }
 
-/* -- open, close ------------------------------------------------------------------------------------------ */
+/* -- open, close ------------------------------------------------------------------------------------------
+ */
 
 static struct meta *meta_new(void)
 {
@@ -248,7 +253,8 @@ errint meta_close(struct meta *meta)
     return error ? error : closed ? closed : stopped;
 }
 
-/* -- callbacks -------------------------------------------------------------------------------------------- */
+/* -- callbacks --------------------------------------------------------------------------------------------
+ */
 
 void meta_last_request(struct meta *meta, uint64_t *unique, uint64_t *ino)
 {

@@ -206,6 +206,13 @@ struct meta_rename {
 errint meta_rename(struct meta *meta, const struct meta_rename *rename, uint64_t unique, struct ids *freed);
 
 /*
+ * Shadows that were let go by other calls than meta_synced, since the last call of this: the name was removed, or
+ * a file that is already safe took it, or the successor's bytes moved into the database. Appended, for the caller to
+ * meta_reap when nobody has them open. (After a stop they are found as orphans.)
+ */
+errint meta_shadows_released(struct meta *meta, struct ids *out);
+
+/*
  * Removes an inode that has no name and is no shadow, with all that belongs to it. 0 also when it has a name, is a
  * shadow or is gone already: the caller need not know.
  */
@@ -226,7 +233,10 @@ errint meta_synced(struct meta *meta, uint64_t ino, int64_t synced_size, bool cl
 
 /* -- contents --------------------------------------------------------------------------------------------- */
 
-/* The bytes of a META_INLINE file or a symlink's target: the number of bytes, at most `capacity`, or an error. */
+/*
+ * The bytes of a META_INLINE file or a symlink's target (META_NONE: none): the number of bytes, at most `capacity`,
+ * or an error. A META_INLINE file that was truncated to a greater size reads as zeros there.
+ */
 ssize_t meta_content_read(struct meta *meta, uint64_t ino, void *buffer, size_t capacity);
 
 /* A number for a new object; never given twice, not even after a crash. 0 on failure. */
@@ -281,6 +291,12 @@ errint meta_truncate(struct meta *meta, uint64_t ino, int64_t size, int64_t now,
  */
 errint meta_clone(struct meta *meta, uint64_t from, int64_t from_offset, uint64_t to, int64_t to_offset,
                   int64_t length, int64_t now, struct ids *freed);
+
+/*
+ * A new inode with a copy of a META_EXTENTS file's attributes, extended attributes and extents takes over all its
+ * names; the old one stays with nlink 0 for those who have it open. -ENOENT without a name; -EBUSY for other kinds.
+ */
+errint meta_fork(struct meta *meta, uint64_t ino, struct meta_inode *out);
 
 /* Rows of objects whose files are gone are removed. */
 errint meta_object_forget(struct meta *meta, const struct ids *objects);

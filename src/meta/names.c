@@ -9,7 +9,8 @@
 
 enum { NAME_LINKS_MAX = 65000 };
 
-/* -- rows ------------------------------------------------------------------------------------------------- */
+/* -- rows -------------------------------------------------------------------------------------------------
+ */
 
 errint name_check(const char *name, size_t length, bool making)
 {
@@ -71,7 +72,16 @@ errint name_parent(struct meta *meta, uint64_t ino, uint64_t *parent)
     return 0;
 }
 
-/* -- looking ---------------------------------------------------------------------------------------------- */
+int name_any(struct meta *meta, uint64_t directory)
+{
+    cleanup_rows struct db_rows rows;
+    errint error =
+        db_select(meta->db, &rows, "SELECT 1 FROM name WHERE parent = $1 LIMIT 1", DB_INTEGER(directory));
+    return error ? error : db_next(&rows);
+}
+
+/* -- looking ----------------------------------------------------------------------------------------------
+ */
 
 errint meta_lookup(struct meta *meta, uint64_t parent, const char *name, size_t length,
                    struct meta_inode *out)
@@ -112,8 +122,9 @@ errint meta_list(struct meta *meta, uint64_t directory, uint64_t after,
                                const struct meta_inode *inode),
                  void *context)
 {
-    static const char text[] = "SELECT " INODE_COLUMNS ", n.name, n.cookie FROM name n JOIN inode i ON i.ino = n.ino"
-                               " WHERE n.parent = $1 AND n.cookie > $2 ORDER BY n.cookie";
+    static const char text[] =
+        "SELECT " INODE_COLUMNS ", n.name, n.cookie FROM name n JOIN inode i ON i.ino = n.ino"
+        " WHERE n.parent = $1 AND n.cookie > $2 ORDER BY n.cookie";
     META_LOCKED(meta);
     struct meta_inode inode;
     errint error = inode_load_directory(meta, directory, &inode);
@@ -134,7 +145,8 @@ errint meta_list(struct meta *meta, uint64_t directory, uint64_t after,
     return found;
 }
 
-/* -- making ----------------------------------------------------------------------------------------------- */
+/* -- making -----------------------------------------------------------------------------------------------
+ */
 
 /* The directory got or lost an entry: its times, and for a subdirectory its nlink, follow. */
 static errint name_touch_parent(struct meta *meta, const struct meta_inode *parent, int subdirectories,
@@ -155,7 +167,7 @@ static errint name_load_parent(struct meta *meta, uint64_t ino, struct meta_inod
 
 static errint name_check_new(const struct meta_new *new)
 {
-    switch (new->mode & S_IFMT) {
+    switch (new->mode &S_IFMT) {
     case S_IFREG:
     case S_IFDIR:
     case S_IFCHR:
@@ -175,12 +187,15 @@ static errint name_check_new(const struct meta_new *new)
     return new->parent ? name_check(new->name, new->length, true) : 0;
 }
 
-static void name_fill_inode(const struct meta_new *new, const struct meta_inode *parent, struct meta_inode *inode)
+static void name_fill_inode(const struct meta_new *new, const struct meta_inode *parent,
+                            struct meta_inode *inode)
 {
     *inode = (struct meta_inode){
         .ino = inode->ino,
         .mode = new->mode,
-        .nlink = S_ISDIR(new->mode) ? 2 : new->parent ? 1 : 0,
+        .nlink = S_ISDIR(new->mode) ? 2
+                 : new->parent      ? 1
+                                    : 0,
         .uid = new->uid,
         .gid = new->gid,
         .rdev = new->rdev,
@@ -196,7 +211,7 @@ static void name_fill_inode(const struct meta_new *new, const struct meta_inode 
         inode->synced_size = -1;
     } else if (S_ISLNK(new->mode)) {
         inode->kind = META_INLINE;
-        inode->size = inode->synced_size = (int64_t)new->target_length;
+        inode->size = inode->synced_size = (int64_t) new->target_length;
     }
     if (new->parent && (parent->mode & S_ISGID)) {
         inode->gid = parent->gid;
@@ -209,7 +224,7 @@ static errint name_create_rows(struct meta *meta, const struct meta_new *new, co
 {
     errint error = inode_insert(meta, inode);
     if (!error && new->object)
-        error = object_note(meta, new->object, inode->ino, 0);
+        error = object_own(meta, new->object, inode->ino);
     if (!error && S_ISLNK(new->mode))
         error = content_insert(meta, inode->ino, new->target, new->target_length);
     return error;
@@ -280,7 +295,8 @@ errint meta_link(struct meta *meta, uint64_t ino, uint64_t parent, const char *n
     return change.error;
 }
 
-/* -- removing --------------------------------------------------------------------------------------------- */
+/* -- removing ---------------------------------------------------------------------------------------------
+ */
 
 /* What meta_unlink and meta_rmdir are asked for. */
 struct name_removal {

@@ -11,8 +11,8 @@
 #include "meta/internal.h"
 
 /*
- * Two things are said twice, since each saves an index that every create would have to write: an object that is
- * being written knows its file (owner), as the file knows its object; and nlink counts the rows of name.
+ * Two things are said twice, since each saves an index that every create would have to write: an object that
+ * is being written knows its file (owner), as the file knows its object; and nlink counts the rows of name.
  */
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
@@ -42,7 +42,8 @@ static const char schema_tables[] =
     "CREATE TABLE object (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, owner INTEGER NOT NULL);"
     "CREATE TABLE xattr (ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,"
     " PRIMARY KEY (ino, name)) WITHOUT ROWID;"
-    /* When the successor, which has the name now, loses its bytes, the name goes back to the replaced inode. */
+    /* When the successor, which has the name now, loses its bytes, the name goes back to the replaced inode.
+     */
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
@@ -54,7 +55,8 @@ const struct schema_step *schema_steps(size_t *count)
     return NULL;
 }
 
-/* -- making ----------------------------------------------------------------------------------------------- */
+/* -- making -----------------------------------------------------------------------------------------------
+ */
 
 static errint schema_fill(struct db *db)
 {
@@ -68,13 +70,13 @@ static errint schema_fill(struct db *db)
     if (!error)
         error = db_run(db, "INSERT INTO answered (id, request, ino) VALUES (1, 0, 0)");
     if (!error)
-        error = db_run(db,
-                       "INSERT INTO inode (ino, mode, nlink, uid, gid, rdev, size, atime, mtime, ctime, btime,"
-                       " kind, state, object, synced_size)"
-                       " VALUES ($1, $2, 2, $3, $4, 0, 0, $5, $6, $7, $8, 0, 0, 0, 0)",
-                       DB_INTEGER(META_ROOT_INO), DB_INTEGER(S_IFDIR | 0755), DB_INTEGER(geteuid()),
-                       DB_INTEGER(getegid()), DB_INTEGER(now), DB_INTEGER(now), DB_INTEGER(now),
-                       DB_INTEGER(now));
+        error =
+            db_run(db,
+                   "INSERT INTO inode (ino, mode, nlink, uid, gid, rdev, size, atime, mtime, ctime, btime,"
+                   " kind, state, object, synced_size)"
+                   " VALUES ($1, $2, 2, $3, $4, 0, 0, $5, $6, $7, $8, 0, 0, 0, 0)",
+                   DB_INTEGER(META_ROOT_INO), DB_INTEGER(S_IFDIR | 0755), DB_INTEGER(geteuid()),
+                   DB_INTEGER(getegid()), DB_INTEGER(now), DB_INTEGER(now), DB_INTEGER(now), DB_INTEGER(now));
     return error;
 }
 
@@ -112,8 +114,9 @@ static errint schema_refuse_log(const char *path)
         return -ENAMETOOLONG;
     if (access(log, F_OK) < 0)
         return errno == ENOENT ? 0 : -errno;
-    log_error("%s: the database is missing but its log %s is there: restore the database, or move the log away",
-              path, log);
+    log_error(
+        "%s: the database is missing but its log %s is there: restore the database, or move the log away",
+        path, log);
     return -EUCLEAN;
 }
 
@@ -140,7 +143,8 @@ errint schema_create(const char *path)
     return error; /* db_open syncs the directory when the database is opened by its name */
 }
 
-/* -- upgrading -------------------------------------------------------------------------------------------- */
+/* -- upgrading --------------------------------------------------------------------------------------------
+ */
 
 static errint schema_format(struct db *db, int *format)
 {
@@ -167,7 +171,8 @@ static const struct schema_step *schema_find_step(const struct schema_step *step
     return NULL;
 }
 
-static errint schema_step_all(struct db *db, int from, int format, const struct schema_step *steps, size_t count)
+static errint schema_step_all(struct db *db, int from, int format, const struct schema_step *steps,
+                              size_t count)
 {
     errint error = db_begin(db);
     for (int at = from; !error && at < format; at++) {
@@ -183,7 +188,8 @@ static errint schema_step_all(struct db *db, int from, int format, const struct 
     return error ? error : db_log_sync(db);
 }
 
-errint schema_check(struct db *db, const char *path, int format, const struct schema_step *steps, size_t count)
+errint schema_check(struct db *db, const char *path, int format, const struct schema_step *steps,
+                    size_t count)
 {
     int found = 0;
     errint error = schema_format(db, &found);
@@ -194,7 +200,8 @@ errint schema_check(struct db *db, const char *path, int format, const struct sc
     if (error || found == format)
         return error;
     if (found > format) {
-        log_error("%s: has format %d, this version knows up to %d: use the newer version", path, found, format);
+        log_error("%s: has format %d, this version knows up to %d: use the newer version", path, found,
+                  format);
         return -EPROTONOSUPPORT;
     }
     for (int at = found; at < format; at++) {

@@ -236,10 +236,7 @@ static enum store_problem store_create(struct store *store)
         error = store_make_directory(store->fd, STORE_MANIFESTS);
     if (!error)
         error = identity_create(store);
-    if (error)
-        return store_explain(store->path, error);
-    log_info("%s is a new store, id %s", store->path, store->id);
-    return STORE_FINE;
+    return error ? store_explain(store->path, error) : STORE_FINE;
 }
 
 static enum store_problem store_open_path(struct store *store, const char *path)

@@ -129,10 +129,10 @@ def text(result):
         f"{result['small_files']} small files",
     ]
     for name, mount in mounts.items():
-        status = mount["status"]
-        parts.append(f"{name}: ckptfs {status.get('version', '?')}, libfuse {status.get('libfuse', '?')}, "
-                     f"passthrough {status.get('passthrough', '?')}, "
-                     f"read-ahead {status.get('read_ahead_kb', '?')} KiB")
+        features = mount["status"]["features"]
+        parts.append(f"{name}: ckptfs {mount['status']['version']}, libfuse {features['libfuse']}, "
+                     f"passthrough {'on' if features['passthrough'] else 'off'}, "
+                     f"read-ahead {features['read_ahead_kib']} KiB")
     parts += ["", time_table(result["rows"], names)]
     if names:
         parts += ["", cpu_table(result["rows"], names), ""]

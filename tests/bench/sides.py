@@ -102,7 +102,8 @@ class Mount(Side):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
         if done.returncode != 0:
             raise BenchError(f"ckptfs status failed ({done.returncode}): {done.stderr.strip()}")
-        return json.loads(done.stdout)
+        document = json.loads(done.stdout)
+        return document[0] if isinstance(document, list) else document
 
     def processes(self):
         status = self.status()

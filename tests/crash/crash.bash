@@ -49,16 +49,28 @@ machine_restart() {
     disk_mount
 }
 
+# The processes of this test: the keeper and a daemon have other names than the program's file.
+ckptfs_processes() {
+    local process
+    for process in /proc/[0-9]*; do
+        [ "$(readlink "$process/exe" 2>/dev/null)" = "$CKPTFS" ] || continue
+        if grep -qzxF "CKPTFS_TEST_DIR=$TEST_DIR" "$process/environ" 2>/dev/null; then echo "${process#/proc/}"; fi
+    done
+}
+
 # -- processes that die ---------------------------------------------------------------------------------------
 
 # Kills keeper and daemon at the same time, waits for their end and takes the dead mount away.
 crash_kill_everything() {
-    local processes
-    processes=$(ckptfs_processes)
-    # shellcheck disable=SC2086
-    kill -9 $processes
-    wait_until 20 ckptfs_no_processes
+    wait_until 20 crash_all_killed
     if ckptfs_is_mounted; then umount -l "$MNT"; fi
+}
+
+# A keeper may start a daemon while it dies: again until there is none.
+crash_all_killed() {
+    local process
+    for process in $(ckptfs_processes); do kill -9 "$process" 2>/dev/null || continue; done
+    ckptfs_no_processes
 }
 
 # True when another daemon than $1 serves the mount.

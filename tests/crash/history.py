@@ -73,6 +73,7 @@ class Node:
         self.current = array("I")
         self.synced = False      # made durable at least once
         self.kept = False        # durable, and had a name at every moment since
+        self.writer_closed = 0.0  # time.monotonic() of the last close of a descriptor that can write
 
     def states(self):
         """Every state since the last durable moment, the durable one first."""
@@ -126,6 +127,8 @@ class Tree:
         self.named = {}     # node id -> its names now, as the keys of a dictionary
         self.next_version = 1
         self.pending = []   # effects of the operation that was under way when the writer was stopped
+        self.stopped = 0.0  # time.monotonic() of that moment
+        self.open = set()   # ids of the files that were open for writing then
 
     # -- what the writer asks ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ teardown() { ckptfs_teardown; }
 
 writers_went_on() { [ "$(cat "$TEST_DIR"/progress.* 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }')" -ge "$1" ]; }
 
-torn_of_status() { "$CKPTFS" status --json "$MNT" | jq -r 'if type == "array" then .[0] else . end | .torn_files[]?' | sort; }
+torn_of_status() { "$CKPTFS" status --json "$MNT" | jq -r 'if type == "array" then .[0] else . end | .torn[]' | sort; }
 
 # power_round ROUND SYNC_PERCENT [MOUNT_OPTION...]: two writers, a cut at a random moment, and a look at what is left.
 power_round() {

@@ -36,27 +36,22 @@ survive_kills() {
     survive_kills passthrough=off
 }
 
-# A big file is written while the daemon dies four times; the writer sees no error and the bytes are those of the source.
+copy_has() { [ "$(stat -c %s "$MNT/copy" 2>/dev/null || echo 0)" -ge "$1" ]; }
+
+# A file is written while the daemon dies four times; the writer sees no error and the bytes are those of the source.
 write_through_kills() {
     ckptfs_mount "$@"
-    head -c 160M /dev/urandom >"$TEST_DIR/source"
-    (
-        for part in 0 1 2 3; do
-            dd if="$TEST_DIR/source" of="$MNT/copy" bs=1000003 skip=$((part * 40)) seek=$((part * 40)) count=40 \
-                conv=notrunc status=none
-            echo $part >"$TEST_DIR/part"
-            wait_until 60 test -e "$TEST_DIR/killed-$part"
-        done
-        dd if="$TEST_DIR/source" of="$MNT/copy" bs=1000003 skip=160 seek=160 conv=notrunc,fsync status=none
-    ) 3>&- &
+    head -c 240M /dev/urandom >"$TEST_DIR/source"
+    timeout 100 python3 "$CRASH_TREE/pace.py" "$TEST_DIR/source" "$MNT/copy" 60 3>&- &
     local writer=$! part
-    for part in 0 1 2 3; do
+    for part in 1 2 3 4; do
+        wait_until 60 copy_has $((part * 40 << 20))
         crash_kill_daemon
-        touch "$TEST_DIR/killed-$part"
+        kill -0 $writer
     done
     wait $writer
     cmp "$TEST_DIR/source" "$MNT/copy"
-    ckptfs_remount
+    ckptfs_remount "$@"
     cmp "$TEST_DIR/source" "$MNT/copy"
 }
 

@@ -13,7 +13,7 @@ fs_is_plain() {
 
 setup_file() {
     ckptfs_setup
-    if ! fs_is_plain; then ckptfs_mount $(fs_mount_options); fi
+    fs_is_plain || fs_mount
     export TEST_DIR STORE MNT CKPTFS_LOG
     FSPROBE=$(realpath "${FSPROBE:-$(dirname "$CKPTFS")/tests/fs/fsprobe}")
     export FSPROBE
@@ -24,8 +24,8 @@ setup_file() {
 }
 
 # Root's mounts are open to all users; a normal user's are his own.
-fs_mount_options() {
-    if [ "$(id -u)" -eq 0 ]; then echo allow_other; fi
+fs_mount() {
+    if [ "$(id -u)" -eq 0 ]; then ckptfs_mount allow_other; else ckptfs_mount; fi
 }
 
 teardown_file() {
@@ -37,7 +37,7 @@ teardown_file() {
 setup() {
     WORK=$MNT/test-$BATS_TEST_NUMBER
     mkdir "$WORK"
-    cd "$WORK"
+    cd "$WORK" || return
 }
 
 teardown() {
@@ -55,13 +55,13 @@ probe() {
     return $status
 }
 
-# The same filesystem, mounted again; in a plain directory nothing happens. The caller stands outside of the mount
-# afterwards no more than before.
+# The same filesystem, mounted again; in a plain directory nothing happens.
 fs_remount() {
-    fs_is_plain && return
+    if fs_is_plain; then return; fi
     cd /
-    ckptfs_remount $(fs_mount_options)
-    cd "$WORK"
+    ckptfs_umount
+    fs_mount
+    cd "$WORK" || return
 }
 
 # Everything that can be known of a tree, a line each: attributes with nanoseconds, contents, extended attributes,
@@ -69,11 +69,11 @@ fs_remount() {
 fs_snapshot() {
     local directory=${1:-.}
     (
-        cd "$directory"
+        cd "$directory" || return
         find . -printf '%p %y %m %U %G %s %n %i %T@ %C@ %l\n' | sort
         find . -type f -print0 | sort -z | xargs -0r sha256sum
         find . -type b -o -type c | sort | xargs -r stat -c '%n %t:%T'
         getfattr -R -P -h -d -m - -e hex . 2>/dev/null | sort
-        find . -type d -print0 | sort -z | xargs -0 -I{} sh -c 'echo "order of $1"; ls -aU "$1"' sh {}
+        find . -type d -print0 | sort -z | xargs -0 -n 1 ls -aU
     )
 }

@@ -77,9 +77,10 @@ ckptfs_remount() {
     ckptfs_mount "$@"
 }
 
-# Prints one field of `ckptfs status --json`; an absent one is an error.
+# Prints one field of `ckptfs status --json` ("features.passthrough"); an absent one is an error.
 ckptfs_status_field() {
-    "$CKPTFS" status --json "${2:-$MNT}" | jq -er --arg field "$1" 'if type == "array" then .[0] else . end | getpath($field / ".")'
+    "$CKPTFS" status --json "${2:-$MNT}" |
+        jq -r --arg field "$1" 'getpath($field / ".") | if . == null then error("no field \($field)") else . end'
 }
 
 ckptfs_daemon_pid() {
@@ -98,9 +99,11 @@ ckptfs_is_mounted() {
 
 # Prints the ids of the ckptfs processes that this test started.
 ckptfs_processes() {
-    local process
+    local process name
     for process in /proc/[0-9]*; do
-        [ "$(cat "$process/comm" 2>/dev/null)" = ckptfs ] || continue
+        # One that has just ended has no name any more.
+        read -r name 2>/dev/null <"$process/comm" || continue
+        [[ $name == ckptfs* ]] || continue
         # A process that ends just now, or is another user's, is none of ours.
         if grep -qzxF "CKPTFS_TEST_DIR=$TEST_DIR" "$process/environ" 2>/dev/null; then
             echo "${process#/proc/}"
@@ -173,5 +176,5 @@ require_command() {
 
 # Skips unless files are served by passthrough on this mount.
 require_passthrough() {
-    [ "$(ckptfs_status_field passthrough)" = true ] || skip "needs passthrough"
+    [ "$(ckptfs_status_field features.passthrough)" = true ] || skip "needs passthrough"
 }
