@@ -117,13 +117,15 @@ errint discard_start(struct filesystem *fs)
     return 0;
 }
 
-void discard_stop(struct filesystem *fs)
+void discard_stop(struct filesystem *fs, bool finish)
 {
     struct discard *discard = fs->discard;
     if (!discard)
         return;
     pthread_mutex_lock(&discard->lock);
     discard->stopping = true;
+    if (!finish)
+        discard->queue.count = 0;
     pthread_cond_signal(&discard->wake);
     pthread_mutex_unlock(&discard->lock);
     pthread_join(discard->thread, NULL);

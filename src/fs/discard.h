@@ -7,14 +7,16 @@
 #ifndef CKPTFS_FS_DISCARD_H
 #define CKPTFS_FS_DISCARD_H
 
+#include <stdbool.h>
+
 #include "base/cleanup.h"
 #include "base/ids.h"
 
 struct filesystem;
 
 errint discard_start(struct filesystem *fs);
-/* Removes what is queued and ends the thread. */
-void discard_stop(struct filesystem *fs);
+/* Ends the thread; `finish`: after removing what is queued. What is left is removed by the next daemon. */
+void discard_stop(struct filesystem *fs, bool finish);
 
 /* Queues the objects; the list stays the caller's. Does not block on I/O. */
 void discard_objects(struct filesystem *fs, const struct ids *objects);

@@ -47,6 +47,7 @@ struct keeper {
     struct watch watch;
 
     bool ever_ready;
+    bool killed; /* the daemon, by this keeper: it hung */
     bool restart_wanted;
     bool stopping;
     pid_t unmounter; /* a child that unmounts; -1: none */
@@ -313,8 +314,21 @@ static void keeper_daemon_died(struct keeper *keeper, int status)
     }
 }
 
+/* Notes for the successor which requests it should suspect. */
+static void keeper_blame(struct keeper *keeper, int status)
+{
+    enum state_end end = STATE_END_CRASHED;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == FS_EXIT_HANDOVER)
+        end = STATE_END_HANDOVER;
+    else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !keeper->killed)
+        end = STATE_END_KILLED;
+    keeper->killed = false;
+    state_blame(keeper->state, end);
+}
+
 static void keeper_daemon_ended(struct keeper *keeper, int status)
 {
+    keeper_blame(keeper, status);
     keeper_read_line(keeper);
     if (keeper->ready_fd >= 0)
         close(steal_fd(keeper->ready_fd));
@@ -335,6 +349,7 @@ static void keeper_kill_daemon(struct keeper *keeper, const char *reason)
 {
     log_error("the daemon of %s %s: it is killed", keeper->options->mountpoint, reason);
     kill(keeper->daemon, SIGKILL);
+    keeper->killed = true;
     /* Until it is reaped, nothing more is asked of it. */
     keeper->signalled = 0;
     watch_start(&keeper->watch, keeper->options->hang_timeout);

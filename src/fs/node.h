@@ -59,7 +59,6 @@ struct node {
 
     bool stale_pages; /* the kernel's cache may hold pages from before the object was written by passthrough */
     bool dirty;       /* the row has META_DIRTY */
-    bool has_shadow;  /* its name may have been another inode's, which is kept until this one is synced */
     _Atomic int write_error; /* to be reported once, at the next FLUSH or FSYNC (negative errno) */
 
     uint64_t changes;                  /* counts what made the file dirty: a sync covers what it saw begin */

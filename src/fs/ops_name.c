@@ -221,16 +221,13 @@ void ops_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name)
 }
 
 /* With both inodes locked, so that neither is opened, sealed or removed meanwhile. */
-static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *rename, struct node *source,
-                                struct node *target)
+static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *rename, struct node *target)
 {
     cleanup_ids struct ids freed = {0};
     rename->reap = target && target->handles == 0;
     errint error = meta_rename(fs->meta, rename, fs_current_unique(), &freed);
-    if (!error && target) {
+    if (!error && target)
         ops_after_unlink(fs, target);
-        source->has_shadow = true;
-    }
     discard_objects(fs, &freed);
     return error;
 }
@@ -254,7 +251,7 @@ static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
         return -ENOMEM;
     }
     node_lock_two(source, target ? target : source);
-    error = ops_rename_locked(fs, rename, source, target);
+    error = ops_rename_locked(fs, rename, target);
     node_unlock_two(source, target ? target : source);
     node_put(fs, target);
     node_put(fs, source);

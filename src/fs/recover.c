@@ -139,7 +139,6 @@ static errint recover_dirty(struct filesystem *fs)
         } else {
             /* Mappings outlive handles, and daemons. */
             node->was_passthrough = true;
-            node->has_shadow = true;
             node->dirty = false;
             writeback_add(fs, node);
             if (node->kind == META_OBJECT && node->writers == 0)

@@ -26,7 +26,7 @@ struct sealer {
     pthread_t thread;
     struct node *first;
     struct node **last;
-    bool stopping;
+    bool stopping, finishing;
 };
 
 static void seal_enlist(struct filesystem *fs, struct node *node, int64_t due)
@@ -64,8 +64,7 @@ static bool seal_is_quiet(struct node *node, enum backing_view view)
     return backing_is_free(node->backing, view) != 0;
 }
 
-static errint seal_inline(struct filesystem *fs, struct node *node, const struct meta_inode *row,
-                          struct ids *shadows)
+static errint seal_inline(struct filesystem *fs, struct node *node, const struct meta_inode *row)
 {
     char bytes[64 * 1024];
     ssize_t got = row->size ? pread(node->backing->fd, bytes, (size_t)row->size, 0) : 0;
@@ -82,7 +81,7 @@ static errint seal_inline(struct filesystem *fs, struct node *node, const struct
     node->dirty = false;
     node->was_passthrough = false;
     discard_objects(fs, &freed);
-    return writeback_settle_shadows(fs, node, shadows);
+    return 0;
 }
 
 static errint seal_object(struct filesystem *fs, struct node *node, const struct meta_inode *row)
@@ -102,8 +101,7 @@ static errint seal_object(struct filesystem *fs, struct node *node, const struct
 enum seal_outcome { SEAL_DONE, SEAL_LATER };
 
 /* With the lock held exclusively. */
-static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, struct ids *shadows,
-                                     bool *notify)
+static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, bool *notify)
 {
     if (node->gone || node->writers > 0 || !node->loaded)
         return SEAL_DONE;
@@ -125,7 +123,7 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, s
         *notify = node->was_passthrough;
         bool small = row.size <= (int64_t)fs->options->inline_limit && node->passthrough == 0;
         if (small && seal_is_quiet(node, BACKING_READERS))
-            error = seal_inline(fs, node, &row, shadows);
+            error = seal_inline(fs, node, &row);
         else
             error = seal_object(fs, node, &row);
     }
@@ -139,13 +137,11 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, s
 static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
 {
     bool notify = false;
-    cleanup_ids struct ids shadows = {0};
     node_lock(node);
     struct node_copy copy = node->copy;
-    enum seal_outcome outcome = seal_locked(fs, node, &shadows, &notify);
+    enum seal_outcome outcome = seal_locked(fs, node, &notify);
     bool sealed = outcome == SEAL_DONE && !node->gone && node->kind == META_EXTENTS;
     node_unlock(node);
-    writeback_drop_shadows(fs, &shadows);
     if (sealed && copy.length > 0)
         clone_give_back(fs, node, &copy);
     /* Stores through a map moved the object's mtime without the kernel's FUSE side knowing. */
@@ -193,6 +189,8 @@ static void *seal_run(void *context)
     pthread_mutex_lock(&sealer->lock);
     for (;;) {
         int64_t until;
+        if (sealer->stopping && !sealer->finishing)
+            break;
         struct node *node = seal_take(sealer, sealer->stopping ? INT64_MAX : clock_monotonic(), &until);
         if (!node && sealer->stopping)
             break;
@@ -231,16 +229,23 @@ errint seal_start(struct filesystem *fs)
     return 0;
 }
 
-void seal_stop(struct filesystem *fs)
+void seal_stop(struct filesystem *fs, bool finish)
 {
     struct sealer *sealer = fs->sealer;
     if (!sealer)
         return;
     pthread_mutex_lock(&sealer->lock);
     sealer->stopping = true;
+    sealer->finishing = finish;
     pthread_cond_signal(&sealer->wake);
     pthread_mutex_unlock(&sealer->lock);
     pthread_join(sealer->thread, NULL);
+    while (sealer->first) {
+        struct node *node = sealer->first;
+        sealer->first = node->sealer_next;
+        node->in_sealer = false;
+        node_put(fs, node);
+    }
     pthread_cond_destroy(&sealer->wake);
     pthread_mutex_destroy(&sealer->lock);
     free(sealer);

@@ -11,8 +11,8 @@
 #include "fs/node.h"
 
 errint seal_start(struct filesystem *fs);
-/* Seals what can be sealed now and ends the thread. What is left is sealed by the next mount. */
-void seal_stop(struct filesystem *fs);
+/* Ends the thread; `finish`: after sealing what can be sealed now. What is left is sealed by the next daemon. */
+void seal_stop(struct filesystem *fs, bool finish);
 
 /* The node may be ready for its seal. Its lock may be held. */
 void seal_add(struct filesystem *fs, struct node *node);

@@ -132,18 +132,21 @@ static void serve_drop_session(struct filesystem *fs)
     fs->session = NULL;
 }
 
-/* Ends the queues in the order in which they feed each other, and closes the store. */
+/*
+ * Ends the queues in the order in which they feed each other, and closes the store. What is not written yet is
+ * brought to the disk at an unmount only: a successor finds it, and requests are waiting for that one.
+ */
 static errint serve_finish(struct filesystem *fs, bool unmounted)
 {
     workers_stop(fs->workers);
     fs->workers = NULL;
     errint error = 0;
     if (fs->sealer)
-        seal_stop(fs);
+        seal_stop(fs, unmounted);
     if (fs->writeback)
-        writeback_stop(fs);
+        writeback_stop(fs, unmounted);
     if (fs->discard)
-        discard_stop(fs);
+        discard_stop(fs, unmounted);
     if (fs->meta && unmounted)
         error = recover_mark_clean(fs);
     errint closed = meta_close(fs->meta);

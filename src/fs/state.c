@@ -11,6 +11,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+/* A request that kills its daemon does it soon; one that takes longer was merely there. */
+#define STATE_KILL_WITHIN_NS CLOCK_NS_PER_SECOND
+
 /* Slots that are free again, for this process; a successor starts with an empty list and finds them by search. */
 static pthread_mutex_t handle_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t handle_hint;
@@ -122,6 +125,16 @@ int state_request_was_done(struct state *state, uint64_t unique, uint64_t *ino)
     return 1;
 }
 
+void state_blame(struct state *state, enum state_end end)
+{
+    int64_t since = INT64_MAX;
+    if (end == STATE_END_CRASHED)
+        since = 0;
+    else if (end == STATE_END_KILLED)
+        since = clock_monotonic() - STATE_KILL_WITHIN_NS;
+    atomic_store(&state->blamed_since, since);
+}
+
 static struct state_request *state_carried_slot(struct state *state)
 {
     struct state_request *oldest = &state->carried[0];
@@ -147,7 +160,8 @@ void state_carry_requests(struct state *state, uint64_t last_unique, uint64_t la
             slot = state_carried_slot(state);
         slot->opcode = request->opcode;
         slot->nodeid = request->nodeid;
-        slot->deaths = request->deaths + 1;
+        bool blamed = atomic_load(&request->begun) >= atomic_load(&state->blamed_since);
+        slot->deaths = request->deaths + blamed;
         slot->ino = request->ino;
         atomic_store(&slot->done, atomic_load(&request->done));
         if (unique == (last_unique & ~STATE_RESENT)) {

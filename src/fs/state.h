@@ -4,8 +4,8 @@
  * message, the open handles, the requests in work and the heartbeat. All numbers mean the same to every
  * process: no pointers.
  *
- * Written by the daemon alone, lock-free where threads meet; the keeper only reads. A daemon that finds another
- * layout version refuses to take over.
+ * Written by the daemon, lock-free where threads meet; the keeper reads, and only notes how a daemon ended. A daemon
+ * that finds another layout version refuses to take over.
  */
 #ifndef CKPTFS_FS_STATE_H
 #define CKPTFS_FS_STATE_H
@@ -70,6 +70,7 @@ struct state {
     _Atomic int32_t daemon_pid;
     _Atomic int32_t keeper_pid;
     _Atomic int64_t last_progress; /* clock_monotonic() of the last request begun or ended */
+    _Atomic int64_t blamed_since;  /* requests begun from then on may be why the last daemon died (keeper) */
     int64_t mounted_at;            /* ns since the epoch */
     _Atomic uint32_t next_sequence;
     uint32_t init_length;
@@ -97,8 +98,17 @@ void state_request_done(struct state *state, uint64_t unique, uint64_t ino);
  */
 int state_request_was_done(struct state *state, uint64_t unique, uint64_t *ino);
 
+/* How a daemon ended, as the keeper sees it. */
+enum state_end {
+    STATE_END_HANDOVER, /* asked to: no request is to blame */
+    STATE_END_KILLED,   /* SIGKILL from outside: only what had just begun may have a part in it */
+    STATE_END_CRASHED,  /* by itself, or it hung: whatever was in work */
+};
+void state_blame(struct state *state, enum state_end end);
+
 /*
- * A new daemon calls this before its threads start: what was in work becomes "carried", with one more death.
+ * A new daemon calls this before its threads start: what was in work becomes "carried", with one more death if it is to
+ * blame for the last one.
  * `last_unique` and `last_ino` are the database's last committed request: the only one whose commit the
  * predecessor may not have noted.
  */

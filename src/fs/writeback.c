@@ -17,6 +17,8 @@
 #define WRITEBACK_TICK_NS (CLOCK_NS_PER_SECOND / 4)
 #define WRITEBACK_AGE_NS  (3 * CLOCK_NS_PER_SECOND)
 #define WRITEBACK_IDLE_NS CLOCK_NS_PER_SECOND
+/* The namespace is synced at most this often unless somebody asks. */
+#define WRITEBACK_COMMIT_NS CLOCK_NS_PER_SECOND
 
 struct writeback {
     pthread_mutex_t lock;
@@ -145,17 +147,8 @@ static errint writeback_sync_view(struct filesystem *fs, struct node *node,
     return error;
 }
 
-errint writeback_settle_shadows(struct filesystem *fs, struct node *node, struct ids *shadows)
-{
-    if (!node->has_shadow)
-        return 0;
-    errint error = meta_synced(fs->meta, node->ino, node->size, true, shadows);
-    if (!error)
-        node->has_shadow = false;
-    return error;
-}
-
-void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows)
+/* Inodes that a power cut cannot bring back any more go, unless somebody has them open. */
+static void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows)
 {
     for (size_t i = 0; i < shadows->count; i++) {
         struct node *node = node_get(fs, shadows->at[i]);
@@ -193,7 +186,7 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
         int64_t size = node->kind == META_OBJECT ? (int64_t)view->object.st_size : node->size;
         error = meta_synced(fs->meta, node->ino, size, clean, &shadows);
         if (!error && clean)
-            node->dirty = node->has_shadow = false;
+            node->dirty = false;
     }
     node_unlock(node);
     writeback_drop_shadows(fs, &shadows);
@@ -277,6 +270,10 @@ static void writeback_round(struct filesystem *fs)
         node_unlock(node);
         node_put(fs, node);
     }
+    cleanup_ids struct ids shadows = {0};
+    if (meta_shadows_released(fs->meta, &shadows) < 0)
+        log_warning("no memory to remove replaced files now; the next mount does it");
+    writeback_drop_shadows(fs, &shadows);
 }
 
 static bool writeback_wait(struct writeback *writeback)
@@ -296,10 +293,15 @@ static bool writeback_wait(struct writeback *writeback)
 static void *writeback_run(void *context)
 {
     struct filesystem *fs = context;
+    int64_t synced_at = 0;
     while (writeback_wait(fs->writeback)) {
         writeback_round(fs);
-        if (meta_commit_last(fs->meta) != meta_commit_durable(fs->meta) && meta_sync(fs->meta) < 0)
+        bool due = clock_monotonic() - synced_at >= WRITEBACK_COMMIT_NS;
+        if (!due || meta_commit_last(fs->meta) == meta_commit_durable(fs->meta))
+            continue;
+        if (meta_sync(fs->meta) < 0)
             log_error("the namespace cannot be brought to stable storage");
+        synced_at = clock_monotonic();
     }
     return NULL;
 }
@@ -322,7 +324,7 @@ errint writeback_start(struct filesystem *fs)
     return 0;
 }
 
-void writeback_stop(struct filesystem *fs)
+void writeback_stop(struct filesystem *fs, bool finish)
 {
     struct writeback *writeback = fs->writeback;
     if (!writeback)
@@ -332,7 +334,8 @@ void writeback_stop(struct filesystem *fs)
     pthread_cond_signal(&writeback->wake);
     pthread_mutex_unlock(&writeback->lock);
     pthread_join(writeback->thread, NULL);
-    writeback_round(fs);
+    if (finish)
+        writeback_round(fs);
     while (writeback->first) {
         struct node *node = writeback->first;
         writeback->first = node->writeback_next;

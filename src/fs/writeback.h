@@ -9,13 +9,11 @@
 
 #include <stdint.h>
 
-#include "base/ids.h"
-
 #include "fs/node.h"
 
 errint writeback_start(struct filesystem *fs);
-/* Syncs everything that is left and ends the thread. */
-void writeback_stop(struct filesystem *fs);
+/* Ends the thread; `finish`: after syncing everything that is left. */
+void writeback_stop(struct filesystem *fs, bool finish);
 
 /* The node's file has, or may get, bytes that are not on stable storage. Its lock is held exclusively. */
 void writeback_add(struct filesystem *fs, struct node *node);
@@ -24,13 +22,6 @@ void writeback_kick(struct filesystem *fs);
 
 /* One file, now: its bytes, its size and its names are on stable storage when this returns. Blocks; no lock held. */
 errint writeback_sync_node(struct filesystem *fs, struct node *node);
-
-/*
- * The file is on stable storage as far as the namespace is: the inodes that its names had before are not needed any more.
- * Appends them to `shadows`, for writeback_drop_shadows once no lock is held. The node's lock is held exclusively.
- */
-errint writeback_settle_shadows(struct filesystem *fs, struct node *node, struct ids *shadows);
-void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows);
 
 struct writeback_totals {
     uint64_t files;

@@ -62,7 +62,8 @@ mount --fstab "$4" "$3"
 cat "$3/file"
 "$CKPTFS" umount "$3"
 SCRIPT
-    run unshare --mount bash "$TEST_DIR/script" "$helpers" "$STORE" "$MNT" "$TEST_DIR/fstab"
+    run bash -c 'unshare --mount bash "$@" 2>"$0"' "$TEST_DIR/errors" "$TEST_DIR/script" "$helpers" "$STORE" "$MNT" "$TEST_DIR/fstab"
+    cat "$TEST_DIR/errors"
     echo "$output"
     [ "$status" -eq 0 ]
     [[ "${lines[0]}" == fuse.ckptfs*"$STORE" ]]

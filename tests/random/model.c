@@ -187,9 +187,15 @@ void node_remove_attribute(struct node *node, int index)
     node->attributes[index] = (struct attribute){.data = NULL};
 }
 
-void node_touch(struct node *node)
+void node_forget_changed(struct node *node)
 {
-    node->times_known = false;
+    node->changed_known = false;
+}
+
+void node_forget_times(struct node *node)
+{
+    node->modified_known = false;
+    node->changed_known = false;
 }
 
 void node_note(struct node *node, const char *line)

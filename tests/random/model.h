@@ -47,7 +47,8 @@ struct node {
     struct attribute attributes[ATTRIBUTE_COUNT];
 
     /* A known time must be found unchanged; whatever may move it forgets it, and the next look learns it. */
-    bool times_known;
+    bool modified_known;
+    bool changed_known;
     bool times_float; /* stores through a mapping may move them at any time until the next mount */
     struct timespec modified;
     struct timespec changed;
@@ -94,8 +95,9 @@ void file_zero(struct node *file, size_t offset, size_t length);
 void node_set_attribute(struct node *node, int index, const unsigned char *data, size_t length);
 void node_remove_attribute(struct node *node, int index);
 
-/* Notes that an operation may have moved the times. */
-void node_touch(struct node *node);
+/* Notes that an operation may have moved ctime; or mtime too. */
+void node_forget_changed(struct node *node);
+void node_forget_times(struct node *node);
 
 /* Adds a line to the history of a node; prints that history, the oldest line first. */
 void node_note(struct node *node, const char *line);
