@@ -12,16 +12,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/mountpoint.h"
+#include "cmd/store_lock.h"
 #include "fs/keeper.h"
 #include "fs/mount.h"
 #include "fs/mount_table.h"
 #include "store/store.h"
 
-enum { MOUNT_REPORT_MAX = 1024 };
+enum { MOUNT_REPORT_MAX = 1024, MOUNT_FORMER_SECONDS = 10 };
 
 /* What is being mounted; descriptors are -1 until they are open. */
 struct mount_work {
@@ -59,9 +61,26 @@ static int mount_open_log(struct mount_work *work)
     return EXIT_FAILED;
 }
 
+/*
+ * umount(8), unlike our own command, returns before the daemon has finished: a store that is in use but
+ * mounted nowhere is given a moment.
+ */
+static void mount_await_former(const struct mount_work *work)
+{
+    cleanup_mount_table struct mount_table table = {0};
+    if (mount_table_read(&table) != 0 || mount_table_find_store(&table, work->store))
+        return;
+    struct store_lock_watch watch;
+    bool failed;
+    store_lock_watch_start(&watch, work->store);
+    store_lock_watch_wait(&watch, clock_monotonic() + MOUNT_FORMER_SECONDS * CLOCK_NS_PER_SECOND, &failed);
+    store_lock_watch_end(&watch);
+}
+
 /* Opening makes or checks the store. Only its lock is kept: the daemon opens the rest for itself. */
 static int mount_lock_store(struct mount_work *work, const char *path)
 {
+    mount_await_former(work);
     struct store *store;
     enum store_problem problem = store_open(path, -1, &store);
     if (problem)
@@ -195,6 +214,12 @@ static int mount_in_background(struct mount_work *work)
     _exit(mount_run_keeper(work, steal_fd(write_end), to_syslog));
 }
 
+static void mount_announce_store(const struct mount_work *work)
+{
+    if (work->store_is_new)
+        log_info("%s is a new store", work->store);
+}
+
 /* A mount that nobody will serve must not stay. */
 static void mount_undo(struct mount_work *work)
 {
@@ -212,10 +237,15 @@ int mount_start(const char *store, const char *mountpoint, const struct mount_op
 {
     struct mount_work work = {.options = options, .lock_fd = -1, .fuse_fd = -1, .log_fd = -1};
     int code = mount_prepare(&work, store, mountpoint);
-    if (!code && work.store_is_new)
-        log_info("%s is a new store", work.store);
-    if (!code)
-        code = foreground ? mount_in_foreground(&work) : mount_in_background(&work);
+    /* A mount that fails says one thing only: why. */
+    if (!code && foreground) {
+        mount_announce_store(&work);
+        code = mount_in_foreground(&work);
+    } else if (!code) {
+        code = mount_in_background(&work);
+        if (!code)
+            mount_announce_store(&work);
+    }
     mount_undo(&work);
     if (work.lock_fd >= 0)
         close(work.lock_fd);

@@ -21,8 +21,7 @@ static void status_release_document(cJSON **document)
 
 #define cleanup_document __attribute__((cleanup(status_release_document)))
 
-/* -- for people -------------------------------------------------------------------------------------------
- */
+/* -- for people ------------------------------------------------------------------------------------------ */
 
 static bool status_key_ends_with(const char *key, const char *end)
 {
@@ -110,8 +109,7 @@ static void status_print_object(const cJSON *object, int depth)
     }
 }
 
-/* -- the command ------------------------------------------------------------------------------------------
- */
+/* -- the command ----------------------------------------------------------------------------------------- */
 
 static int status_read(const struct mount_entry *entry, unsigned seconds, cJSON **out)
 {

@@ -65,6 +65,9 @@ static errint handle_choose(struct filesystem *fs, struct node *node, struct sta
         if (id > 0) {
             handle->backing_id = id;
             handle->object = node->backing->object;
+            /* The kernel opens the object for itself; one descriptor a file is enough for us. */
+            if (node->mode == NODE_IDLE)
+                backing_close_writer(node->backing);
             handle->mode = writes && (handle->flags & O_DSYNC) ? STATE_PASSTHROUGH_DIRECT : STATE_PASSTHROUGH;
             return 0;
         }

@@ -60,8 +60,7 @@ struct keeper {
     int exit_code;
 };
 
-/* -- the end of the mount ---------------------------------------------------------------------------------
- */
+/* -- the end of the mount -------------------------------------------------------------------------------- */
 
 /* While the lock is held, no other mount has this source: a mount of it here is this one. */
 static bool keeper_mount_is_there(const struct keeper *keeper)
@@ -127,8 +126,7 @@ static void keeper_unmounter_ended(struct keeper *keeper, int status)
     keeper->stopping = false;
 }
 
-/* -- starting a daemon ------------------------------------------------------------------------------------
- */
+/* -- starting a daemon ----------------------------------------------------------------------------------- */
 
 static bool keeper_inherit(int fd)
 {
@@ -243,8 +241,7 @@ static void keeper_read_line(struct keeper *keeper)
         keeper_daemon_is_ready(keeper);
 }
 
-/* -- deaths -----------------------------------------------------------------------------------------------
- */
+/* -- deaths ---------------------------------------------------------------------------------------------- */
 
 static void keeper_describe_death(int status, char *out, size_t size)
 {
@@ -355,8 +352,7 @@ static void keeper_kill_daemon(struct keeper *keeper, const char *reason)
     watch_start(&keeper->watch, keeper->options->hang_timeout);
 }
 
-/* -- the loop ---------------------------------------------------------------------------------------------
- */
+/* -- the loop -------------------------------------------------------------------------------------------- */
 
 static void keeper_reap(struct keeper *keeper)
 {

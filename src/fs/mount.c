@@ -20,8 +20,7 @@
 
 enum { EXEC_FAILED = 127, MESSAGE_MAX = 512 };
 
-/* -- as root ----------------------------------------------------------------------------------------------
- */
+/* -- as root --------------------------------------------------------------------------------------------- */
 
 static enum mount_problem mount_explain_device(int error)
 {
@@ -82,8 +81,7 @@ static enum mount_problem mount_attach_direct(const struct mount_request *reques
     return MOUNT_FINE;
 }
 
-/* -- through fusermount3 ----------------------------------------------------------------------------------
- */
+/* -- through fusermount3 --------------------------------------------------------------------------------- */
 
 /* What it prints is kept for the caller; `message` is emptied first. Returns its exit status or -errno. */
 static int mount_run_fusermount(char *const arguments[], int socket_fd, char message[MESSAGE_MAX])
@@ -241,8 +239,7 @@ enum mount_problem mount_attach(const struct mount_request *request, int *fuse_f
     return geteuid() == 0 ? mount_attach_direct(request, fuse_fd) : mount_attach_as_user(request, fuse_fd);
 }
 
-/* -- unmounting -------------------------------------------------------------------------------------------
- */
+/* -- unmounting ------------------------------------------------------------------------------------------ */
 
 /* fusermount3 finds no mount of this user there: is there another's? */
 static errint mount_explain_not_found(const char *mountpoint)

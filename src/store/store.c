@@ -152,8 +152,7 @@ static enum store_problem store_judge(const char *path, const struct store_conte
     return STORE_FINE;
 }
 
-/* -- the lock ---------------------------------------------------------------------------------------------
- */
+/* -- the lock -------------------------------------------------------------------------------------------- */
 
 void store_lock_describe(int lock_fd, const char *text)
 {
@@ -220,8 +219,7 @@ static enum store_problem store_take_lock(struct store *store)
     return STORE_FINE;
 }
 
-/* -- opening ----------------------------------------------------------------------------------------------
- */
+/* -- opening --------------------------------------------------------------------------------------------- */
 
 static errint store_make_directory(int parent, const char *name)
 {

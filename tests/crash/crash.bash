@@ -99,6 +99,7 @@ load_start() {
     LOAD_STOP=$TEST_DIR/load.stop
     LOAD_OUT=$TEST_DIR/load.out
     LOAD_PROGRESS=$TEST_DIR/load.progress
+    rm -f "$LOAD_STOP" "$LOAD_PROGRESS".*
     mkdir "$MNT/$1"
     run_load "$MNT/$1" --seed "$SEED" --stop "$LOAD_STOP" --progress "$LOAD_PROGRESS" "${@:2}" >"$LOAD_OUT" 2>&1 3>&- &
     LOAD_PID=$!

@@ -77,7 +77,7 @@ store_is_intact() {
 
 @test "a directory with other things in it is no store" {
     echo precious >"$STORE/thesis.txt"
-    expect_refusal 20 "not a store|other" "$CKPTFS" mount "$STORE" "$MNT"
+    expect_refusal 20 "not a ckptfs store.*thesis.txt" "$CKPTFS" mount "$STORE" "$MNT"
     [ "$(ls -A "$STORE")" = thesis.txt ]
 }
 
@@ -166,8 +166,8 @@ store_is_intact() {
 
 @test "umount and status of something that is no mount" {
     mkdir "$TEST_DIR/other"
-    expect_refusal 30 "not" "$CKPTFS" umount "$TEST_DIR/other"
-    expect_refusal 30 "not" "$CKPTFS" status "$TEST_DIR/other"
+    expect_refusal 30 "no ckptfs is mounted" "$CKPTFS" umount "$TEST_DIR/other"
+    expect_refusal 30 "no ckptfs is mounted" "$CKPTFS" status "$TEST_DIR/other"
 }
 
 @test "umount while a process uses the mount" {

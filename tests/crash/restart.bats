@@ -26,7 +26,7 @@ teardown() { ckptfs_teardown; }
 
 @test "restart of something that is no mount is refused" {
     mkdir "$TEST_DIR/other"
-    expect_refusal 30 "not .*mount" "$CKPTFS" restart "$TEST_DIR/other"
+    expect_refusal 30 "not a ckptfs mount" "$CKPTFS" restart "$TEST_DIR/other"
 }
 
 @test "restart with a file that is open and half written" {

@@ -14,7 +14,12 @@ die_at_each() {
     local point=$1 last=$2 hit died=0
     shift 2
     for ((hit = 1; hit <= last; hit++)); do
-        CKPTFS_FAULT=$point:kill:$hit ckptfs_mount "$@"
+        CKPTFS_FAULT=$point:kill:$hit ckptfs_mount "$@" || {
+            # The first hits may fall before the mount is served; then it is refused, and nothing is left behind.
+            wait_until 10 ckptfs_no_processes
+            expect_failure ckptfs_is_mounted
+            continue
+        }
         timeout 60 python3 "$CRASH_TREE/steps.py" "$MNT" || {
             echo "with $point:kill:$hit"
             return 1
