@@ -26,7 +26,9 @@ int mounted_find(const char *argument, struct mount_table *table, const struct m
     if (!entry || !mount_entry_is_ours(entry))
         entry = mount_table_find_store(table, path);
     if (!entry) {
-        log_error("no ckptfs is mounted on %s; `ckptfs status` lists the mounts", path);
+        log_error("%s is not a ckptfs mount: no ckptfs is mounted on it or from it; `ckptfs status` lists "
+                  "the mounts",
+                  path);
         return EXIT_NOT_MOUNTED;
     }
     *out = entry;

@@ -140,9 +140,10 @@ int backing_direct(struct backing_table *table, struct backing *backing)
         int fd = object_open(table->store, backing->object, O_RDONLY | O_DIRECT);
         backing->direct_fd = fd >= 0 ? fd : -2;
     }
-    int fd = backing->direct_fd;
+    /* A duplicate, since a probe for other users may close ours at any moment. */
+    int fd = backing->direct_fd >= 0 ? fcntl(backing->direct_fd, F_DUPFD_CLOEXEC, 0) : -1;
     pthread_mutex_unlock(&backing->lock);
-    return fd >= 0 ? fd : -1;
+    return fd;
 }
 
 int backing_register(struct backing_table *table, struct backing *backing)

@@ -49,7 +49,7 @@ void backing_put(struct backing_table *table, struct backing *backing);
 int backing_writer(struct backing_table *table, struct backing *backing);
 void backing_close_writer(struct backing *backing);
 
-/* A descriptor for O_DIRECT reads, or -1 when the disk has none. */
+/* A descriptor for O_DIRECT reads, which the caller closes, or -1 when the disk has none. */
 int backing_direct(struct backing_table *table, struct backing *backing);
 
 /*
@@ -68,7 +68,7 @@ enum backing_view {
 };
 /*
  * Whether nobody has that view of the object any more: 1 yes, 0 no, -EOPNOTSUPP where the disk has no leases.
- * Closes the daemon's own other descriptors; call with no daemon handle in use.
+ * Closes the daemon's own writing descriptor: call where nobody writes through it.
  */
 int backing_is_free(struct backing *backing, enum backing_view view);
 

@@ -48,6 +48,7 @@ static errint clone_prepare(struct filesystem *fs, struct node *to)
 static errint clone_rows(struct filesystem *fs, struct node *from, int64_t from_offset, struct node *to,
                          int64_t to_offset, int64_t length)
 {
+    content_freeze(fs, from);
     errint error = clone_prepare(fs, to);
     cleanup_ids struct ids freed = {0};
     if (!error)
@@ -62,7 +63,7 @@ static errint clone_rows(struct filesystem *fs, struct node *from, int64_t from_
     to->overlay = NULL;
     error = node_adopt_row(fs, to, &row);
     to->overlay = overlay;
-    discard_objects(fs, &freed);
+    content_release(fs, to, &freed);
     writeback_add(fs, to);
     return error;
 }
@@ -140,7 +141,7 @@ ssize_t clone_range(struct filesystem *fs, struct node *from, int64_t from_offse
     if (!error && overlaps)
         error = -EINVAL;
     bool sealed = from->kind == META_EXTENTS && from != to;
-    bool served = to->mode == NODE_DAEMON && to->passthrough == 0;
+    bool served = to->mode == NODE_DAEMON && to->passthrough == 0 && !content_is_mapped(to);
     bool done = false;
     if (!error && sealed && served && length >= CLONE_SHARE_MIN) {
         error = clone_rows(fs, from, from_offset, to, to_offset, length);
@@ -195,6 +196,8 @@ static void clone_share(struct filesystem *fs, struct node *from, struct node *t
                         const struct node_copy *copy, const struct meta_inode *row)
 {
     cleanup_ids struct ids freed = {0};
+    content_freeze(fs, from);
+    content_freeze(fs, to);
     errint error = meta_clone(fs->meta, from->ino, copy->from_offset, to->ino, copy->offset, copy->length,
                               row->mtime, &freed);
     struct meta_inode now = *row;
@@ -223,7 +226,7 @@ void clone_give_back(struct filesystem *fs, struct node *to, const struct node_c
     if (clone_is_equal(fs, from, copy->from_offset, to, copy->offset, copy->length)) {
         node_lock_two(from, to);
         if (node_load(fs, from) == 0 && clone_is_unchanged(fs, from, &from_row) &&
-            clone_is_unchanged(fs, to, &to_row) && to->mode != NODE_PASSTHROUGH)
+            clone_is_unchanged(fs, to, &to_row) && to->mode != NODE_PASSTHROUGH && !content_is_mapped(to))
             clone_share(fs, from, to, copy, &to_row);
         node_unlock_two(from, to);
     }

@@ -25,6 +25,21 @@ int64_t content_size(const struct node *node)
     return node->kind == META_NONE ? 0 : node->size;
 }
 
+void content_freeze(struct filesystem *fs, struct node *node)
+{
+    backing_put(&fs->backings, node->overlay);
+    node->overlay = NULL;
+}
+
+void content_release(struct filesystem *fs, struct node *node, const struct ids *freed)
+{
+    for (size_t i = 0; i < freed->count; i++) {
+        if (node->overlay && node->overlay->object == freed->at[i])
+            content_freeze(fs, node);
+    }
+    discard_objects(fs, freed);
+}
+
 /* Gives the object the mtime that the file has, so that only a write makes them differ. */
 static errint content_stamp_object(int fd, int64_t mtime)
 {
@@ -145,16 +160,22 @@ static errint content_truncate_row(struct filesystem *fs, struct node *node, int
         node->overlay = overlay;
     else
         backing_put(&fs->backings, overlay);
-    discard_objects(fs, &freed);
+    content_release(fs, node, &freed);
     if (node->dirty)
         writeback_add(fs, node);
     return error;
 }
 
+bool content_is_mapped(struct node *node)
+{
+    return node->backing && backing_is_free(node->backing, BACKING_READERS) == 0;
+}
+
 errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
 {
-    /* A passthrough handle sees the object itself: there the same object must be cut. */
-    if (size == 0 && node->kind != META_OBJECT && node->mode != NODE_PASSTHROUGH)
+    /* Passthrough handles, and mappings that outlive them, see the object itself: then it is what must be cut. */
+    bool seen = node->mode == NODE_PASSTHROUGH || content_is_mapped(node);
+    if (size == 0 && node->kind != META_OBJECT && !seen)
         return content_truncate_row(fs, node, 0);
     errint error = content_make_writable(fs, node);
     if (error)
@@ -199,7 +220,7 @@ static errint content_map(struct filesystem *fs, struct node *node, int64_t offs
     node->kind = META_EXTENTS;
     if (extend && offset + length > node->size)
         node->size = offset + length;
-    discard_objects(fs, &freed);
+    content_release(fs, node, &freed);
     writeback_add(fs, node);
     return 0;
 }
@@ -321,6 +342,9 @@ int64_t content_seek(struct filesystem *fs, struct node *node, int64_t offset, i
         return size;
     if (offset < 0 || offset >= size)
         return -ENXIO;
+    /* Stores through a mapping may not have reached us: only what is certainly a hole may be called one. */
+    if (node->mode == NODE_DAEMON && node->writers > 0)
+        return whence == SEEK_DATA ? offset : size;
     if (node->backing) {
         int64_t found = lseek(node->backing->fd, offset, whence);
         return found < 0 ? -errno : found;

@@ -8,6 +8,7 @@
 #ifndef CKPTFS_FS_CONTENT_H
 #define CKPTFS_FS_CONTENT_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "fs/node.h"
@@ -40,6 +41,18 @@ errint content_allocate(struct filesystem *fs, struct node *node, int mode, int6
 
 /* lseek(2) with SEEK_DATA or SEEK_HOLE: the offset, or -ENXIO. Exclusive. */
 int64_t content_seek(struct filesystem *fs, struct node *node, int64_t offset, int whence);
+
+/*
+ * Objects that a change of the file let go: they are removed, and the file stops writing into one of them. The node's
+ * lock is held exclusively.
+ */
+void content_release(struct filesystem *fs, struct node *node, const struct ids *freed);
+
+/* The file's ranges get a second user: it stops writing in place. The node's lock is held exclusively. */
+void content_freeze(struct filesystem *fs, struct node *node);
+
+/* Whether somebody outside the daemon has the file's only object open or mapped. The lock is held exclusively. */
+bool content_is_mapped(struct node *node);
 
 /* The current size in bytes, or a negative errno. The lock is held. */
 int64_t content_size(const struct node *node);

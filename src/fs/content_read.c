@@ -59,7 +59,7 @@ static ssize_t content_read_object(struct filesystem *fs, struct backing *backin
     ssize_t cached = preadv2(backing->fd, &vector, 1, offset, RWF_NOWAIT);
     if (cached == (ssize_t)size)
         return cached;
-    int direct = backing_direct(&fs->backings, backing);
+    cleanup_fd int direct = backing_direct(&fs->backings, backing);
     if (direct >= 0) {
         ssize_t got = content_pread_direct(direct, buffer, size, offset, data);
         if (got != -EINVAL)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Removing objects that no file needs any more. */
+/* Removing inodes and objects that nobody needs any more. */
 #include "fs/discard.h"
 
 #include <errno.h>
@@ -20,9 +20,17 @@ struct discard {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t thread;
-    struct ids queue;
+    struct ids inodes, objects;
     bool stopping;
 };
+
+/* Without memory for the list it stays until the next mount finds it. The lock is held. */
+static void discard_queue(struct ids *queue, uint64_t id, const char *what)
+{
+    if (ids_append(queue, id) < 0)
+        log_warning("%s %016llx: no memory to remove it now; the next mount does it", what,
+                    (unsigned long long)id);
+}
 
 void discard_objects(struct filesystem *fs, const struct ids *objects)
 {
@@ -30,18 +38,32 @@ void discard_objects(struct filesystem *fs, const struct ids *objects)
     if (objects->count == 0)
         return;
     pthread_mutex_lock(&discard->lock);
-    for (size_t i = 0; i < objects->count; i++) {
-        /* Without memory for the list it stays until the next mount finds it. */
-        if (ids_append(&discard->queue, objects->at[i]) < 0)
-            log_warning("object %016llx: no memory to remove it now; the next mount does it",
-                        (unsigned long long)objects->at[i]);
-    }
+    for (size_t i = 0; i < objects->count; i++)
+        discard_queue(&discard->objects, objects->at[i], "object");
     pthread_cond_signal(&discard->wake);
     pthread_mutex_unlock(&discard->lock);
 }
 
+void discard_inode(struct filesystem *fs, uint64_t ino)
+{
+    struct discard *discard = fs->discard;
+    pthread_mutex_lock(&discard->lock);
+    discard_queue(&discard->inodes, ino, "inode");
+    pthread_cond_signal(&discard->wake);
+    pthread_mutex_unlock(&discard->lock);
+}
+
+static void discard_reap(struct filesystem *fs, const struct ids *inodes, struct ids *objects)
+{
+    errint error = inodes->count ? meta_reap_all(fs->meta, inodes, objects) : 0;
+    if (error)
+        log_warning("%zu unlinked inodes stay until the next mount: %s", inodes->count, strerror(-error));
+}
+
 static void discard_remove(struct filesystem *fs, struct ids *objects)
 {
+    if (objects->count == 0)
+        return;
     errint error = meta_sync(fs->meta);
     if (!error)
         error = fault_hit("fs.discard");
@@ -69,9 +91,14 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
     }
 }
 
+static bool discard_is_idle(const struct discard *discard)
+{
+    return discard->inodes.count == 0 && discard->objects.count == 0;
+}
+
 static void discard_wait(struct discard *discard)
 {
-    while (discard->queue.count == 0 && !discard->stopping)
+    while (discard_is_idle(discard) && !discard->stopping)
         pthread_cond_wait(&discard->wake, &discard->lock);
     if (discard->stopping)
         return;
@@ -87,11 +114,13 @@ static void *discard_run(void *context)
     pthread_mutex_lock(&discard->lock);
     for (;;) {
         discard_wait(discard);
-        if (discard->queue.count == 0)
+        if (discard_is_idle(discard))
             break;
-        cleanup_ids struct ids objects = discard->queue;
-        discard->queue = (struct ids){0};
+        cleanup_ids struct ids inodes = discard->inodes;
+        cleanup_ids struct ids objects = discard->objects;
+        discard->inodes = discard->objects = (struct ids){0};
         pthread_mutex_unlock(&discard->lock);
+        discard_reap(fs, &inodes, &objects);
         discard_remove(fs, &objects);
         pthread_mutex_lock(&discard->lock);
     }
@@ -125,11 +154,12 @@ void discard_stop(struct filesystem *fs, bool finish)
     pthread_mutex_lock(&discard->lock);
     discard->stopping = true;
     if (!finish)
-        discard->queue.count = 0;
+        discard->inodes.count = discard->objects.count = 0;
     pthread_cond_signal(&discard->wake);
     pthread_mutex_unlock(&discard->lock);
     pthread_join(discard->thread, NULL);
-    ids_release(&discard->queue);
+    ids_release(&discard->inodes);
+    ids_release(&discard->objects);
     pthread_cond_destroy(&discard->wake);
     pthread_mutex_destroy(&discard->lock);
     free(discard);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Objects that no file needs any more: removed by a thread of its own, once the transaction that let go of them is on
- * stable storage (else a power cut could bring back a file whose bytes are gone). An interrupted removal
- * is finished at the next mount.
+ * Inodes without a name, and objects that no file needs any more: removed by a thread of its own, objects once the
+ * transaction that let go of them is on stable storage (else a power cut could bring back a file whose bytes are
+ * gone). An interrupted removal is finished at the next mount.
  */
 #ifndef CKPTFS_FS_DISCARD_H
 #define CKPTFS_FS_DISCARD_H
@@ -20,5 +20,7 @@ void discard_stop(struct filesystem *fs, bool finish);
 
 /* Queues the objects; the list stays the caller's. Does not block on I/O. */
 void discard_objects(struct filesystem *fs, const struct ids *objects);
+/* Queues an inode without a name, which nobody uses, and what it is made of. */
+void discard_inode(struct filesystem *fs, uint64_t ino);
 
 #endif

@@ -121,13 +121,15 @@ void features_raise_read_ahead(struct filesystem *fs)
     if (stat(fs->options->mountpoint, &root) < 0)
         return;
     snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(root.st_dev), minor(root.st_dev));
-    cleanup_fd int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-    int length = snprintf(text, sizeof text, "%u", fs->options->read_ahead_kib);
-    if (fs->options->read_ahead_kib && pwrite(fd, text, (size_t)length, 0) != length)
-        snprintf(features->read_ahead_missing, sizeof features->read_ahead_missing,
-                 "only root can raise it: %s", strerror(errno));
+    if (fs->options->read_ahead_kib) {
+        int length = snprintf(text, sizeof text, "%u", fs->options->read_ahead_kib);
+        cleanup_fd int writer = open(path, O_WRONLY | O_CLOEXEC);
+        if (writer < 0 || write(writer, text, (size_t)length) != length)
+            snprintf(features->read_ahead_missing, sizeof features->read_ahead_missing,
+                     "cannot be raised (%s): files that the daemon serves are read and mapped more slowly",
+                     strerror(errno));
+    }
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t got = pread(fd, text, sizeof text - 1, 0);
     text[got > 0 ? got : 0] = '\0';
     sscanf(text, "%u", &features->read_ahead_kib);

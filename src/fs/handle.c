@@ -111,7 +111,7 @@ static errint handle_move_aside(struct filesystem *fs, struct node *node)
     if (error)
         /* No name to find it by: only /proc/self/fd leads here. */
         return error == -ENOENT ? -ETXTBSY : error;
-    node->unlinked = true;
+    node_await_forget(fs, node);
     return -ESTALE;
 }
 
@@ -185,12 +185,11 @@ bool handle_reopen(struct filesystem *fs, struct fuse_file_info *fi)
 /* What is due when the last handle, or the last writer, has gone. */
 static void handle_settle(struct filesystem *fs, struct node *node, bool wrote)
 {
-    if (node->handles == 0) {
+    if (node->handles == 0)
         node->mode = NODE_IDLE;
-        if (node->unlinked && !node->gone)
-            node_reap(fs, node);
-    }
-    if (wrote && node->writers == 0 && !node->gone)
+    /* A file that passthrough readers kept from its seal gets it when the last of them goes. */
+    bool last = wrote || node->handles == 0;
+    if (last && node->writers == 0 && !node->unlinked && (node->kind == META_OBJECT || node->overlay))
         seal_add(fs, node);
 }
 

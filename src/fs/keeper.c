@@ -30,6 +30,9 @@ enum {
     KEEPER_EXEC_FAILED = 127,
 };
 
+/* A daemon that served for so long has come up in order. */
+#define KEEPER_WORKED_NS CLOCK_NS_PER_SECOND
+
 struct keeper {
     const struct keeper_options *options;
     struct state *state;
@@ -195,6 +198,7 @@ static void keeper_start_daemon(struct keeper *keeper)
     keeper->ready_fd = pipes[0];
     keeper->line_length = 0;
     keeper->ready = false;
+    keeper->killed = false;
     keeper->started = clock_monotonic();
     keeper->signalled = 0;
     watch_start(&keeper->watch, keeper->options->hang_timeout);
@@ -269,6 +273,13 @@ static void keeper_start_failed(struct keeper *keeper, int status)
     keeper_end_mount(keeper, code);
 }
 
+/* Somebody who kills a daemon that works is no sign that the next one will not. */
+static bool keeper_was_killed_at_work(const struct keeper *keeper, int status)
+{
+    return keeper->ready && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !keeper->killed &&
+           clock_monotonic() - keeper->started >= KEEPER_WORKED_NS;
+}
+
 static bool keeper_dies_too_often(struct keeper *keeper)
 {
     int64_t now = clock_monotonic();
@@ -300,7 +311,7 @@ static void keeper_daemon_died(struct keeper *keeper, int status)
             "ends; mount again",
             mountpoint, death);
         keeper_end_mount(keeper, KEEPER_EXIT_DAEMON_FAILED);
-    } else if (keeper_dies_too_often(keeper)) {
+    } else if (!keeper_was_killed_at_work(keeper, status) && keeper_dies_too_often(keeper)) {
         log_error("the daemon of %s died %d times in %d s, the last time by %s: the mount ends; mount again",
                   mountpoint, KEEPER_DEATHS_MAX, KEEPER_DEATHS_SECONDS, death);
         keeper_end_mount(keeper, KEEPER_EXIT_DAEMON_FAILED);
@@ -319,7 +330,6 @@ static void keeper_blame(struct keeper *keeper, int status)
         end = STATE_END_HANDOVER;
     else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !keeper->killed)
         end = STATE_END_KILLED;
-    keeper->killed = false;
     state_blame(keeper->state, end);
 }
 
@@ -383,8 +393,7 @@ static void keeper_read_signals(struct keeper *keeper)
     }
 }
 
-/* What time brings: a restart that can be asked for now, a start or a farewell that takes too long, a hang.
- */
+/* What time brings: a restart that can be asked for now, a start or an end that takes too long, a hang. */
 static void keeper_look_at_daemon(struct keeper *keeper)
 {
     int64_t now = clock_monotonic();

@@ -18,6 +18,16 @@ void node_table_init(struct node_table *table)
     pthread_mutex_init(&table->lock, NULL);
 }
 
+void node_table_release(struct filesystem *fs)
+{
+    for (size_t i = 0; i < NODE_BUCKETS; i++) {
+        while (fs->nodes.buckets[i]) {
+            fs->nodes.buckets[i]->references = 1;
+            node_put(fs, fs->nodes.buckets[i]);
+        }
+    }
+}
+
 static struct node **node_bucket(struct node_table *table, uint64_t ino)
 {
     return &table->buckets[(ino * UINT64_C(0x9e3779b97f4a7c15)) >> 52];
@@ -180,7 +190,6 @@ errint node_adopt_row(struct filesystem *fs, struct node *node, const struct met
     node->kind = row->kind;
     node->size = row->size;
     node->dirty = row->state & META_DIRTY;
-    node->unlinked = row->nlink == 0;
     errint error = 0;
     if (!S_ISREG(row->mode))
         node->kind = META_NONE;
@@ -284,19 +293,33 @@ void node_stat_row(struct filesystem *fs, const struct meta_inode *row, struct s
     node_put(fs, node);
 }
 
+void node_await_forget(struct filesystem *fs, struct node *node)
+{
+    if (node->unlinked)
+        return;
+    node->unlinked = true;
+    node_hold(fs, node);
+}
+
+void node_relink(struct filesystem *fs, struct node *node)
+{
+    if (!node->unlinked)
+        return;
+    node->unlinked = false;
+    node_put(fs, node);
+}
+
 void node_reap(struct filesystem *fs, struct node *node)
 {
-    cleanup_ids struct ids freed = {0};
-    errint error = meta_reap(fs->meta, node->ino, &freed);
-    if (error) {
-        log_warning("inode %llu: cannot be removed now (%s); the next mount does it",
-                    (unsigned long long)node->ino, strerror(-error));
-        return;
-    }
-    struct meta_inode row;
-    if (meta_get(fs->meta, node->ino, &row) == -ENOENT) {
+    bool held = false;
+    node_lock(node);
+    if (node->handles == 0 && !node->gone) {
+        held = node->unlinked;
         node->gone = true;
         node_drop_content(fs, node);
+        discard_inode(fs, node->ino);
     }
-    discard_objects(fs, &freed);
+    node_unlock(node);
+    if (held)
+        node_put(fs, node);
 }

@@ -41,8 +41,8 @@ struct node {
 
     pthread_rwlock_t lock; /* guards all below unless said otherwise */
     bool loaded;
-    bool gone;     /* removed from the namespace */
-    bool unlinked; /* has no name left */
+    bool gone;     /* removed from the namespace, or about to be */
+    bool unlinked; /* has no name left; the node is held until the kernel forgets the inode */
     enum meta_kind kind;
     int64_t size;            /* of META_INLINE and META_EXTENTS */
     struct backing *backing; /* META_OBJECT: the object; META_EXTENTS: the object, where one object is the file */
@@ -81,6 +81,8 @@ struct node_table {
 };
 
 void node_table_init(struct node_table *table);
+/* At the end, when no other thread is left: frees the nodes that are still held. */
+void node_table_release(struct filesystem *fs);
 
 /* The node of an inode, made when there is none, with one more reference. NULL: no memory. */
 struct node *node_get(struct filesystem *fs, uint64_t ino);
@@ -121,8 +123,13 @@ void node_stat_row(struct filesystem *fs, const struct meta_inode *row, struct s
 errint node_refresh_row(struct node *node, struct meta_inode *row);
 
 /*
- * Removes an inode that has no name and no open handle. The lock is held exclusively.
+ * The inode has lost its last name. It stays as it is, for those who have it open or are about to, until the
+ * kernel forgets it. The lock is held exclusively.
  */
+void node_await_forget(struct filesystem *fs, struct node *node);
+/* The inode has a name again. The lock is held exclusively; the caller has a reference of its own. */
+void node_relink(struct filesystem *fs, struct node *node);
+/* Removes an inode that has no name, unless a handle is open. Takes the lock itself. */
 void node_reap(struct filesystem *fs, struct node *node);
 /* Forgets what the node was made of (after it is gone or made anew). The lock is held exclusively. */
 void node_drop_content(struct filesystem *fs, struct node *node);

@@ -228,6 +228,9 @@ static errint ops_xattr_allowed(const char *name)
         return -ERANGE;
     if (ops_xattr_is_ours(name))
         return -EPERM;
+    const char *dot = strchr(name, '.');
+    if (!dot || dot[1] == '\0')
+        return -EINVAL;
     /* Access control lists would have to be enforced; like any filesystem without them we say so. */
     return strncmp(name, "system.", 7) == 0 ? -EOPNOTSUPP : 0;
 }

@@ -152,7 +152,7 @@ void ops_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, struct fuse
     struct node *node = node_find(fs, row.ino);
     if (node) {
         node_lock(node);
-        node->unlinked = true;
+        node_await_forget(fs, node);
         node_unlock(node);
         node_put(fs, node);
     }
@@ -304,6 +304,12 @@ void ops_fsync_directory(fuse_req_t request, fuse_ino_t ino, int datasync, struc
     ops_sync_later(request, NULL, 0);
 }
 
+/* The kernel says of no such change that it drops setuid bits; Linux's filesystems do unless root makes it. */
+static errint ops_drop_privileges_of_caller(fuse_req_t request, uint64_t ino)
+{
+    return fuse_req_ctx(request)->uid == 0 ? 0 : ops_drop_privileges(fs_of(request), ino);
+}
+
 /* -- space ------------------------------------------------------------------------------------------------ */
 
 void ops_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
@@ -318,6 +324,8 @@ void ops_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, o
     }
     node_lock(node);
     errint error = node_load(fs, node);
+    if (!error)
+        error = ops_drop_privileges_of_caller(request, ino);
     if (!error)
         error = content_allocate(fs, node, mode, offset, length);
     node_unlock(node);
@@ -358,6 +366,8 @@ void ops_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offset,
     if (flags)
         copied = -EINVAL;
     else if (destination)
+        copied = ops_drop_privileges_of_caller(request, to);
+    if (copied == 0)
         copied = clone_range(fs, source, from_offset, destination, to_offset, (int64_t)length);
     node_put(fs, destination);
     node_put(fs, source);

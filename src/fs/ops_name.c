@@ -67,18 +67,34 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     ops_reply_row(request, error, &row);
 }
 
+/*
+ * Inode numbers are never reused and rows are found by number, so there is nothing to count: only an inode without a
+ * name has waited for this.
+ */
+static void ops_forget_inode(struct filesystem *fs, uint64_t ino)
+{
+    struct node *node = node_find(fs, ino);
+    if (!node)
+        return;
+    node_lock_shared(node);
+    bool unlinked = node->unlinked;
+    node_unlock(node);
+    if (unlinked)
+        node_reap(fs, node);
+    node_put(fs, node);
+}
+
 void ops_forget(fuse_req_t request, fuse_ino_t ino, uint64_t count)
 {
-    (void)ino;
     (void)count;
-    /* Inode numbers are never reused and rows are found by number: there is nothing to forget. */
+    ops_forget_inode(fs_of(request), ino);
     fuse_reply_none(request);
 }
 
 void ops_forget_multi(fuse_req_t request, size_t count, struct fuse_forget_data *forgets)
 {
-    (void)count;
-    (void)forgets;
+    for (size_t i = 0; i < count; i++)
+        ops_forget_inode(fs_of(request), forgets[i].ino);
     fuse_reply_none(request);
 }
 
@@ -149,7 +165,7 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
             error = meta_link(fs->meta, ino, parent, name, strlen(name), clock_file_time(),
                               fs_current_unique(), &row);
             if (!error)
-                node->unlinked = false;
+                node_relink(fs, node);
             node_unlock(node);
         }
         node_put(fs, node);
@@ -161,12 +177,8 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
 static void ops_after_unlink(struct filesystem *fs, struct node *node)
 {
     struct meta_inode row;
-    errint error = meta_get(fs->meta, node->ino, &row);
-    if (error == -ENOENT) {
-        node->gone = true;
-        node_drop_content(fs, node);
-    }
-    node->unlinked = error == -ENOENT || (!error && row.nlink == 0);
+    if (meta_get(fs->meta, node->ino, &row) == 0 && row.nlink == 0)
+        node_await_forget(fs, node);
 }
 
 enum ops_removal { OPS_UNLINK, OPS_RMDIR };
@@ -184,12 +196,11 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
         return -ENOMEM;
     cleanup_ids struct ids freed = {0};
     node_lock(node);
-    bool reap = node->handles == 0;
     int64_t now = clock_file_time();
     if (kind == OPS_UNLINK)
-        error = meta_unlink(fs->meta, parent, name, length, row.ino, reap, now, fs_current_unique(), &freed);
+        error = meta_unlink(fs->meta, parent, name, length, row.ino, false, now, fs_current_unique(), &freed);
     else
-        error = meta_rmdir(fs->meta, parent, name, length, row.ino, reap, now, fs_current_unique());
+        error = meta_rmdir(fs->meta, parent, name, length, row.ino, false, now, fs_current_unique());
     if (!error)
         ops_after_unlink(fs, node);
     node_unlock(node);
@@ -224,7 +235,6 @@ void ops_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name)
 static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *rename, struct node *target)
 {
     cleanup_ids struct ids freed = {0};
-    rename->reap = target && target->handles == 0;
     errint error = meta_rename(fs->meta, rename, fs_current_unique(), &freed);
     if (!error && target)
         ops_after_unlink(fs, target);

@@ -150,7 +150,7 @@ static errint recover_dirty(struct filesystem *fs)
     return error;
 }
 
-static errint recover_orphans(struct filesystem *fs)
+errint recover_orphans(struct filesystem *fs)
 {
     cleanup_ids struct ids orphans = {0};
     errint error = meta_find_orphans(fs->meta, &orphans);
@@ -159,10 +159,10 @@ static errint recover_orphans(struct filesystem *fs)
         if (!node)
             return -ENOMEM;
         node_lock(node);
-        node->unlinked = true;
-        if (node->handles == 0)
-            node_reap(fs, node);
+        if (node->handles > 0)
+            node_await_forget(fs, node);
         node_unlock(node);
+        node_reap(fs, node);
         node_put(fs, node);
     }
     return error;

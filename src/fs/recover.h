@@ -15,6 +15,8 @@
 errint recover_at_mount(struct filesystem *fs);
 /* After the handles are restored (or at a new mount): gives every unfinished file to its queue. */
 errint recover_unfinished(struct filesystem *fs, bool takeover);
+/* Removes inodes without a name that nobody has open: at a start, and when the kernel has let go of all. */
+errint recover_orphans(struct filesystem *fs);
 /* At the end: everything is written, the next mount need not look. */
 errint recover_mark_clean(struct filesystem *fs);
 

@@ -55,12 +55,8 @@ void seal_add(struct filesystem *fs, struct node *node)
 /* Whether the object cannot change (and, for `view` readers, not be seen) by anybody but the daemon. */
 static bool seal_is_quiet(struct node *node, enum backing_view view)
 {
-    if (!node->was_passthrough) {
-        if (view == BACKING_WRITERS)
-            backing_close_writer(node->backing);
-        return true;
-    }
-    /* Without leases nobody can tell; a mapping that writes on after close() is rarer than a disk without. */
+    /* Always asked: a mapping may be older than this node, and than this daemon. Without leases nobody can tell; a
+     * mapping that writes on after close() is rarer than a disk without. */
     return backing_is_free(node->backing, view) != 0;
 }
 
@@ -119,6 +115,9 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
         error = meta_get(fs->meta, node->ino, &row);
     if (!error)
         error = node_refresh_row(node, &row);
+    /* An empty file has no object, and passthrough readers must keep the one that they have. */
+    if (!error && row.size == 0 && node->passthrough > 0)
+        return SEAL_DONE;
     if (!error) {
         *notify = node->was_passthrough;
         bool small = row.size <= (int64_t)fs->options->inline_limit && node->passthrough == 0;

@@ -147,6 +147,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
         writeback_stop(fs, unmounted);
     if (fs->discard)
         discard_stop(fs, unmounted);
+    node_table_release(fs);
     if (fs->meta && unmounted)
         error = recover_mark_clean(fs);
     errint closed = meta_close(fs->meta);
@@ -162,6 +163,9 @@ static void serve_close_handles(struct filesystem *fs)
     uint32_t used = atomic_load(&fs->state->handles_used);
     for (uint32_t i = 0; i < used; i++)
         handle_close(fs, atomic_load(&fs->state->handles[i].fh));
+    errint error = recover_orphans(fs);
+    if (error)
+        log_warning("unlinked inodes stay until the next mount: %s", strerror(-error));
 }
 
 /* -- the daemon ------------------------------------------------------------------------------------------- */
@@ -235,6 +239,32 @@ static int serve_run(struct filesystem *fs, int signal_fd)
     return unmounted ? FS_EXIT_UNMOUNTED : FS_EXIT_HANDOVER;
 }
 
+/* The line that the mounting command prints, with the exit code that it ends with. */
+static void serve_tell_failure(const struct fs_options *options, errint error)
+{
+    char line[512];
+    const char *store = options->store_path;
+    switch (-error) {
+    case EPROTONOSUPPORT:
+        snprintf(line, sizeof line, "error %d %.300s/meta.db was made by a newer version; install a newer ckptfs\n",
+                 FS_EXIT_STORE_NEWER, store);
+        break;
+    case EUCLEAN:
+        snprintf(line, sizeof line, "error %d %.300s/meta.db is damaged; restore it from a backup\n",
+                 FS_EXIT_STORE_DAMAGED, store);
+        break;
+    case ENOSPC:
+    case EDQUOT:
+        snprintf(line, sizeof line, "error %d %.300s: the disk is full; free some space on it and try again\n",
+                 FS_EXIT_NO_SPACE, store);
+        break;
+    default:
+        snprintf(line, sizeof line, "error %d %.300s cannot be served: %s; mount with -f to see more\n",
+                 FS_EXIT_FAILED, store, strerror(-error));
+    }
+    serve_tell(options, line);
+}
+
 int fs_serve(const struct fs_options *options)
 {
     struct filesystem *fs = calloc(1, sizeof *fs);
@@ -252,10 +282,8 @@ int fs_serve(const struct fs_options *options)
     errint error = serve_prepare(fs);
     int code = FS_EXIT_FAILED;
     if (error) {
-        char line[160];
-        snprintf(line, sizeof line, "error 1 the store cannot be served: %s\n", strerror(-error));
         log_error("the store cannot be served: %s", strerror(-error));
-        serve_tell(options, line);
+        serve_tell_failure(options, error);
         serve_finish(fs, false);
     } else {
         code = serve_run(fs, signal_fd);

@@ -32,6 +32,9 @@ struct fs_options {
 enum {
     FS_EXIT_UNMOUNTED = 0, /* everything is written and the store is closed */
     FS_EXIT_FAILED = 1,
+    FS_EXIT_STORE_NEWER = 21, /* the database was made by a newer version */
+    FS_EXIT_STORE_DAMAGED = 25,
+    FS_EXIT_NO_SPACE = 26,
     FS_EXIT_HANDOVER = 75, /* asked by SIGUSR1: requests are finished, a successor may start */
 };
 

@@ -154,10 +154,7 @@ static void writeback_drop_shadows(struct filesystem *fs, const struct ids *shad
         struct node *node = node_get(fs, shadows->at[i]);
         if (!node)
             continue;
-        node_lock(node);
-        if (node->handles == 0)
-            node_reap(fs, node);
-        node_unlock(node);
+        node_reap(fs, node);
         node_put(fs, node);
     }
 }

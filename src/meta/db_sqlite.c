@@ -40,11 +40,14 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "meta/db_sqlite_log.h"
 
 enum {
     DB_CACHE_SLOTS = 256, /* a power of two, over twice the number of statements */
     DB_PAGE_CACHE_KIB = 24 * 1024,
-    DB_FRAME_SIZE = 4096 + 24,
+    /* A change touches some ten pages, a few bytes in each, and all of each goes into the log. */
+    DB_PAGE_SIZE = 1024,
+    DB_FRAME_HEADER_SIZE = 24,
     DB_BUSY_MS = 5000, /* only somebody from outside can make us wait */
 };
 
@@ -114,7 +117,7 @@ static errint db_connect(struct db *db, bool create, const char *pragmas, sqlite
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                 (create ? SQLITE_OPEN_CREATE : 0);
-    int code = sqlite3_open_v2(db->path, out, flags, NULL);
+    int code = sqlite3_open_v2(db->path, out, flags, db_sqlite_log_layer());
     if (code != SQLITE_OK) {
         errint error = db_errno(*out, code);
         if (error != -ENOENT)
@@ -181,12 +184,13 @@ static errint db_open_log(struct db *db)
 
 static errint db_open_connections(struct db *db, bool create)
 {
-    char pragmas[256];
+    char pragmas[320];
     snprintf(pragmas, sizeof pragmas,
-             "PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;"
+             "PRAGMA page_size = %d; PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL; PRAGMA "
+             "wal_autocheckpoint = 0;"
              "PRAGMA temp_store = MEMORY; PRAGMA secure_delete = OFF; PRAGMA trusted_schema = OFF;"
              "PRAGMA cell_size_check = ON; PRAGMA cache_size = -%d",
-             DB_PAGE_CACHE_KIB);
+             DB_PAGE_SIZE, DB_PAGE_CACHE_KIB);
     errint error = db_connect(db, create, pragmas, &db->writer);
     if (!error)
         error =
@@ -452,7 +456,7 @@ errint db_backup(struct db *db, const char *path)
 
 size_t db_log_size(const struct db *db)
 {
-    return (size_t)db->log_frames * DB_FRAME_SIZE;
+    return (size_t)db->log_frames * (DB_PAGE_SIZE + DB_FRAME_HEADER_SIZE);
 }
 
 errint db_log_sync(struct db *db)

@@ -240,10 +240,28 @@ static errint inode_reap(struct change *change, uint64_t ino)
     return kept ? (kept < 0 ? kept : 0) : inode_drop(change, &inode);
 }
 
-errint meta_reap(struct meta *meta, uint64_t ino, struct ids *freed)
+static errint inode_reap_all(struct change *change, const struct ids *inodes)
+{
+    bool reaped = false;
+    for (size_t i = 0; i < inodes->count; i++) {
+        errint error = inode_reap(change, inodes->at[i]);
+        if (error)
+            return error;
+        reaped |= !change->nothing;
+    }
+    change->nothing = !reaped;
+    return 0;
+}
+
+errint meta_reap_all(struct meta *meta, const struct ids *inodes, struct ids *freed)
 {
     struct change change = {.meta = meta, .freed = freed, .spends = true};
     while (change_next(&change))
-        change.error = inode_reap(&change, ino);
+        change.error = inode_reap_all(&change, inodes);
     return change.error;
+}
+
+errint meta_reap(struct meta *meta, uint64_t ino, struct ids *freed)
+{
+    return meta_reap_all(meta, &(struct ids){.at = &ino, .count = 1}, freed);
 }

@@ -217,6 +217,8 @@ errint meta_shadows_released(struct meta *meta, struct ids *out);
  * shadow or is gone already: the caller need not know.
  */
 errint meta_reap(struct meta *meta, uint64_t ino, struct ids *freed);
+/* The same for all inodes of the list, in one transaction. */
+errint meta_reap_all(struct meta *meta, const struct ids *inodes, struct ids *freed);
 
 /* -- attributes ------------------------------------------------------------------------------------------- */
 

@@ -15,8 +15,7 @@
 #include "base/ids.h"
 #include "store/store.h"
 
-/* Makes an empty object, O_RDWR, mode 0600: the descriptor or a negative errno; -EEXIST when the id has one.
- */
+/* Makes an empty object, O_RDWR, mode 0600: the descriptor or a negative errno; -EEXIST: it is there. */
 int object_create(struct store *store, uint64_t id);
 /* Opens one with `flags` (O_RDONLY, O_RDWR, O_DIRECT): the descriptor; -ENOENT when it is missing. */
 int object_open(struct store *store, uint64_t id, int flags);

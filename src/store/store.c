@@ -186,8 +186,7 @@ static enum store_problem store_check_lock(const struct store *store)
     return STORE_FAILED;
 }
 
-/* A command that waits for the end of a mount looks at the lock for instants: those are no use of the store.
- */
+/* A command that waits for the end of a mount holds the lock for instants: that is no use of the store. */
 static errint store_flock(int fd)
 {
     for (int tries = 0;; tries++) {
@@ -281,8 +280,7 @@ static enum store_problem store_open_contents(struct store *store)
     return error ? store_explain(store->path, error) : STORE_FINE;
 }
 
-/* Once the database is there, its absence is a loss. A full disk may refuse this; the next close tries again.
- */
+/* Once the database is there, its absence is a loss. A full disk may refuse this; the close tries again. */
 static void store_note_database(struct store *store)
 {
     if (store->used || faccessat(store->fd, STORE_DATABASE, F_OK, 0) != 0)

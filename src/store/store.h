@@ -39,8 +39,7 @@ enum store_problem {
     STORE_FAILED,       /* anything else; the line says what */
 };
 
-/* Of one directory below STORE/objects: the entries made in it, and how many of them are on stable storage.
- */
+/* Of a directory below STORE/objects: the entries made in it, and how many of them are on stable storage. */
 struct store_directory {
     _Atomic uint64_t made, synced;
 };

@@ -95,3 +95,26 @@ complete_line() {
     complete_line ckptfs umount '' | grep -qxF "$MNT"
     ckptfs_umount
 }
+
+@test "the tests that the promises name are there" {
+    require_command mandoc
+    local reference name
+    mandoc -T ascii -O width=1000 "$DOC/ckptfs-durability.7" | col -b >"$TEST_DIR/page"
+    grep -oE 'tests/[a-z]+/[a-z_*]+\.[a-z]+' "$TEST_DIR/page" | sort -u >"$TEST_DIR/references"
+    [ -s "$TEST_DIR/references" ]
+    while read -r reference; do
+        compgen -G "$CKPTFS_TREE/$reference" >/dev/null || {
+            echo "no $reference"
+            return 1
+        }
+    done <"$TEST_DIR/references"
+    # A quoted name may end in "..." or in a remark.
+    grep -E 'tests/crash/' "$TEST_DIR/page" | grep -oE '\("[^"]+"' | sed -e 's/^("//' -e 's/ *\(\.\.\.\)\?"$//' >"$TEST_DIR/names"
+    [ -s "$TEST_DIR/names" ]
+    while read -r name; do
+        grep -qF "@test \"$name" "$CKPTFS_TREE"/tests/crash/*.bats || {
+            echo "no test is named \"$name\""
+            return 1
+        }
+    done <"$TEST_DIR/names"
+}

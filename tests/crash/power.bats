@@ -37,7 +37,8 @@ power_round() {
     ckptfs_mount "$@"
     : >"$TEST_DIR/torn"
     for writer in 1 2; do
-        crashtree check "$MNT/tree-$writer" "$TEST_DIR/state-$writer" --after power | tee "$TEST_DIR/checked"
+        crashtree check "$MNT/tree-$writer" "$TEST_DIR/state-$writer" --after power >"$TEST_DIR/checked"
+        cat "$TEST_DIR/checked"
         jq -r '.torn[]' "$TEST_DIR/checked" >>"$TEST_DIR/torn"
     done
     if [ -s "$TEST_DIR/torn" ]; then grep -q torn "$CKPTFS_LOG"; fi

@@ -6,7 +6,7 @@ load fs.bash
 
 @test "every probe has a test" {
     "$FSPROBE" | sort >"$BATS_TEST_TMPDIR/probes"
-    sed -n 's/^    probe //p' "$BATS_TEST_DIRNAME"/*.bats | sort >"$BATS_TEST_TMPDIR/tests"
+    sed -n 's/^    probe //p' "$BATS_TEST_DIRNAME"/*.bats | sort -u >"$BATS_TEST_TMPDIR/tests"
     diff "$BATS_TEST_TMPDIR/probes" "$BATS_TEST_TMPDIR/tests"
 }
 

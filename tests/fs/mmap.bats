@@ -47,3 +47,11 @@ load fs.bash
 @test "a mapping stays while the file is opened, written and closed by others" {
     probe mmap-while-reopened
 }
+
+@test "a mapping that is left of a settled file follows what others do to the file" {
+    probe mmap-settled
+}
+
+@test "a mapping for reading, the same" {
+    probe mmap-settled-reader
+}

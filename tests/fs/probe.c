@@ -11,11 +11,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_SKIP       77
-#define GATE_TIMEOUT_MS 60000
+#define EXIT_SKIP        77
+#define GATE_TIMEOUT_MS  60000
+#define SETTLE_TIMEOUT_S 30
 
 void probe_fail(const char *file, int line, int errno_value, const char *format, ...)
 {
@@ -61,8 +63,8 @@ void probe_check_errno(long result, int expected, const char *file, int line, co
 void probe_check_equal(long long actual, long long expected, const char *file, int line, const char *text)
 {
     if (actual != expected)
-        probe_fail(file, line, 0, "%s is %lld (0x%llx), expected %lld (0x%llx)", text, actual, actual, expected,
-                   expected);
+        probe_fail(file, line, 0, "%s is %lld (0x%llx), expected %lld (0x%llx)", text, actual, actual,
+                   expected, expected);
 }
 
 /* One step of a mixing function: neighbouring words differ in all their bytes. */
@@ -90,11 +92,37 @@ bool probe_pattern_matches(const void *buffer, size_t length, uint64_t offset, u
         uint64_t position = offset + i;
         unsigned char expected = (unsigned char)(pattern_word(position / 8, seed) >> (position % 8 * 8));
         if (bytes[i] != expected) {
-            fprintf(stderr, "byte %llu is %02x, expected %02x\n", (unsigned long long)position, bytes[i], expected);
+            fprintf(stderr, "byte %llu is %02x, expected %02x\n", (unsigned long long)position, bytes[i],
+                    expected);
             return false;
         }
     }
     return true;
+}
+
+void probe_file_settle(const char *name)
+{
+    static const char settled[] = "durable";
+    char state[32];
+    if (probe_is_plain())
+        return;
+    double deadline = probe_now() + SETTLE_TIMEOUT_S;
+    for (;;) {
+        int fd = (int)CHECK_OK(open(name, O_RDONLY | O_CLOEXEC));
+        CHECK_OK(fsync(fd));
+        long length = CHECK_OK(fgetxattr(fd, "user.ckptfs.state", state, sizeof(state)));
+        CHECK_OK(close(fd));
+        if (length == sizeof(settled) - 1 && memcmp(state, settled, (size_t)length) == 0)
+            return;
+        if (probe_now() > deadline)
+            probe_fail(__FILE__, __LINE__, 0, "%s is still %.*s", name, (int)length, state);
+    }
+}
+
+static bool settles_always(void)
+{
+    const char *value = getenv("FSPROBE_SETTLE");
+    return value != NULL && strcmp(value, "1") == 0;
 }
 
 void probe_file_write(const char *name, const void *data, size_t length)
@@ -102,6 +130,8 @@ void probe_file_write(const char *name, const void *data, size_t length)
     int fd = (int)CHECK_OK(open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     probe_pwrite(fd, data, length, 0);
     CHECK_OK(close(fd));
+    if (settles_always())
+        probe_file_settle(name);
 }
 
 void probe_file_pattern(const char *name, size_t length, unsigned seed)
@@ -150,8 +180,8 @@ static unsigned char *pread_whole(int fd, size_t length, off_t offset)
     while (done < length) {
         ssize_t count = pread(fd, found + done, length - done, offset + (off_t)done);
         if (count <= 0)
-            probe_fail(__FILE__, __LINE__, count < 0 ? errno : 0, "pread of %zu at %lld returned %zd", length - done,
-                       (long long)offset + (long long)done, count);
+            probe_fail(__FILE__, __LINE__, count < 0 ? errno : 0, "pread of %zu at %lld returned %zd",
+                       length - done, (long long)offset + (long long)done, count);
         done += (size_t)count;
     }
     return found;
@@ -163,8 +193,8 @@ void probe_pread_expect(int fd, const void *expected, size_t length, off_t offse
     unsigned char *found = pread_whole(fd, length, offset);
     for (size_t i = 0; i < length; i++)
         if (found[i] != wanted[i])
-            probe_fail(__FILE__, __LINE__, 0, "byte %lld is %02x, expected %02x", (long long)offset + (long long)i,
-                       found[i], wanted[i]);
+            probe_fail(__FILE__, __LINE__, 0, "byte %lld is %02x, expected %02x",
+                       (long long)offset + (long long)i, found[i], wanted[i]);
     free(found);
 }
 
@@ -173,8 +203,8 @@ void probe_pread_expect_byte(int fd, unsigned char byte, size_t length, off_t of
     unsigned char *found = pread_whole(fd, length, offset);
     for (size_t i = 0; i < length; i++)
         if (found[i] != byte)
-            probe_fail(__FILE__, __LINE__, 0, "byte %lld is %02x, expected %02x", (long long)offset + (long long)i,
-                       found[i], byte);
+            probe_fail(__FILE__, __LINE__, 0, "byte %lld is %02x, expected %02x",
+                       (long long)offset + (long long)i, found[i], byte);
     free(found);
 }
 
@@ -216,7 +246,8 @@ void *probe_map(int fd, size_t length, int protection, int flags)
 {
     void *address = mmap(NULL, length, protection, flags, fd, 0);
     if (address == MAP_FAILED)
-        probe_fail(__FILE__, __LINE__, errno, "mmap of %zu bytes, protection %d, flags %d", length, protection, flags);
+        probe_fail(__FILE__, __LINE__, errno, "mmap of %zu bytes, protection %d, flags %d", length,
+                   protection, flags);
     return address;
 }
 

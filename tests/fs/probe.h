@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The frame of fsprobe, the program behind the filesystem tests: a probe is one named function that makes system calls
- * in the current directory (fresh and empty when it starts) and stops at the first answer that Linux would not give.
- * A probe that returns has passed; a failed check prints where and why and ends the process with status 1;
- * probe_skip() ends it with status 77.
+ * The frame of fsprobe, the program behind the filesystem tests: a probe is one named function that makes
+ * system calls in the current directory (fresh and empty when it starts) and stops at the first answer that
+ * Linux would not give. A probe that returns has passed; a failed check prints where and why and ends the
+ * process with status 1; probe_skip() ends it with status 77.
  */
 #ifndef CKPTFS_TESTS_FS_PROBE_H
 #define CKPTFS_TESTS_FS_PROBE_H
@@ -70,6 +70,13 @@ void probe_pattern_fill(void *buffer, size_t length, uint64_t offset, unsigned s
 
 /* Whether length bytes at buffer are the pattern; tells the first wrong byte on stderr. */
 bool probe_pattern_matches(const void *buffer, size_t length, uint64_t offset, unsigned seed);
+
+/*
+ * On a ckptfs mount: waits until the file is sealed and on stable storage, so that what follows meets it in
+ * that state. With FSPROBE_SETTLE=1 probe_file_write and probe_file_pattern do it for every file that they
+ * make.
+ */
+void probe_file_settle(const char *name);
 
 /* Whole-file helpers; all of them fail the probe on any error or short transfer. */
 void probe_file_write(const char *name, const void *data, size_t length);

@@ -183,7 +183,8 @@ static void concurrent_create(void)
         }
 }
 
-/* One process, thousands of times: open to append, a line, close. What is there already is not paid for again. */
+/* One process, thousands of times: open to append, a line, close. What is there already is not paid for
+ * again. */
 static void concurrent_append_often(void)
 {
     enum { TIMES = 3000, BASE = 64 * 1024 * 1024 };

@@ -75,7 +75,8 @@ static void copy_parts(void)
     static const struct {
         off_t from, to;
         size_t length;
-    } parts[] = {{0, 0, 4096}, {4096, 100000, 65536}, {1, 3, 9999}, {300000, 600000, 100001}, {499999, 17, 1}};
+    } parts[] = {
+        {0, 0, 4096}, {4096, 100000, 65536}, {1, 3, 9999}, {300000, 600000, 100001}, {499999, 17, 1}};
     enum { TARGET = 700001 };
     unsigned char *source = probe_alloc(SIZE), *model = probe_alloc(TARGET);
     probe_pattern_fill(source, SIZE, 0, 3);

@@ -95,8 +95,8 @@ static void directory_dots(void)
 }
 
 /*
- * Every entry's position is written down; then entries go and come. From each position the stream must go on with the
- * entry that was there, or with a later one when that one is gone.
+ * Every entry's position is written down; then entries go and come. From each position the stream must go on
+ * with the entry that was there, or with a later one when that one is gone.
  */
 static void directory_positions(void)
 {
@@ -134,7 +134,8 @@ static void directory_positions(void)
     CHECK_OK(closedir(directory));
 }
 
-/* What was there all the time is listed just once, though entries before and behind the reader come and go. */
+/* What was there all the time is listed just once, though entries before and behind the reader come and go.
+ */
 static void directory_scan_while_changing(void)
 {
     enum { COUNT = 3000 };
@@ -217,7 +218,8 @@ static void directory_huge(void)
     free(seen);
 }
 
-/* Raw getdents64: a small buffer gets a few entries at a time, and lseek to a d_off goes on behind that entry. */
+/* Raw getdents64: a small buffer gets a few entries at a time, and lseek to a d_off goes on behind that
+ * entry. */
 static void directory_raw_offsets(void)
 {
     enum { COUNT = 300 };

@@ -43,10 +43,12 @@ static void inline_sizes(void)
     }
 }
 
-/* Grows over the limit and shrinks under it in steps, closed after each, while a reader holds the file open. */
+/* Grows over the limit and shrinks under it in steps, closed after each, while a reader holds the file open.
+ */
 static void inline_crossing(void)
 {
-    static const size_t steps[] = {100, LIMIT - 1, LIMIT, LIMIT + 1, 50000, LIMIT, 10, 40000, 0, LIMIT + 1, 3, LIMIT - 1};
+    static const size_t steps[] = {100, LIMIT - 1, LIMIT, LIMIT + 1, 50000, LIMIT,
+                                   10,  40000,     0,     LIMIT + 1, 3,     LIMIT - 1};
     unsigned char model[50000];
     probe_file_write("file", "", 0);
     int reader = (int)CHECK_OK(open("file", O_RDONLY));

@@ -225,7 +225,8 @@ static void name_limits(void)
 /* A name is bytes: anything but '/' and NUL, not only text. */
 static void name_bytes(void)
 {
-    static const char *const names[] = {" ", "a b", "new\nline", "\xff\xfe", "-rf", "quote'\"`$", "\\", "%s%n", "*?["};
+    static const char *const names[] = {" ",          "a b", "new\nline", "\xff\xfe", "-rf",
+                                        "quote'\"`$", "\\",  "%s%n",      "*?["};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         name_expect_allowed(names[i]);
     char name[2] = "";

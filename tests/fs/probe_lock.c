@@ -57,7 +57,8 @@ static void lock_flock(void)
     CHECK_OK(close(fd));
 }
 
-/* The lock belongs to the open file: two opens of one process exclude each other, a dup does not, close releases. */
+/* The lock belongs to the open file: two opens of one process exclude each other, a dup does not, close
+ * releases. */
 static void lock_flock_owner(void)
 {
     probe_file_write("file", "x", 1);
@@ -125,7 +126,8 @@ static void lock_posix(void)
     CHECK_OK(close(fd));
 }
 
-/* Closing any descriptor of the file drops the locks of the process: POSIX says so, and SQLite depends on it. */
+/* Closing any descriptor of the file drops the locks of the process: POSIX says so, and SQLite depends on it.
+ */
 static void lock_posix_close(void)
 {
     probe_file_write("file", "x", 1);

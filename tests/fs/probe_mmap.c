@@ -275,6 +275,76 @@ static void mmap_while_reopened(void)
     CHECK_OK(munmap(map, 50000));
 }
 
+/* What may happen to a file of which only a mapping is left; the mapping follows, up to the end of the file.
+ */
+static void change_behind_mapping(int how, size_t length, bool settles)
+{
+    char *data = probe_alloc(length);
+    memset(data, 'n', length);
+    if (how == 0) {
+        probe_file_write("file", data, length);
+    } else if (how == 1) {
+        CHECK_OK(truncate("file", 0));
+        int fd = (int)CHECK_OK(open("file", O_WRONLY));
+        probe_pwrite(fd, data, length, 0);
+        CHECK_OK(close(fd));
+    } else {
+        CHECK_OK(truncate("file", 100));
+        if (settles)
+            probe_file_settle("file");
+        int fd = (int)CHECK_OK(open("file", O_RDWR));
+        probe_pwrite(fd, data, length, 0);
+        CHECK_OK(close(fd));
+    }
+    free(data);
+}
+
+/* The file is settled, mapped, closed, and then cut and written by others: all look at the same bytes. */
+static void mmap_settled(void)
+{
+    static const size_t sizes[] = {3000, 200000};
+    for (size_t i = 0; i < 6; i++) {
+        size_t length = sizes[i % 2];
+        probe_file_pattern("file", length, 13);
+        probe_file_settle("file");
+        int fd = (int)CHECK_OK(open("file", O_RDWR));
+        char *map = probe_map(fd, length, PROT_READ | PROT_WRITE, MAP_SHARED);
+        CHECK_OK(close(fd));
+        CHECK(probe_pattern_matches(map, length, 0, 13));
+        change_behind_mapping((int)i / 2, length, false);
+        CHECK_EQUAL(map[0], 'n');
+        CHECK_EQUAL(map[length - 1], 'n');
+        map[length / 2] = 'M';
+        fd = (int)CHECK_OK(open("file", O_RDONLY));
+        probe_pread_expect(fd, "nMn", 3, (off_t)length / 2 - 1);
+        CHECK_OK(close(fd));
+        CHECK_OK(munmap(map, length));
+        fd = (int)CHECK_OK(open("file", O_RDONLY));
+        probe_pread_expect(fd, "nMn", 3, (off_t)length / 2 - 1);
+        CHECK_OK(close(fd));
+    }
+}
+
+/* The same with a mapping for reading only, which lets the file be sealed while it lives. */
+static void mmap_settled_reader(void)
+{
+    static const size_t sizes[] = {3000, 200000};
+    for (size_t i = 0; i < 6; i++) {
+        size_t length = sizes[i % 2];
+        probe_file_pattern("file", length, 14);
+        probe_file_settle("file");
+        int fd = (int)CHECK_OK(open("file", O_RDONLY));
+        char *map = probe_map(fd, length, PROT_READ, MAP_SHARED);
+        CHECK_OK(close(fd));
+        CHECK(probe_pattern_matches(map, length, 0, 14));
+        probe_file_settle("file");
+        change_behind_mapping((int)i / 2, length, true);
+        for (size_t j = 0; j < length; j++)
+            CHECK_EQUAL(map[j], 'n');
+        CHECK_OK(munmap(map, length));
+    }
+}
+
 const struct probe probes_mmap[] = {
     {"mmap-read", mmap_read},
     {"mmap-shared-write", mmap_shared_write},
@@ -287,5 +357,7 @@ const struct probe probes_mmap[] = {
     {"mmap-two-processes", mmap_two_processes},
     {"mmap-fill-sparse", mmap_fill_sparse},
     {"mmap-while-reopened", mmap_while_reopened},
+    {"mmap-settled", mmap_settled},
+    {"mmap-settled-reader", mmap_settled_reader},
     {NULL, NULL},
 };

@@ -128,7 +128,8 @@ static void open_append_switched(void)
     probe_file_expect("log", "cd23456789ab", 12);
 }
 
-/* Aligned direct transfers work and agree with the page cache; the file is longer and shorter than the inline limit. */
+/* Aligned direct transfers work and agree with the page cache; the file is longer and shorter than the inline
+ * limit. */
 static void open_direct_aligned(void)
 {
     static const size_t lengths[] = {BLOCK, 4 * BLOCK, 8 * BLOCK, 1024 * BLOCK};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Probes of processes that work against each other: what one of them sees is old or new, never something else. */
+/* Probes of processes that work against each other: what one of them sees is old or new, never something
+ * else. */
 #include "probe.h"
 
 #include <errno.h>
@@ -22,7 +23,8 @@ struct shared {
 
 static struct shared *shared_make(void)
 {
-    struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct shared *shared =
+        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(shared != MAP_FAILED);
     return shared;
 }
@@ -50,8 +52,8 @@ static void read_pattern_or_zero(void *argument)
         long count = CHECK_OK(pread(fd, found, SIZE, 0));
         for (long i = 0; i < count; i++)
             if (found[i] != 0 && found[i] != pattern[i])
-                probe_fail(__FILE__, __LINE__, 0, "byte %ld of %ld is %02x: neither 0 nor %02x", i, count, found[i],
-                           pattern[i]);
+                probe_fail(__FILE__, __LINE__, 0, "byte %ld of %ld is %02x: neither 0 nor %02x", i, count,
+                           found[i], pattern[i]);
         CHECK_EQUAL(probe_fstat(fd).st_ino, probe_stat("file").st_ino);
         shared->rounds++;
     }
@@ -171,7 +173,8 @@ static void watch_mapping(void *argument)
     }
 }
 
-/* The file is rewritten in place, as torch.save does with an existing name, while two processes have it mapped. */
+/* The file is rewritten in place, as torch.save does with an existing name, while two processes have it
+ * mapped. */
 static void race_rewrite_mapped(void)
 {
     struct shared *shared = shared_make();

@@ -177,7 +177,8 @@ static void rename_exchange(void)
     CHECK_ERRNO(rename_flags("right", "right/file", RENAME_EXCHANGE), EINVAL);
 }
 
-/* A directory that is open, and that is the working directory, can move; names below it are found from there. */
+/* A directory that is open, and that is the working directory, can move; names below it are found from there.
+ */
 static void rename_open_directory(void)
 {
     CHECK_OK(mkdir("first", 0700));

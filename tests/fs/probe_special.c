@@ -49,8 +49,9 @@ static void special_socket(void)
     CHECK_OK(bind(server, (struct sockaddr *)&address, sizeof(address)));
     CHECK_EQUAL(probe_stat("socket").st_mode & S_IFMT, S_IFSOCK);
     CHECK_OK(listen(server, 1));
-    CHECK_ERRNO(bind((int)CHECK_OK(socket(AF_UNIX, SOCK_STREAM, 0)), (struct sockaddr *)&address, sizeof(address)),
-                EADDRINUSE);
+    CHECK_ERRNO(
+        bind((int)CHECK_OK(socket(AF_UNIX, SOCK_STREAM, 0)), (struct sockaddr *)&address, sizeof(address)),
+        EADDRINUSE);
     int client = (int)CHECK_OK(socket(AF_UNIX, SOCK_STREAM, 0));
     CHECK_OK(connect(client, (struct sockaddr *)&address, sizeof(address)));
     int accepted = (int)CHECK_OK(accept(server, NULL, NULL));
@@ -132,7 +133,8 @@ static bool runs_program(pid_t process, ino_t number)
     return stat(path, &status) == 0 && status.st_ino == number;
 }
 
-/* A program on the mount runs; while it does nobody can open it to write, and while it is written nobody can run it. */
+/* A program on the mount runs; while it does nobody can open it to write, and while it is written nobody can
+ * run it. */
 static void special_execute(void)
 {
     copy_program("/bin/cat", "cat");
@@ -156,10 +158,7 @@ static void special_execute(void)
 }
 
 const struct probe probes_special[] = {
-    {"special-fifo", special_fifo},
-    {"special-socket", special_socket},
-    {"special-device", special_device},
-    {"special-mknod-file", special_mknod_file},
-    {"special-execute", special_execute},
-    {NULL, NULL},
+    {"special-fifo", special_fifo},       {"special-socket", special_socket},
+    {"special-device", special_device},   {"special-mknod-file", special_mknod_file},
+    {"special-execute", special_execute}, {NULL, NULL},
 };

@@ -57,7 +57,8 @@ static void watch_expect(const struct watch *watch, int moved, const char *opera
     CHECK_OK(clock_gettime(CLOCK_REALTIME, &now));
     bool modified = is_later(after.st_mtim, watch->before.st_mtim);
     bool changed = is_later(after.st_ctim, watch->before.st_ctim);
-    if (modified != ((moved & MODIFICATION) != 0) || (!modified && !is_same(after.st_mtim, watch->before.st_mtim)))
+    if (modified != ((moved & MODIFICATION) != 0) ||
+        (!modified && !is_same(after.st_mtim, watch->before.st_mtim)))
         probe_fail(__FILE__, __LINE__, 0, "%s: mtime of %s %s", operation, watch->path,
                    moved & MODIFICATION ? "did not move on" : "moved");
     if (changed != ((moved & CHANGE) != 0) || (!changed && !is_same(after.st_ctim, watch->before.st_ctim)))

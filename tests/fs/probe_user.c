@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Probes of several users on one filesystem. They start as root and become somebody else in a child process, so the
- * filesystem must be open to all users (allow_other).
+ * Probes of several users on one filesystem. They start as root and become somebody else in a child process,
+ * so the filesystem must be open to all users (allow_other).
  */
 #include "probe.h"
 

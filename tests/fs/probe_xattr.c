@@ -133,7 +133,8 @@ static void xattr_many(void)
     }
 }
 
-/* Attributes belong to the inode: all its names, and its descriptors, show them; a new file at the name has none. */
+/* Attributes belong to the inode: all its names, and its descriptors, show them; a new file at the name has
+ * none. */
 static void xattr_belong_to_inode(void)
 {
     probe_file_write("file", "x", 1);
@@ -176,12 +177,8 @@ static void xattr_kinds(void)
 }
 
 const struct probe probes_xattr[] = {
-    {"xattr-basic", xattr_basic},
-    {"xattr-create-replace", xattr_create_replace},
-    {"xattr-limits", xattr_limits},
-    {"xattr-largest", xattr_largest},
-    {"xattr-many", xattr_many},
-    {"xattr-belong-to-inode", xattr_belong_to_inode},
-    {"xattr-kinds", xattr_kinds},
-    {NULL, NULL},
+    {"xattr-basic", xattr_basic},   {"xattr-create-replace", xattr_create_replace},
+    {"xattr-limits", xattr_limits}, {"xattr-largest", xattr_largest},
+    {"xattr-many", xattr_many},     {"xattr-belong-to-inode", xattr_belong_to_inode},
+    {"xattr-kinds", xattr_kinds},   {NULL, NULL},
 };

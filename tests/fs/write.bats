@@ -63,3 +63,7 @@ load fs.bash
 @test "sizes that no disk has give EFBIG and change nothing" {
     probe limit-of-disk
 }
+
+@test "SEEK_DATA finds what was stored through a mapping" {
+    probe seek-mapped
+}

@@ -16,12 +16,13 @@ const char *const attribute_names[ATTRIBUTE_COUNT] = {"user.a", "user.bb", "user
 
 static mode_t node_type_bits(const struct node *node)
 {
-    static const mode_t bits[] = {[NODE_FILE] = S_IFREG, [NODE_DIRECTORY] = S_IFDIR, [NODE_SYMLINK] = S_IFLNK};
+    static const mode_t bits[] = {
+        [NODE_FILE] = S_IFREG, [NODE_DIRECTORY] = S_IFDIR, [NODE_SYMLINK] = S_IFLNK};
     return bits[node->type];
 }
 
-static void compare_time(struct world *world, const struct node *node, const char *which, struct timespec found,
-                         struct timespec known)
+static void compare_time(struct world *world, const struct node *node, const char *which,
+                         struct timespec found, struct timespec known)
 {
     if (found.tv_sec != known.tv_sec || found.tv_nsec != known.tv_nsec)
         world_fail(world, node, "%s of node %u is %lld.%09ld, expected %lld.%09ld", which, node->number,
@@ -43,12 +44,12 @@ static void compare_times(struct world *world, struct node *node, const struct s
     node->changed_known = true;
 }
 
-static void compare_number(struct world *world, const struct node *node, const char *which, unsigned long long found,
-                           unsigned long long expected)
+static void compare_number(struct world *world, const struct node *node, const char *which,
+                           unsigned long long found, unsigned long long expected)
 {
     if (found != expected)
-        world_fail(world, node, "%s of node %u is %llu (%#llx), expected %llu (%#llx)", which, node->number, found,
-                   found, expected, expected);
+        world_fail(world, node, "%s of node %u is %llu (%#llx), expected %llu (%#llx)", which, node->number,
+                   found, found, expected, expected);
 }
 
 void world_compare_attributes(struct world *world, struct node *node, const char *path, int fd)
@@ -65,19 +66,21 @@ void world_compare_attributes(struct world *world, struct node *node, const char
     compare_times(world, node, &status);
 }
 
-void world_compare_range(struct world *world, struct node *node, int fd, size_t offset, size_t length, bool direct)
+void world_compare_range(struct world *world, struct node *node, int fd, size_t offset, size_t length,
+                         bool direct)
 {
     size_t available = offset < node->size ? node->size - offset : 0;
     size_t expected = length < available ? length : available;
     ssize_t count = pread(fd, world->buffer, length, (off_t)offset);
     if (count != (ssize_t)expected)
-        world_fail(world, node, "read%s of %zu at %zu returned %zd (%s), expected %zu", direct ? " (direct)" : "",
-                   length, offset, count, count < 0 ? strerrorname_np(errno) : "no error", expected);
+        world_fail(world, node, "read%s of %zu at %zu returned %zd (%s), expected %zu",
+                   direct ? " (direct)" : "", length, offset, count,
+                   count < 0 ? strerrorname_np(errno) : "no error", expected);
     for (size_t i = 0; i < expected; i++)
         if (world->buffer[i] != node->data[offset + i])
-            world_fail(world, node, "byte %zu of node %u is %02x, expected %02x (read%s [%zu, %zu))", offset + i,
-                       node->number, world->buffer[i], node->data[offset + i], direct ? " direct" : "", offset,
-                       offset + expected);
+            world_fail(world, node, "byte %zu of node %u is %02x, expected %02x (read%s [%zu, %zu))",
+                       offset + i, node->number, world->buffer[i], node->data[offset + i],
+                       direct ? " direct" : "", offset, offset + expected);
 }
 
 void world_compare_file(struct world *world, struct node *node, const char *path)
@@ -99,7 +102,8 @@ static void compare_symlink(struct world *world, struct node *node, const char *
 static void compare_entry_type(struct world *world, const struct node *directory, const struct entry *entry,
                                unsigned char type)
 {
-    static const unsigned char types[] = {[NODE_FILE] = DT_REG, [NODE_DIRECTORY] = DT_DIR, [NODE_SYMLINK] = DT_LNK};
+    static const unsigned char types[] = {
+        [NODE_FILE] = DT_REG, [NODE_DIRECTORY] = DT_DIR, [NODE_SYMLINK] = DT_LNK};
     if (type != DT_UNKNOWN && type != types[entry->node->type])
         world_fail(world, directory, "readdir: the type of %s is %u", entry->name, type);
 }
@@ -148,9 +152,10 @@ void world_compare_xattrs(struct world *world, struct node *node, const char *pa
             continue;
         }
         expected_length += strlen(attribute_names[i]) + 1;
-        if (length != (ssize_t)attribute->length || memcmp(world->buffer, attribute->data, attribute->length) != 0)
-            world_fail(world, node, "getxattr %s returned %zd, or other bytes, expected %zu", attribute_names[i],
-                       length, attribute->length);
+        if (length != (ssize_t)attribute->length ||
+            memcmp(world->buffer, attribute->data, attribute->length) != 0)
+            world_fail(world, node, "getxattr %s returned %zd, or other bytes, expected %zu",
+                       attribute_names[i], length, attribute->length);
     }
     ssize_t listed = world_expect(world, node, listxattr(path, list, sizeof(list)), 0, "listxattr");
     size_t user_length = 0;

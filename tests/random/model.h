@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the filesystem should hold, in memory: directories with their entries, files with their bytes, links, symbolic
- * links, extended attributes, modes, and the times as far as they are known. It knows no system call. Memory that
- * cannot be had ends the program.
+ * What the filesystem should hold, in memory: directories with their entries, files with their bytes, links,
+ * symbolic links, extended attributes, modes, and the times as far as they are known. It knows no system
+ * call. Memory that cannot be had ends the program.
  */
 #ifndef CKPTFS_TESTS_RANDOM_MODEL_H
 #define CKPTFS_TESTS_RANDOM_MODEL_H

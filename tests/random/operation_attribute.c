@@ -70,7 +70,8 @@ static void attribute_set_xattr(struct world *world)
         expected = ENODATA;
     const unsigned char *data = world_random_bytes(world, length);
     world_note(world, node, "setxattr %s length %zu flags %d %s", attribute_names[index], length, flag, path);
-    if (world_expect(world, node, setxattr(path, attribute_names[index], data, length, flag), expected, "setxattr") < 0)
+    if (world_expect(world, node, setxattr(path, attribute_names[index], data, length, flag), expected,
+                     "setxattr") < 0)
         return;
     node_set_attribute(node, index, data, length);
     node_forget_changed(node);

@@ -63,7 +63,8 @@ static void data_close(struct world *world)
         world_close_handle(world, handle);
 }
 
-/* Where a transfer goes: anywhere up to the limit, in whole blocks where the handle is for direct transfers. */
+/* Where a transfer goes: anywhere up to the limit, in whole blocks where the handle is for direct transfers.
+ */
 static void random_range(struct world *world, const struct handle *handle, size_t *offset, size_t *length)
 {
     *offset = world_random_size(world, SIZE_LIMIT - DIRECT_BLOCK, handle->node->size);
@@ -131,7 +132,8 @@ static void data_map(struct world *world)
     struct node *node = handle->node;
     bool writable = handle_can_write(handle);
     size_t length = world_random_between(world, 1, node->size);
-    world_note(world, node, "mmap fd %d %zu %s", handle->fd, length, writable ? "for writing" : "for reading");
+    world_note(world, node, "mmap fd %d %zu %s", handle->fd, length,
+               writable ? "for writing" : "for reading");
     void *address =
         mmap(NULL, length, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, handle->fd, 0);
     world_expect(world, node, address == MAP_FAILED ? -1 : 0, 0, "mmap");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Random operations on names: create, link, rename, remove. Errors that Linux gives are expected as errors. */
+/* Random operations on names: create, link, rename, remove. Errors that Linux gives are expected as errors.
+ */
 #include "world.h"
 
 #include <errno.h>
@@ -251,7 +252,8 @@ static void name_rename(struct world *world)
     world_path(world, renaming.to, renaming.new_name, new_path);
     world_note(world, renaming.source, "rename flags %u %s to %s", renaming.flags, old_path, new_path);
     if (renaming.target != NULL && renaming.target != renaming.source)
-        world_note(world, renaming.target, "rename flags %u over it: %s to %s", renaming.flags, old_path, new_path);
+        world_note(world, renaming.target, "rename flags %u over it: %s to %s", renaming.flags, old_path,
+                   new_path);
     int refusals[8];
     size_t refusal_count = rename_refusals(&renaming, refusals);
     int result = renameat2(AT_FDCWD, old_path, AT_FDCWD, new_path, renaming.flags);
@@ -269,12 +271,8 @@ static void name_rename(struct world *world)
 }
 
 const struct operation operations_name[] = {
-    {"create", 24, name_create},
-    {"mkdir", 6, name_mkdir},
-    {"symlink", 4, name_symlink},
-    {"link", 8, name_link},
-    {"unlink", 12, name_unlink},
-    {"rmdir", 4, name_rmdir},
-    {"rename", 24, name_rename},
-    {NULL, 0, NULL},
+    {"create", 24, name_create},  {"mkdir", 6, name_mkdir},
+    {"symlink", 4, name_symlink}, {"link", 8, name_link},
+    {"unlink", 12, name_unlink},  {"rmdir", 4, name_rmdir},
+    {"rename", 24, name_rename},  {NULL, 0, NULL},
 };

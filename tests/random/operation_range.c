@@ -63,8 +63,8 @@ static void range_allocate(struct world *world)
     size_t length = world_random_size(world, SIZE_LIMIT - offset, node->size / 4);
     if (length == 0)
         length = 1;
-    world_note(world, node, "%s fd %d [%zu, %zu) of %zu", modes[choice].name, handle->fd, offset, offset + length,
-               node->size);
+    world_note(world, node, "%s fd %d [%zu, %zu) of %zu", modes[choice].name, handle->fd, offset,
+               offset + length, node->size);
     world_expect(world, node, fallocate(handle->fd, mode, (off_t)offset, (off_t)length), 0, "fallocate");
     if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
         file_zero(node, offset, length);
@@ -102,8 +102,9 @@ static void range_copy(struct world *world)
         count = available;
     bool overlap = from->node == to->node && source < target + count && target < source + count;
     char line[200];
-    snprintf(line, sizeof(line), "copy [%zu, %zu) of node %u fd %d to %zu of node %u fd %d%s", source, source + count,
-             from->node->number, from->fd, target, to->node->number, to->fd, overlap ? " (overlapping)" : "");
+    snprintf(line, sizeof(line), "copy [%zu, %zu) of node %u fd %d to %zu of node %u fd %d%s", source,
+             source + count, from->node->number, from->fd, target, to->node->number, to->fd,
+             overlap ? " (overlapping)" : "");
     world_note(world, to->node, "%s", line);
     world_note(world, from->node, "%s", line);
     if (overlap) {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The random-operation test: does what a seed says to the files of a directory and compares everything with a model
- * in memory. The same seed does the same.
+ * The random-operation test: does what a seed says to the files of a directory and compares everything with a
+ * model in memory. The same seed does the same.
  *
- * RANDOM_OPS_REMOUNT names a command that is run every --remount-every operations: it may mount the filesystem again,
- * restart or kill its daemon. Files are closed before, unless --keep-open says that they survive it.
+ * RANDOM_OPS_REMOUNT names a command that is run every --remount-every operations: it may mount the
+ * filesystem again, restart or kill its daemon. Files are closed before, unless --keep-open says that they
+ * survive it.
  */
 #include "world.h"
 
@@ -16,15 +17,16 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-static const char usage_text[] =
-    "usage: random_ops --dir DIRECTORY [--seed N] [--ops N] [--remount-every N] [--keep-open] [--single] [--verbose]\n"
-    "  --dir DIRECTORY      an empty directory\n"
-    "  --seed N             which run (default: a new one, printed)\n"
-    "  --ops N              how many operations (default: 5000)\n"
-    "  --remount-every N    run the command of RANDOM_OPS_REMOUNT every N operations and compare all (default: never)\n"
-    "  --keep-open          files stay open while the command runs\n"
-    "  --single             one file, data only\n"
-    "  --verbose            print every operation\n";
+static const char usage_text[] = "usage: random_ops --dir DIRECTORY [--seed N] [--ops N] [--remount-every N] "
+                                 "[--keep-open] [--single] [--verbose]\n"
+                                 "  --dir DIRECTORY      an empty directory\n"
+                                 "  --seed N             which run (default: a new one, printed)\n"
+                                 "  --ops N              how many operations (default: 5000)\n"
+                                 "  --remount-every N    run the command of RANDOM_OPS_REMOUNT every N "
+                                 "operations and compare all (default: never)\n"
+                                 "  --keep-open          files stay open while the command runs\n"
+                                 "  --single             one file, data only\n"
+                                 "  --verbose            print every operation\n";
 
 static _Noreturn void usage_fail(void)
 {
@@ -55,10 +57,10 @@ static uint64_t seed_make(void)
 static struct options options_parse(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        {"dir", required_argument, NULL, 'd'},   {"seed", required_argument, NULL, 's'},
-        {"ops", required_argument, NULL, 'o'},   {"remount-every", required_argument, NULL, 'r'},
-        {"keep-open", no_argument, NULL, 'k'},   {"single", no_argument, NULL, '1'},
-        {"verbose", no_argument, NULL, 'v'},     {NULL, 0, NULL, 0},
+        {"dir", required_argument, NULL, 'd'}, {"seed", required_argument, NULL, 's'},
+        {"ops", required_argument, NULL, 'o'}, {"remount-every", required_argument, NULL, 'r'},
+        {"keep-open", no_argument, NULL, 'k'}, {"single", no_argument, NULL, '1'},
+        {"verbose", no_argument, NULL, 'v'},   {NULL, 0, NULL, 0},
     };
     struct options options = {.operations = 5000, .seed = seed_make()};
     int option;

@@ -82,8 +82,8 @@ void world_fail(struct world *world, const struct node *node, const char *format
     va_end(arguments);
     fputc('\n', stderr);
     if (node != NULL) {
-        fprintf(stderr, "the last operations on node %u (size %zu, mode %o, names %u):\n", node->number, node->size,
-                node->mode, node->links);
+        fprintf(stderr, "the last operations on node %u (size %zu, mode %o, names %u):\n", node->number,
+                node->size, node->mode, node->links);
         node_print_history(node);
     }
     exit(EXIT_FAILURE);
@@ -147,7 +147,8 @@ void world_pick_name(struct world *world, const struct node *directory, char nam
         strcpy(name, directory->entries[world_random(world, directory->entry_count)].name);
         return;
     }
-    size_t length = world_chance(world, 10) ? world_random_between(world, 200, 255) : world_random_between(world, 1, 3);
+    size_t length =
+        world_chance(world, 10) ? world_random_between(world, 200, 255) : world_random_between(world, 1, 3);
     for (size_t i = 0; i < length; i++)
         name[i] = (char)('a' + world_random(world, 10));
     name[length] = '\0';
@@ -168,7 +169,8 @@ struct handle *world_pick_handle(struct world *world, bool readable, bool writab
     size_t start = world_random(world, HANDLE_COUNT);
     for (size_t i = 0; i < HANDLE_COUNT; i++) {
         struct handle *handle = &world->handles[(start + i) % HANDLE_COUNT];
-        if (handle->node != NULL && (!readable || handle_can_read(handle)) && (!writable || handle_can_write(handle)))
+        if (handle->node != NULL && (!readable || handle_can_read(handle)) &&
+            (!writable || handle_can_write(handle)))
             return handle;
     }
     return NULL;
@@ -182,11 +184,13 @@ static size_t directory_path(const struct world *world, const struct node *direc
     size_t used = directory_path(world, directory->parent, path);
     for (size_t i = 0; i < directory->parent->entry_count; i++)
         if (directory->parent->entries[i].node == directory)
-            used += (size_t)snprintf(path + used, PATH_SIZE - used, "/%s", directory->parent->entries[i].name);
+            used +=
+                (size_t)snprintf(path + used, PATH_SIZE - used, "/%s", directory->parent->entries[i].name);
     return used;
 }
 
-const char *world_path(struct world *world, const struct node *directory, const char *name, char path[PATH_SIZE])
+const char *world_path(struct world *world, const struct node *directory, const char *name,
+                       char path[PATH_SIZE])
 {
     size_t used = directory_path(world, directory, path);
     if (name != NULL)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The state of a run of the random-operation test: the directory under test, the model of it, the files that are open
- * and mapped, the generator of random numbers, and the operation at work. One thread; a mismatch ends the program
- * with the history of what was wrong.
+ * The state of a run of the random-operation test: the directory under test, the model of it, the files that
+ * are open and mapped, the generator of random numbers, and the operation at work. One thread; a mismatch
+ * ends the program with the history of what was wrong.
  */
 #ifndef CKPTFS_TESTS_RANDOM_WORLD_H
 #define CKPTFS_TESTS_RANDOM_WORLD_H
@@ -59,7 +59,8 @@ uint64_t world_random(struct world *world, uint64_t limit);
 bool world_chance(struct world *world, uint64_t count);
 size_t world_random_between(struct world *world, size_t low, size_t high);
 
-/* An offset or a size up to limit: often close to where something happens (page, inline limit, chunk, MiB, end). */
+/* An offset or a size up to limit: often close to where something happens (page, inline limit, chunk, MiB,
+ * end). */
 size_t world_random_size(struct world *world, size_t limit, size_t end);
 
 /* Fills the buffer of the world with random bytes and returns it. */
@@ -89,7 +90,8 @@ void world_pick_name(struct world *world, const struct node *directory, char nam
 struct handle *world_pick_handle(struct world *world, bool readable, bool writable);
 
 /* Absolute path of a name in a directory; of the directory itself when name is NULL. */
-const char *world_path(struct world *world, const struct node *directory, const char *name, char path[PATH_SIZE]);
+const char *world_path(struct world *world, const struct node *directory, const char *name,
+                       char path[PATH_SIZE]);
 
 /* Levels between the root and a directory. */
 unsigned directory_depth(const struct node *directory);
@@ -107,7 +109,8 @@ void world_close_all(struct world *world);
 
 /* Looks at one node, by path or by descriptor, or at everything; a difference ends the program. */
 void world_compare_attributes(struct world *world, struct node *node, const char *path, int fd);
-void world_compare_range(struct world *world, struct node *node, int fd, size_t offset, size_t length, bool direct);
+void world_compare_range(struct world *world, struct node *node, int fd, size_t offset, size_t length,
+                         bool direct);
 void world_compare_file(struct world *world, struct node *node, const char *path);
 void world_compare_directory(struct world *world, struct node *directory);
 void world_compare_xattrs(struct world *world, struct node *node, const char *path);

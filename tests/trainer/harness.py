@@ -18,10 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
-import train
-
 HERE = Path(__file__).resolve().parent
 RUN_DEADLINE = 300
 started = []
@@ -196,14 +192,15 @@ def assert_same_tensors(expected, actual):
     """Both state_dicts have the same names in the same order and the same values, bit by bit."""
     assert list(actual) == list(expected)
     for name, tensor in expected.items():
-        assert torch.equal(tensor, actual[name]), name
+        assert tensor.equal(actual[name]), name
 
 
 def base_model():
     """The model that train.py starts from with its default options."""
-    script = train.ScriptArguments()
+    import train
+
     train.set_seed(42)
-    return train.make_model(script)
+    return train.make_model(train.ScriptArguments())
 
 
 def remove_if_there(directory):

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 import numpy
 import pytest
 import torch
+import torch.distributed.checkpoint as distributed_checkpoint
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -261,6 +262,21 @@ def test_torch_load_by_mapping(place, remount):
         harness.assert_same_tensors(state, loaded)
         del loaded
         remount()
+
+
+def test_distributed_checkpoint(place, sides, remount):
+    """torch.distributed.checkpoint: files synced, .metadata renamed into place, loaded again; saved over itself."""
+    state = {"weight": torch.arange(300_000.0).reshape(600, 500), "bias": torch.full((500,), 0.25)}
+    for root in (place, sides.plain / place.name):
+        for _ in range(2):
+            distributed_checkpoint.save(state, checkpoint_id=root / "saved", no_dist=True)
+    remount()
+    # .metadata carries a random id of the save.
+    assert sorted(os.listdir(place / "saved")) == [".metadata", "__0_0.distcp"]
+    assert filecmp.cmp(place / "saved" / "__0_0.distcp", sides.plain / place.name / "saved" / "__0_0.distcp", shallow=False)
+    loaded = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    distributed_checkpoint.load(loaded, checkpoint_id=place / "saved", no_dist=True)
+    harness.assert_same_tensors(state, loaded)
 
 
 def test_copy_from_the_checkpoint(run_directory, place):

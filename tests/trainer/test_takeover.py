@@ -13,6 +13,7 @@ import pytest
 import harness
 
 KILLS = int(os.environ.get("CKPTFS_TEST_KILL", "0"))
+SEED = int(os.environ.get("CKPTFS_TEST_SEED", time.time_ns() % 100_000))
 OPTIONS = ("--hidden_size", 384, "--max_steps", 24, "--save_steps", 2, "--save_total_limit", 2, "--report_to", "tensorboard")
 
 
@@ -36,7 +37,8 @@ def kill_daemon():
 @pytest.mark.skipif(KILLS == 0, reason="CKPTFS_TEST_KILL does not say how often")
 def test_a_run_outlives_its_daemons(sides):
     """Killed at random moments: the run's exit status and every byte are as on the plain disk."""
-    moments = random.Random(3)
+    print(f"seed {SEED} (CKPTFS_TEST_SEED)")
+    moments = random.Random(SEED)
     harness.run(sides.plain, "--output_dir", "run", *OPTIONS)
     log = sides.mount / "run" / "log.jsonl"
     process = harness.start(sides.mount, "--output_dir", "run", *OPTIONS)
