@@ -30,9 +30,6 @@ enum {
     KEEPER_EXEC_FAILED = 127,
 };
 
-/* A daemon that served for so long has come up in order. */
-#define KEEPER_WORKED_NS CLOCK_NS_PER_SECOND
-
 struct keeper {
     const struct keeper_options *options;
     struct state *state;
@@ -276,8 +273,7 @@ static void keeper_start_failed(struct keeper *keeper, int status)
 /* Somebody who kills a daemon that works is no sign that the next one will not. */
 static bool keeper_was_killed_at_work(const struct keeper *keeper, int status)
 {
-    return keeper->ready && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !keeper->killed &&
-           clock_monotonic() - keeper->started >= KEEPER_WORKED_NS;
+    return keeper->ready && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !keeper->killed;
 }
 
 static bool keeper_dies_too_often(struct keeper *keeper)

@@ -37,9 +37,15 @@ struct loop {
     struct loop_thread threads[];
 };
 
+/*
+ * Every page is touched: when a process is killed while the kernel copies a request into a page that is not there
+ * yet, that request fails with EIO instead of being sent again.
+ */
 static char *loop_allocate(void)
 {
-    return aligned_alloc(LOOP_PAGE, LOOP_PAGE + LOOP_MESSAGE_MAX + LOOP_PAGE);
+    size_t size = LOOP_PAGE + LOOP_MESSAGE_MAX + LOOP_PAGE;
+    char *memory = aligned_alloc(LOOP_PAGE, size);
+    return memory ? memset(memory, 0, size) : NULL;
 }
 
 static char *loop_message(char *memory)

@@ -115,10 +115,10 @@ static errint ops_setattr_locked(struct filesystem *fs, struct node *node, const
             return error;
         if (set & FUSE_SET_ATTR_SIZE && node->writers == 0)
             seal_add(fs, node);
-        if (protocol_kills_privileges(fs_current_request) && !(set & FUSE_SET_ATTR_MODE)) {
-            values.mode = ops_without_privileges(row->mode);
-            fields |= META_SET_MODE;
-        }
+    }
+    if (!S_ISDIR(row->mode) && protocol_kills_privileges(fs_current_request) && !(set & FUSE_SET_ATTR_MODE)) {
+        values.mode = ops_without_privileges(row->mode);
+        fields |= META_SET_MODE;
     }
     if (node->kind == META_OBJECT && !(fields & META_SET_MTIME)) {
         /* What the object knows must not be older than the row that now gets a newer ctime. */
@@ -222,17 +222,23 @@ static ssize_t ops_xattr_ours(struct filesystem *fs, uint64_t ino, const char *n
     return (ssize_t)length;
 }
 
+/* Whether the name is of a kind that is kept here. "system." would be access control lists, to be enforced. */
+static errint ops_xattr_space(const char *name)
+{
+    static const char *const spaces[] = {"user.", "trusted.", "security."};
+    for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++) {
+        size_t length = strlen(spaces[i]);
+        if (strncmp(name, spaces[i], length) == 0)
+            return name[length] ? 0 : -EINVAL;
+    }
+    return -EOPNOTSUPP;
+}
+
 static errint ops_xattr_allowed(const char *name)
 {
     if (strlen(name) > XATTR_NAME_MAX)
         return -ERANGE;
-    if (ops_xattr_is_ours(name))
-        return -EPERM;
-    const char *dot = strchr(name, '.');
-    if (!dot || dot[1] == '\0')
-        return -EINVAL;
-    /* Access control lists would have to be enforced; like any filesystem without them we say so. */
-    return strncmp(name, "system.", 7) == 0 ? -EOPNOTSUPP : 0;
+    return ops_xattr_is_ours(name) ? -EPERM : ops_xattr_space(name);
 }
 
 void ops_setxattr(fuse_req_t request, fuse_ino_t ino, const char *name, const char *value, size_t size,
@@ -267,8 +273,9 @@ void ops_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, size_t s
     struct filesystem *fs = fs_of(request);
     cleanup_free char *value = malloc(size + 1);
     ssize_t length = -ENOMEM;
-    if (value && strncmp(name, "system.", 7) == 0)
-        length = -EOPNOTSUPP;
+    errint unknown = ops_xattr_space(name);
+    if (value && unknown)
+        length = unknown;
     else if (value && ops_xattr_is_ours(name))
         length = ops_xattr_ours(fs, ino, name, value, size);
     else if (value)

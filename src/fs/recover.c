@@ -174,8 +174,19 @@ static int recover_compare(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Object files that no row knows: made just before a crash. */
-static errint recover_strays(struct filesystem *fs)
+static void recover_sort(struct ids *ids)
+{
+    if (ids->count)
+        qsort(ids->at, ids->count, sizeof *ids->at, recover_compare);
+}
+
+static bool recover_has(const struct ids *sorted, uint64_t id)
+{
+    return sorted->count && bsearch(&id, sorted->at, sorted->count, sizeof id, recover_compare);
+}
+
+/* Object files that no row knows: made just before a crash. `unreferenced`, sorted, may be gone already. */
+static errint recover_strays(struct filesystem *fs, const struct ids *unreferenced)
 {
     cleanup_ids struct ids files = {0}, rows = {0};
     errint error = object_list(fs->store, &files);
@@ -183,15 +194,15 @@ static errint recover_strays(struct filesystem *fs)
         error = meta_find_objects(fs->meta, &rows);
     if (error)
         return error;
-    size_t missing = rows.count;
-    if (rows.count)
-        qsort(rows.at, rows.count, sizeof *rows.at, recover_compare);
+    recover_sort(&files);
+    recover_sort(&rows);
+    size_t missing = 0;
     for (size_t i = 0; i < files.count; i++) {
-        if (rows.count && bsearch(&files.at[i], rows.at, rows.count, sizeof *rows.at, recover_compare))
-            missing--;
-        else
+        if (!recover_has(&rows, files.at[i]))
             object_remove(fs->store, files.at[i]);
     }
+    for (size_t i = 0; i < rows.count; i++)
+        missing += !recover_has(&files, rows.at[i]) && !recover_has(unreferenced, rows.at[i]);
     if (missing)
         log_error("%zu objects are missing from the store: reading their files gives EIO", missing);
     return 0;
@@ -205,10 +216,11 @@ errint recover_unfinished(struct filesystem *fs, bool takeover)
     cleanup_ids struct ids unreferenced = {0};
     if (!error)
         error = meta_find_unreferenced(fs->meta, &unreferenced);
+    recover_sort(&unreferenced);
     if (!error)
         discard_objects(fs, &unreferenced);
     /* At a take-over requests may be about to be sent again whose objects exist and whose rows do not. */
     if (!error && !takeover)
-        error = recover_strays(fs);
+        error = recover_strays(fs, &unreferenced);
     return error;
 }

@@ -19,6 +19,8 @@
 /* The kernel closes its own file a moment after RELEASE; a mapping may last for days. */
 #define SEAL_RETRY_FIRST_NS (CLOCK_NS_PER_SECOND / 200)
 #define SEAL_RETRY_LATER_NS CLOCK_NS_PER_SECOND
+/* After an error of the disk or the database. */
+#define SEAL_RETRY_ERROR_NS (30 * CLOCK_NS_PER_SECOND)
 
 struct sealer {
     pthread_mutex_t lock;
@@ -94,7 +96,7 @@ static errint seal_object(struct filesystem *fs, struct node *node, const struct
     return 0;
 }
 
-enum seal_outcome { SEAL_DONE, SEAL_LATER };
+enum seal_outcome { SEAL_DONE, SEAL_LATER, SEAL_FAILED };
 
 /* With the lock held exclusively. */
 static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, bool *notify)
@@ -128,7 +130,7 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
     }
     if (error && error != -ENOENT) {
         log_warning("inode %llu: cannot be sealed now: %s", (unsigned long long)node->ino, strerror(-error));
-        return SEAL_LATER;
+        return SEAL_FAILED;
     }
     return SEAL_DONE;
 }
@@ -181,6 +183,13 @@ static void seal_sleep(struct sealer *sealer, int64_t until)
     pthread_cond_clockwait(&sealer->wake, &sealer->lock, CLOCK_MONOTONIC, &time);
 }
 
+static int64_t seal_delay(enum seal_outcome outcome, bool first)
+{
+    if (outcome == SEAL_FAILED)
+        return SEAL_RETRY_ERROR_NS;
+    return first ? SEAL_RETRY_FIRST_NS : SEAL_RETRY_LATER_NS;
+}
+
 static void *seal_run(void *context)
 {
     struct filesystem *fs = context;
@@ -200,8 +209,9 @@ static void *seal_run(void *context)
         bool first = node->seal_due == 0;
         bool stopping = sealer->stopping;
         pthread_mutex_unlock(&sealer->lock);
-        if (seal_node(fs, node) == SEAL_LATER && !stopping)
-            seal_enlist(fs, node, clock_monotonic() + (first ? SEAL_RETRY_FIRST_NS : SEAL_RETRY_LATER_NS));
+        enum seal_outcome outcome = seal_node(fs, node);
+        if (outcome != SEAL_DONE && !stopping)
+            seal_enlist(fs, node, clock_monotonic() + seal_delay(outcome, first));
         node_put(fs, node);
         pthread_mutex_lock(&sealer->lock);
     }

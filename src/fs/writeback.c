@@ -190,7 +190,10 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
     return error;
 }
 
-/* A failed sync may have lost pages for good: the file is torn, and who asks next is told. */
+/*
+ * A failed sync may have lost pages for good: the file is torn, and who asks next is told. It is not tried again before
+ * the next write, since a later success would prove nothing.
+ */
 static void writeback_failed(struct filesystem *fs, struct node *node, errint error)
 {
     log_error("inode %llu: its bytes cannot be brought to stable storage: %s",
@@ -198,6 +201,7 @@ static void writeback_failed(struct filesystem *fs, struct node *node, errint er
     atomic_store(&node->write_error, error);
     struct meta_inode row;
     node_lock(node);
+    node->dirty = false;
     if (meta_get(fs->meta, node->ino, &row) == 0) {
         row.state |= META_TORN;
         meta_set(fs->meta, node->ino, META_SET_STATE, &row, 0, NULL);

@@ -91,8 +91,10 @@ static errint db_errno(sqlite3 *connection, int code)
 static errint db_fail(struct db *db, sqlite3 *connection, int code, const char *doing)
 {
     errint error = db_errno(connection, code);
-    log_error("%s: %s (%s), while doing: %.120s", db->path,
-              connection ? sqlite3_errmsg(connection) : sqlite3_errstr(code), sqlite3_errstr(code), doing);
+    int system = connection && (code & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(connection) : 0;
+    log_error("%s: %s%s%s (SQLite's error %d), in: %.60s", db->path,
+              connection ? sqlite3_errmsg(connection) : sqlite3_errstr(code), system ? ": " : "",
+              system ? strerror(system) : "", code, doing);
     return error;
 }
 

@@ -62,8 +62,8 @@ struct meta {
 struct meta *meta_lock(struct meta *meta);
 void meta_unlock_scope(struct meta **meta);
 /* Holds the lock until the end of the scope. */
-#define META_LOCKED(meta)                                                                                    \
-    struct meta *locked_ __attribute__((cleanup(meta_unlock_scope), unused)) = meta_lock(meta)
+#define META_LOCKED(guarded)                                                                                 \
+    struct meta *locked_ __attribute__((cleanup(meta_unlock_scope), unused)) = meta_lock(guarded)
 
 /* -- transactions (change.c) ------------------------------------------------------------------------------
  */

@@ -281,21 +281,15 @@ static void change_behind_mapping(int how, size_t length, bool settles)
 {
     char *data = probe_alloc(length);
     memset(data, 'n', length);
-    if (how == 0) {
-        probe_file_write("file", data, length);
-    } else if (how == 1) {
+    if (how == 1)
         CHECK_OK(truncate("file", 0));
-        int fd = (int)CHECK_OK(open("file", O_WRONLY));
-        probe_pwrite(fd, data, length, 0);
-        CHECK_OK(close(fd));
-    } else {
+    if (how == 2)
         CHECK_OK(truncate("file", 100));
-        if (settles)
-            probe_file_settle("file");
-        int fd = (int)CHECK_OK(open("file", O_RDWR));
-        probe_pwrite(fd, data, length, 0);
-        CHECK_OK(close(fd));
-    }
+    if (how > 0 && settles)
+        probe_file_settle("file");
+    int fd = (int)CHECK_OK(open("file", how == 0 ? O_WRONLY | O_CREAT | O_TRUNC : O_RDWR, 0644));
+    probe_pwrite(fd, data, length, 0);
+    CHECK_OK(close(fd));
     free(data);
 }
 

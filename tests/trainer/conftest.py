@@ -4,8 +4,9 @@
 CKPTFS_TEST_MOUNT    a directory on the mount under test
 CKPTFS_TEST_PLAIN    a directory on a plain disk
 CKPTFS_TEST_REMOUNT  a command that ends the mount and mounts the store again (default: none, nothing is done)
-CKPTFS_TEST_KILL     how often the daemon is killed in the middle of a run (test_takeover.py; default: skipped);
-                     it then needs CKPTFS, the program, and CKPTFS_TEST_MOUNTPOINT
+CKPTFS_TEST_KILL     how often the daemon is killed meanwhile (test_takeover.py, test_habits.py; default: never); it then
+                     needs CKPTFS, the program, and CKPTFS_TEST_MOUNTPOINT
+CKPTFS_TEST_SEED     the seed of the moments at which it is killed (default: another one each time; it is printed)
 
 With both directories on plain disks every test passes too: that is how the tests themselves are checked.
 """
@@ -13,12 +14,14 @@ With both directories on plain disks every test passes too: that is how the test
 import gc
 import os
 import subprocess
+import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 import harness
+from deaths import Deaths, mount_in_use
 
 Sides = namedtuple("Sides", "plain mount")
 
@@ -53,9 +56,21 @@ def remount():
     def perform():
         gc.collect()  # tensors that still map files of the mount would keep it busy
         if command:
-            subprocess.run(command, shell=True, check=True, timeout=120)
+            with mount_in_use:
+                subprocess.run(command, shell=True, check=True, timeout=120)
 
     return perform
+
+
+@pytest.fixture(scope="module")
+def deaths():
+    """A thread, not started yet, that kills the daemon CKPTFS_TEST_KILL times; at the end what it met is raised."""
+    seed = int(os.environ.get("CKPTFS_TEST_SEED", time.time_ns() % 100_000))
+    thread = Deaths(int(os.environ.get("CKPTFS_TEST_KILL", "0")), seed)
+    print(f"kills at random moments, CKPTFS_TEST_SEED={seed}")
+    yield thread
+    if thread.ident is not None:
+        thread.stop()
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,15 @@ def run_directory(sides):
     return run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def killed_meanwhile(deaths):
+    """With CKPTFS_TEST_KILL the daemon dies while all this goes on, which no test may notice."""
+    deaths.start()
+    yield
+    deaths.stop()
+    assert deaths.killed >= min(deaths.number, 3), "the tests were over before the daemon could be killed often enough"
+
+
 @pytest.fixture
 def place(sides, request):
     """A fresh directory on the mount for one test."""

@@ -59,9 +59,18 @@ run_module() {
     run_module test_habits
 }
 
-@test "four kill -9 of the daemon in the middle of a run" {
+# The fifth death in a minute would end the mount.
+require_takeover() {
     [ "$(uname -r | awk -F. '{ print ($1 * 1000 + $2 >= 6009) }')" = 1 ] || skip "needs kernel 6.9"
-    # The fifth death in a minute would end the mount.
     export CKPTFS_TEST_KILL=4
+}
+
+@test "four kill -9 of the daemon in the middle of a run" {
+    require_takeover
     run_module test_takeover
+}
+
+@test "four kill -9 of the daemon among the other habits of a run directory" {
+    require_takeover
+    run_module test_habits
 }
