@@ -109,7 +109,9 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
     }
     if (node->kind != META_OBJECT)
         return SEAL_DONE;
-    if (!seal_is_quiet(node, BACKING_WRITERS))
+    /* A handle may be counted before the kernel has opened the object for it. */
+    bool alone = node->passthrough == 0 && seal_is_quiet(node, BACKING_READERS);
+    if (!alone && !seal_is_quiet(node, BACKING_WRITERS))
         return SEAL_LATER;
     struct meta_inode row;
     errint error = fault_hit("fs.seal");
@@ -117,13 +119,12 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
         error = meta_get(fs->meta, node->ino, &row);
     if (!error)
         error = node_refresh_row(node, &row);
-    /* An empty file has no object, and passthrough readers must keep the one that they have. */
-    if (!error && row.size == 0 && node->passthrough > 0)
-        return SEAL_DONE;
+    /* An empty file has no object, and who sees the one that it has must keep it: the last handle's end asks again. */
+    if (!error && row.size == 0 && !alone)
+        return node->passthrough > 0 ? SEAL_DONE : SEAL_LATER;
     if (!error) {
         *notify = node->was_passthrough;
-        bool small = row.size <= (int64_t)fs->options->inline_limit && node->passthrough == 0;
-        if (small && seal_is_quiet(node, BACKING_READERS))
+        if (alone && row.size <= (int64_t)fs->options->inline_limit)
             error = seal_inline(fs, node, &row);
         else
             error = seal_object(fs, node, &row);

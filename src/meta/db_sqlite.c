@@ -36,9 +36,11 @@
 #include <libgen.h>
 #include <limits.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "meta/db_sqlite_log.h"
 
@@ -48,6 +50,7 @@ enum {
     /* A change touches some ten pages, a few bytes in each, and all of each goes into the log. */
     DB_PAGE_SIZE = 1024,
     DB_FRAME_HEADER_SIZE = 24,
+    DB_TELL_AGAIN_SECONDS = 5,
     DB_BUSY_MS = 5000, /* only somebody from outside can make us wait */
 };
 
@@ -66,20 +69,30 @@ struct db {
     bool copied;           /* the last copy reached the end of the log */
     int log_frames;        /* after the last commit */
     int log_frames_pinned; /* at the last db_checkpoint_begin */
+    _Atomic int told_code; /* the last failure that was logged, and when */
+    _Atomic int64_t told_at;
     struct db_cached cache[DB_CACHE_SLOTS];
 };
 
 /* -- errors -----------------------------------------------------------------------------------------------
  */
 
-static errint db_errno(sqlite3 *connection, int code)
+/* SQLite takes a disk that cannot be read (it was pulled out, its filesystem shut down) for a damaged file.
+ */
+static bool db_disk_answers(const struct db *db)
+{
+    char byte;
+    return db->log_fd < 0 || pread(db->log_fd, &byte, 1, 0) >= 0;
+}
+
+static errint db_errno(const struct db *db, sqlite3 *connection, int code)
 {
     int system = connection ? sqlite3_system_errno(connection) : 0;
     switch (code & 0xff) {
     case SQLITE_FULL: return -ENOSPC;
     case SQLITE_NOMEM: return -ENOMEM;
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return -EUCLEAN;
+    case SQLITE_NOTADB: return db_disk_answers(db) ? -EUCLEAN : -EIO;
     case SQLITE_READONLY: return -EROFS;
     case SQLITE_CANTOPEN: return system == ENOENT || system == EACCES ? -system : -EIO;
     case SQLITE_PERM: return -EACCES;
@@ -88,12 +101,28 @@ static errint db_errno(sqlite3 *connection, int code)
     }
 }
 
+/* A disk that is full or gone fails everything, again and again: the same failure is told every few seconds.
+ */
+static bool db_was_told(struct db *db, int code)
+{
+    int64_t now = clock_monotonic(), last = atomic_load(&db->told_at);
+    if (atomic_load(&db->told_code) == code && now - last < DB_TELL_AGAIN_SECONDS * CLOCK_NS_PER_SECOND)
+        return true;
+    atomic_store(&db->told_code, code);
+    atomic_store(&db->told_at, now);
+    return false;
+}
+
 static errint db_fail(struct db *db, sqlite3 *connection, int code, const char *doing)
 {
-    errint error = db_errno(connection, code);
+    errint error = db_errno(db, connection, code);
+    if (db_was_told(db, code))
+        return error;
+    const char *what = connection ? sqlite3_errmsg(connection) : sqlite3_errstr(code);
+    if (error == -EIO && (code & 0xff) == SQLITE_CORRUPT)
+        what = "the disk cannot be read";
     int system = connection && (code & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(connection) : 0;
-    log_error("%s: %s%s%s (SQLite's error %d), in: %.60s", db->path,
-              connection ? sqlite3_errmsg(connection) : sqlite3_errstr(code), system ? ": " : "",
+    log_error("%s: %s%s%s (SQLite's error %d), in: %.60s", db->path, what, system ? ": " : "",
               system ? strerror(system) : "", code, doing);
     return error;
 }
@@ -121,7 +150,7 @@ static errint db_connect(struct db *db, bool create, const char *pragmas, sqlite
                 (create ? SQLITE_OPEN_CREATE : 0);
     int code = sqlite3_open_v2(db->path, out, flags, db_sqlite_log_layer());
     if (code != SQLITE_OK) {
-        errint error = db_errno(*out, code);
+        errint error = db_errno(db, *out, code);
         if (error != -ENOENT)
             db_fail(db, *out, code, "open");
         return error;

@@ -34,9 +34,9 @@ struct meta;
 
 /* Where a regular file's bytes are. */
 enum meta_kind {
-    META_NONE = 0,    /* an empty file, or not a regular file */
-    META_INLINE = 1,  /* the bytes are a row of the database (symlinks' targets too) */
-    META_OBJECT = 2,  /* the object `object` is the file, its size and mtime are the object's: being written */
+    META_NONE = 0,   /* an empty file, or not a regular file */
+    META_INLINE = 1, /* the bytes are a row of the database (symlinks' targets too) */
+    META_OBJECT = 2, /* the object `object` is the file, its size and mtime are the object's: being written */
     META_EXTENTS = 3, /* rows of extents; gaps are holes; `size` is the size */
 };
 
@@ -52,12 +52,12 @@ struct meta_inode {
     uint32_t nlink;
     uint32_t uid, gid;
     uint64_t rdev;
-    int64_t size; /* bytes; of a META_OBJECT file: as last recorded */
+    int64_t size;                       /* bytes; of a META_OBJECT file: as last recorded */
     int64_t atime, mtime, ctime, btime; /* ns since the epoch */
     enum meta_kind kind;
-    uint32_t state;       /* meta_state bits */
-    uint64_t object;      /* of a META_OBJECT file, else 0 */
-    int64_t synced_size;  /* bytes known to be on stable storage; -1: never synced */
+    uint32_t state;      /* meta_state bits */
+    uint64_t object;     /* of a META_OBJECT file, else 0 */
+    int64_t synced_size; /* bytes known to be on stable storage; -1: never synced */
 };
 
 struct meta_extent {
@@ -83,13 +83,15 @@ enum meta_field {
 /*
  * Opens (creates, when `create`) the database at `path`. A database of an older format is backed up beside
  * itself and upgraded in one transaction; a newer one is refused with -EPROTONOSUPPORT. -EUCLEAN: damaged.
- * Starts one thread that moves the write-ahead log into the database, so that no commit ever waits for a sync.
+ * Starts one thread that moves the write-ahead log into the database, so that no commit ever waits for a
+ * sync.
  */
 errint meta_open(const char *path, bool create, struct meta **out);
 /* Syncs, checkpoints and closes. The memory is released whatever it returns. NULL is allowed. */
 errint meta_close(struct meta *meta);
 
-/* -- requests --------------------------------------------------------------------------------------------- */
+/* -- requests ---------------------------------------------------------------------------------------------
+ */
 
 /*
  * Namespace changes take the number of the kernel's request that they answer (0: none). It is kept, with the
@@ -107,13 +109,15 @@ void meta_on_commit(struct meta *meta, void (*committed)(void *context, uint64_t
 
 /*
  * What to do when the disk is full. `spend` gives up reserved space: 0 when there was some, else a negative
- * errno. It is called (with the lock held: it must not call into meta) when a change that frees space or finishes
- * something meets -ENOSPC: meta_unlink, meta_rmdir, meta_rename, meta_reap, meta_set, meta_synced, meta_truncate,
- * meta_to_inline, meta_seal, meta_object_forget. When it returns 0 the transaction is tried once more. Set before use.
+ * errno. It is called (with the lock held: it must not call into meta) when a change that frees space or
+ * finishes something meets -ENOSPC: meta_unlink, meta_rmdir, meta_rename, meta_reap, meta_set, meta_synced,
+ * meta_truncate, meta_to_inline, meta_seal, meta_object_forget. When it returns 0 the transaction is tried
+ * once more. Set before use.
  */
 void meta_on_full(struct meta *meta, errint (*spend)(void *context), void *context);
 
-/* -- looking ---------------------------------------------------------------------------------------------- */
+/* -- looking ----------------------------------------------------------------------------------------------
+ */
 
 /* -ENOENT; -ENOTDIR when parent is no directory. Name: `length` bytes, not NUL-terminated. */
 errint meta_lookup(struct meta *meta, uint64_t parent, const char *name, size_t length,
@@ -141,7 +145,8 @@ struct meta_totals {
 };
 errint meta_count(struct meta *meta, struct meta_totals *out);
 
-/* -- names ------------------------------------------------------------------------------------------------ */
+/* -- names ------------------------------------------------------------------------------------------------
+ */
 
 struct meta_new {
     uint64_t parent; /* 0: no name, nlink 0 (O_TMPFILE) */
@@ -163,16 +168,16 @@ struct meta_new {
  */
 errint meta_create(struct meta *meta, const struct meta_new *new, uint64_t unique, struct meta_inode *out);
 
-/* A further name. -EPERM for directories; -ENOENT when ino is gone (an orphan with nlink 0 is allowed: that is
- * how O_TMPFILE gets its name); -EMLINK at 65,000 names. */
+/* A further name. -EPERM for directories; -ENOENT when ino is gone (an orphan with nlink 0 is allowed: that
+ * is how O_TMPFILE gets its name); -EMLINK at 65,000 names. */
 errint meta_link(struct meta *meta, uint64_t ino, uint64_t parent, const char *name, size_t length,
                  int64_t now, uint64_t unique, struct meta_inode *out);
 
 /*
- * Removes a name. `expected` is the inode that the caller looked up (and holds a lock on): -ESTALE when the name
- * is another's by now. When the last name goes: `reap` says that nobody has the inode open, so everything
- * of it goes too and `freed` receives the objects that no extent covers any more; else it stays with nlink 0.
- * meta_unlink: -EISDIR for directories. meta_rmdir: -ENOTDIR, -ENOTEMPTY.
+ * Removes a name. `expected` is the inode that the caller looked up (and holds a lock on): -ESTALE when the
+ * name is another's by now. When the last name goes: `reap` says that nobody has the inode open, so
+ * everything of it goes too and `freed` receives the objects that no extent covers any more; else it stays
+ * with nlink 0. meta_unlink: -EISDIR for directories. meta_rmdir: -ENOTDIR, -ENOTEMPTY.
  */
 errint meta_unlink(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t expected,
                    bool reap, int64_t now, uint64_t unique, struct ids *freed);
@@ -199,45 +204,48 @@ struct meta_rename {
  * -ESTALE when a name is another inode's than the caller said. ctimes, directories' times and nlinks follow.
  *
  * When a regular file that is META_DIRTY replaces another regular file, the replaced inode is not reaped: it
- * is kept as the *shadow* of the name (nlink 0), so that a power cut that loses the new bytes gives the old file
- * back. meta_synced lets the shadow go. A later rename over the same name keeps the first shadow (the newest that
- * is known to be whole) while its successor was never synced.
+ * is kept as the *shadow* of the name (nlink 0), so that a power cut that loses the new bytes gives the old
+ * file back. meta_synced lets the shadow go. A later rename over the same name keeps the first shadow (the
+ * newest that is known to be whole) while its successor was never synced.
  */
 errint meta_rename(struct meta *meta, const struct meta_rename *rename, uint64_t unique, struct ids *freed);
 
 /*
- * Shadows that were let go by other calls than meta_synced, since the last call of this: the name was removed, or
- * a file that is already safe took it, or the successor's bytes moved into the database. Appended, for the caller to
- * meta_reap when nobody has them open. (After a stop they are found as orphans.)
+ * Shadows that were let go by other calls than meta_synced, since the last call of this: the name was
+ * removed, or a file that is already safe took it, or the successor's bytes moved into the database.
+ * Appended, for the caller to meta_reap when nobody has them open. (After a stop they are found as orphans.)
  */
 errint meta_shadows_released(struct meta *meta, struct ids *out);
 
 /*
- * Removes an inode that has no name and is no shadow, with all that belongs to it. 0 also when it has a name, is a
- * shadow or is gone already: the caller need not know.
+ * Removes an inode that has no name and is no shadow, with all that belongs to it. 0 also when it has a name,
+ * is a shadow or is gone already: the caller need not know.
  */
 errint meta_reap(struct meta *meta, uint64_t ino, struct ids *freed);
 /* The same for all inodes of the list, in one transaction. */
 errint meta_reap_all(struct meta *meta, const struct ids *inodes, struct ids *freed);
 
-/* -- attributes ------------------------------------------------------------------------------------------- */
+/* -- attributes -------------------------------------------------------------------------------------------
+ */
 
 /* Takes the fields of `values` that `fields` names, and returns the whole inode in `out` (may be NULL). */
 errint meta_set(struct meta *meta, uint64_t ino, unsigned fields, const struct meta_inode *values,
                 uint64_t unique, struct meta_inode *out);
 
 /*
- * The file's bytes are on stable storage: the synced size is recorded, META_DIRTY goes when `clean` (no writer is
- * left), and the shadows of its names are let go: their inodes are appended to `shadows` for the caller to
- * meta_reap when nobody has them open. META_TORN stays: it goes when the file is truncated to nothing.
+ * The file's bytes are on stable storage: the synced size is recorded, META_DIRTY goes when `clean` (no
+ * writer is left), and the shadows of its names are let go: their inodes are appended to `shadows` for the
+ * caller to meta_reap when nobody has them open. META_TORN stays: it goes when the file is truncated to
+ * nothing.
  */
 errint meta_synced(struct meta *meta, uint64_t ino, int64_t synced_size, bool clean, struct ids *shadows);
 
-/* -- contents --------------------------------------------------------------------------------------------- */
+/* -- contents ---------------------------------------------------------------------------------------------
+ */
 
 /*
- * The bytes of a META_INLINE file or a symlink's target (META_NONE: none): the number of bytes, at most `capacity`,
- * or an error. A META_INLINE file that was truncated to a greater size reads as zeros there.
+ * The bytes of a META_INLINE file or a symlink's target (META_NONE: none): the number of bytes, at most
+ * `capacity`, or an error. A META_INLINE file that was truncated to a greater size reads as zeros there.
  */
 ssize_t meta_content_read(struct meta *meta, uint64_t ino, void *buffer, size_t capacity);
 
@@ -250,13 +258,13 @@ uint64_t meta_object_next(struct meta *meta);
  */
 errint meta_to_object(struct meta *meta, uint64_t ino, uint64_t object, int64_t size, struct ids *freed);
 
-/* A META_OBJECT file becomes META_INLINE (META_NONE when length is 0): its object is freed, META_DIRTY goes since
- * its bytes are now in the database. Only `mtime` and `ctime` are taken besides. */
+/* A META_OBJECT file becomes META_INLINE (META_NONE when length is 0): its object is freed, META_DIRTY goes
+ * since its bytes are now in the database. Only `mtime` and `ctime` are taken besides. */
 errint meta_to_inline(struct meta *meta, uint64_t ino, const void *bytes, size_t length, int64_t mtime,
                       int64_t ctime, struct ids *freed);
 
-/* A META_OBJECT file becomes META_EXTENTS with one extent (0, size); META_NONE and the object freed when size is
- * 0. META_DIRTY stays as it is. `object_size` is recorded in the object's row. */
+/* A META_OBJECT file becomes META_EXTENTS with one extent (0, size); META_NONE and the object freed when size
+ * is 0. META_DIRTY stays as it is. `object_size` is recorded in the object's row. */
 errint meta_seal(struct meta *meta, uint64_t ino, int64_t size, int64_t mtime, int64_t ctime,
                  struct ids *freed);
 
@@ -275,10 +283,10 @@ int meta_object_shared(struct meta *meta, uint64_t object, uint64_t ino);
 errint meta_extents(struct meta *meta, uint64_t ino, struct meta_extent **out, size_t *count);
 
 /*
- * Maps [offset, offset + length) of a META_NONE or META_EXTENTS file onto an object's range (object 0: a hole), cutting what
- * was there, merging with neighbours that continue in the same object. The size grows to cover it when
- * `extend`, mtime and ctime become `now`, the file becomes META_EXTENTS and META_DIRTY. A new object's row is
- * made as needed.
+ * Maps [offset, offset + length) of a META_NONE or META_EXTENTS file onto an object's range (object 0: a
+ * hole), cutting what was there, merging with neighbours that continue in the same object. The size grows to
+ * cover it when `extend`, mtime and ctime become `now`, the file becomes META_EXTENTS and META_DIRTY. A new
+ * object's row is made as needed.
  */
 errint meta_extents_map(struct meta *meta, uint64_t ino, const struct meta_extent *extent, bool extend,
                         int64_t now, struct ids *freed);
@@ -288,22 +296,24 @@ errint meta_truncate(struct meta *meta, uint64_t ino, int64_t size, int64_t now,
                      struct ids *freed);
 
 /*
- * The range [from_offset, + length) of the META_EXTENTS file `from` also becomes the range at to_offset of `to`
- * (META_NONE or META_EXTENTS): no bytes move. Holes are cloned as holes. As meta_extents_map otherwise.
+ * The range [from_offset, + length) of the META_EXTENTS file `from` also becomes the range at to_offset of
+ * `to` (META_NONE or META_EXTENTS): no bytes move. Holes are cloned as holes. As meta_extents_map otherwise.
  */
 errint meta_clone(struct meta *meta, uint64_t from, int64_t from_offset, uint64_t to, int64_t to_offset,
                   int64_t length, int64_t now, struct ids *freed);
 
 /*
- * A new inode with a copy of a META_EXTENTS file's attributes, extended attributes and extents takes over all its
- * names; the old one stays with nlink 0 for those who have it open. -ENOENT without a name; -EBUSY for other kinds.
+ * A new inode with a copy of a META_EXTENTS file's attributes, extended attributes and extents takes over all
+ * its names; the old one stays with nlink 0 for those who have it open. -ENOENT without a name; -EBUSY for
+ * other kinds.
  */
 errint meta_fork(struct meta *meta, uint64_t ino, struct meta_inode *out);
 
 /* Rows of objects whose files are gone are removed. */
 errint meta_object_forget(struct meta *meta, const struct ids *objects);
 
-/* -- extended attributes ---------------------------------------------------------------------------------- */
+/* -- extended attributes ----------------------------------------------------------------------------------
+ */
 
 /* `flags` as setxattr(2). -EEXIST, -ENODATA, -E2BIG over 64 KiB, -ENOSPC over 1 MiB of values a file. */
 errint meta_xattr_set(struct meta *meta, uint64_t ino, const char *name, const void *value, size_t length,
@@ -314,9 +324,11 @@ ssize_t meta_xattr_get(struct meta *meta, uint64_t ino, const char *name, void *
 ssize_t meta_xattr_list(struct meta *meta, uint64_t ino, char *names, size_t capacity);
 errint meta_xattr_remove(struct meta *meta, uint64_t ino, const char *name, int64_t now, uint64_t unique);
 
-/* -- start, stop, trouble --------------------------------------------------------------------------------- */
+/* -- start, stop, trouble ---------------------------------------------------------------------------------
+ */
 
-/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow; objects that nothing refers to. Appended. */
+/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow; objects that nothing refers to. Appended.
+ */
 errint meta_find_dirty(struct meta *meta, struct ids *out);
 errint meta_find_orphans(struct meta *meta, struct ids *out);
 errint meta_find_unreferenced(struct meta *meta, struct ids *out);
@@ -326,8 +338,8 @@ errint meta_find_objects(struct meta *meta, struct ids *out);
 errint meta_find_torn(struct meta *meta, size_t limit, struct ids *out);
 
 /*
- * After a power cut: a torn file's content becomes [0, size) of what it is made of, META_DIRTY goes, META_TORN comes.
- * A META_OBJECT file becomes META_EXTENTS of its object (META_NONE when size is 0).
+ * After a power cut: a torn file's content becomes [0, size) of what it is made of, META_DIRTY goes,
+ * META_TORN comes. A META_OBJECT file becomes META_EXTENTS of its object (META_NONE when size is 0).
  */
 errint meta_tear(struct meta *meta, uint64_t ino, int64_t size, struct ids *freed);
 

@@ -23,7 +23,7 @@ import time
 
 sys.dont_write_bytecode = True
 
-from history import WORD, CheckError, Tree, check_content, words_run  # noqa: E402
+from history import WORD, CheckError, Tree, check_content, words_bytes, words_run  # noqa: E402
 
 STOPPED = 10
 DEAD = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.EUCLEAN, errno.EROFS}
@@ -305,6 +305,15 @@ def command_write(options):
     return STOPPED if stopped else 0
 
 
+def is_torn(path):
+    try:
+        return os.getxattr(path, STATE_ATTRIBUTE) == b"torn"
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        return False
+
+
 class Checker:
     """Walks the tree that is there, against the tree that may be there."""
 
@@ -359,12 +368,7 @@ class Checker:
             content = file.read()
         if len(content) != os.stat(path).st_size:
             raise CheckError(f"{path}: {len(content)} bytes read, {os.stat(path).st_size} by stat")
-        try:
-            torn = os.getxattr(path, STATE_ATTRIBUTE) == b"torn"
-        except OSError as error:
-            if error.errno != errno.ENODATA:
-                raise
-            torn = False
+        torn = is_torn(path)
         if torn:
             self.torn.append(path)
             if not self.torn_allowed:
@@ -375,12 +379,17 @@ class Checker:
                 raise CheckError(f"{path}: reported torn, but all of it was fsynced {idle:.1f} s before")
         partial = torn or not self.torn_allowed and bool(node.changes)
         node.current = check_content(path, node, content, partial)
-        if len(content) % WORD:
-            self.cut_to_words(node, path)
+        if torn:
+            self.write_anew(node, path)
 
-    def cut_to_words(self, node, path):
-        """A torn file may end inside a word; the writer goes on from whole ones."""
-        os.truncate(path, WORD * len(node.current))
+    def write_anew(self, node, path):
+        """As its owner would; then it is whole again, and the next crash can be judged."""
+        with open(path, "wb") as file:
+            file.write(words_bytes(node.id, node.current))
+            file.flush()
+            os.fsync(file.fileno())
+        if is_torn(path):
+            raise CheckError(f"{path}: written anew and still reported torn")
 
     def walk(self, node, path):
         if len(self.found.get(node.id, [])) > 1:

@@ -33,7 +33,8 @@ static inline void check_equal(const char *file, int line, const char *what, int
     if (expected == found)
         return;
     check_failures++;
-    printf("# %s:%d: expected %lld, found %lld: %s\n", file, line, (long long)expected, (long long)found, what);
+    printf("# %s:%d: expected %lld, found %lld: %s\n", file, line, (long long)expected, (long long)found,
+           what);
 }
 
 static inline void check_text(const char *file, int line, const char *what, const char *expected,

@@ -15,7 +15,8 @@ static void begin(void)
 }
 
 /* Runs one frame_map and says what the file and the list are then. */
-static void expect_map(int64_t offset, int64_t length, uint64_t object, int64_t object_offset, const char *extents)
+static void expect_map(int64_t offset, int64_t length, uint64_t object, int64_t object_offset,
+                       const char *extents)
 {
     freed.count = 0;
     CHECK_EQUAL(0, frame_map(file, offset, length, object, object_offset, &freed));
@@ -34,7 +35,8 @@ static void test_map(void)
     expect_map(0, 10, 2, 0, "0+10:2@0 10+10:1@100");
     expect_map(12, 4, 3, 0, "0+10:2@0 10+2:1@100 12+4:3@0 16+4:1@106"); /* in the middle */
     CHECK_EQUAL(0, freed.count);
-    expect_map(0, 12, 4, 0, "0+12:4@0 12+4:3@0 16+4:1@106"); /* over the whole of one and the front of another */
+    expect_map(0, 12, 4, 0,
+               "0+12:4@0 12+4:3@0 16+4:1@106"); /* over the whole of one and the front of another */
     CHECK_EQUAL(1, freed.count);
     CHECK(frame_has(&freed, 2));
     expect_map(14, 10, 5, 0, "0+12:4@0 12+2:3@0 14+10:5@0"); /* over the end */
@@ -54,7 +56,7 @@ static void test_map_merges(void)
     expect_map(0, 10, 1, 0, "0+10:1@0");
     expect_map(10, 10, 1, 10, "0+20:1@0"); /* an append */
     expect_map(30, 10, 1, 30, "0+20:1@0 30+10:1@30");
-    expect_map(20, 10, 1, 20, "0+40:1@0"); /* fills the gap: all three are one */
+    expect_map(20, 10, 1, 20, "0+40:1@0");            /* fills the gap: all three are one */
     expect_map(40, 10, 1, 41, "0+40:1@0 40+10:1@41"); /* another place of the object */
     expect_map(50, 10, 2, 51, "0+40:1@0 40+10:1@41 50+10:2@51");
     expect_map(30, 10, 1, 31, "0+30:1@0 30+20:1@31 50+10:2@51"); /* now with the one behind */
@@ -188,7 +190,8 @@ static void test_clone(void)
     CHECK_EQUAL(0, meta_clone(meta, other, 40, file, 0, 35, FRAME_NOW, &freed));
     CHECK_TEXT("0+35:3@40", frame_extents(file));
     CHECK_EQUAL(0, freed.count); /* the other one has them all */
-    CHECK_EQUAL(-EINVAL, meta_clone(meta, file, 0, other, 0, 36, FRAME_NOW, &freed)); /* beyond the source's end */
+    CHECK_EQUAL(-EINVAL,
+                meta_clone(meta, file, 0, other, 0, 36, FRAME_NOW, &freed)); /* beyond the source's end */
     CHECK_EQUAL(-EINVAL, meta_clone(meta, file, 0, other, 0, 0, FRAME_NOW, &freed));
     CHECK_EQUAL(-EFBIG, meta_clone(meta, file, 0, other, INT64_MAX, 1, FRAME_NOW, &freed));
     CHECK_EQUAL(-EINVAL, meta_clone(meta, file, 0, frame_make_object(1, "o"), 0, 1, FRAME_NOW, &freed));
@@ -213,7 +216,8 @@ static void test_many_extents(void)
     CHECK_EQUAL(7, freed.count); /* each once */
 }
 
-/* -- from one kind to another ----------------------------------------------------------------------------- */
+/* -- from one kind to another -----------------------------------------------------------------------------
+ */
 
 static void test_seal_and_unseal(void)
 {
@@ -310,7 +314,8 @@ static void test_to_object(void)
     file = frame_make(1, "f", S_IFREG); /* from nothing */
     CHECK_EQUAL(0, meta_to_object(meta, file, objects[0], 7, &freed));
     struct meta_inode inode = frame_get(file);
-    CHECK(inode.kind == META_OBJECT && inode.object == objects[0] && inode.size == 7 && inode.state == META_DIRTY);
+    CHECK(inode.kind == META_OBJECT && inode.object == objects[0] && inode.size == 7 &&
+          inode.state == META_DIRTY);
     CHECK_EQUAL(-1, inode.synced_size);
     CHECK_EQUAL(0, freed.count);
     CHECK_EQUAL(0, meta_to_object(meta, file, objects[1], 8, &freed)); /* from another object */
@@ -359,7 +364,8 @@ static void test_fork(void)
     CHECK_EQUAL(-EISDIR, meta_fork(meta, 1, &copy));
 }
 
-/* -- after a power cut ------------------------------------------------------------------------------------ */
+/* -- after a power cut ------------------------------------------------------------------------------------
+ */
 
 static void test_tear(void)
 {
@@ -370,7 +376,8 @@ static void test_tear(void)
     char found[8];
     CHECK_EQUAL(0, meta_tear(meta, written, 30, &freed));
     struct meta_inode inode = frame_get(written);
-    CHECK(inode.kind == META_EXTENTS && inode.size == 30 && inode.synced_size == 30 && inode.state == META_TORN);
+    CHECK(inode.kind == META_EXTENTS && inode.size == 30 && inode.synced_size == 30 &&
+          inode.state == META_TORN);
     CHECK_EQUAL(0, meta_object_shared(meta, object, written));
     CHECK_EQUAL(0, freed.count);
     CHECK_EQUAL(0, meta_tear(meta, empty, 0, &freed));

@@ -16,7 +16,8 @@ char frame_path[4200];
 static void (*frame_test)(void);
 uint64_t *frame_shared;
 
-/* -- the database of a test ------------------------------------------------------------------------------- */
+/* -- the database of a test -------------------------------------------------------------------------------
+ */
 
 void frame_open(void)
 {
@@ -89,7 +90,8 @@ int frame_in_child(const char *fault, void (*body)(void))
     return status;
 }
 
-/* -- do the tables agree? --------------------------------------------------------------------------------- */
+/* -- do the tables agree? ---------------------------------------------------------------------------------
+ */
 
 /* Each gives a row for each thing that must not be: one number that tells which. */
 static const struct {
@@ -110,9 +112,8 @@ static const struct {
      "SELECT n.ino FROM name n LEFT JOIN inode i ON i.ino = n.ino LEFT JOIN inode p ON p.ino = n.parent"
      " WHERE i.ino IS NULL OR p.ino IS NULL OR p.nlink = 0 OR (p.mode & 61440) <> 16384"},
     {"a cookie is not one of . and ..", "SELECT ino FROM name WHERE cookie < 3"},
-    {"a written object knows its file",
-     "SELECT i.ino FROM inode i LEFT JOIN object o ON o.id = i.object"
-     " WHERE i.kind = 2 AND (o.id IS NULL OR o.owner <> i.ino)"},
+    {"a written object knows its file", "SELECT i.ino FROM inode i LEFT JOIN object o ON o.id = i.object"
+                                        " WHERE i.kind = 2 AND (o.id IS NULL OR o.owner <> i.ino)"},
     {"only a file on an object names one", "SELECT ino FROM inode WHERE (kind = 2) <> (object <> 0)"},
     {"an object's owner is written on it",
      "SELECT o.id FROM object o LEFT JOIN inode i ON i.ino = o.owner"
@@ -130,8 +131,8 @@ static const struct {
     {"a content belongs to a file that has one inside",
      "SELECT c.ino FROM content c LEFT JOIN inode i ON i.ino = c.ino"
      " WHERE i.ino IS NULL OR i.kind <> 1 OR length(c.bytes) > i.size"},
-    {"a file with its content inside has it",
-     "SELECT i.ino FROM inode i WHERE i.kind = 1 AND NOT EXISTS (SELECT 1 FROM content c WHERE c.ino = i.ino)"},
+    {"a file with its content inside has it", "SELECT i.ino FROM inode i WHERE i.kind = 1 AND NOT EXISTS "
+                                              "(SELECT 1 FROM content c WHERE c.ino = i.ino)"},
     {"an empty kind is an empty file", "SELECT ino FROM inode WHERE kind = 0 AND size <> 0"},
     {"an attribute has an inode",
      "SELECT x.ino FROM xattr x LEFT JOIN inode i ON i.ino = x.ino WHERE i.ino IS NULL"},
@@ -188,7 +189,8 @@ bool frame_is_consistent(struct meta *of)
     return consistent;
 }
 
-/* -- short ways ------------------------------------------------------------------------------------------- */
+/* -- short ways -------------------------------------------------------------------------------------------
+ */
 
 uint64_t frame_make(uint64_t parent, const char *name, uint32_t mode)
 {
@@ -245,7 +247,8 @@ uint64_t frame_find(uint64_t parent, const char *name)
 
 errint frame_unlink(uint64_t parent, const char *name, bool reap, struct ids *freed)
 {
-    return meta_unlink(meta, parent, name, strlen(name), frame_find(parent, name), reap, FRAME_NOW + 1, 0, freed);
+    return meta_unlink(meta, parent, name, strlen(name), frame_find(parent, name), reap, FRAME_NOW + 1, 0,
+                       freed);
 }
 
 errint frame_rmdir(uint64_t parent, const char *name)
@@ -253,8 +256,8 @@ errint frame_rmdir(uint64_t parent, const char *name)
     return meta_rmdir(meta, parent, name, strlen(name), frame_find(parent, name), true, FRAME_NOW + 1, 0);
 }
 
-errint frame_rename(uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags,
-                    struct ids *freed)
+errint frame_rename(uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+                    unsigned flags, struct ids *freed)
 {
     struct meta_rename rename = {
         .parent = parent,
@@ -288,9 +291,10 @@ const char *frame_extents(uint64_t ino)
     if (meta_extents(meta, ino, &extents, &count) < 0)
         return "error";
     for (size_t i = 0; i < count && length < sizeof text; i++)
-        length += (size_t)snprintf(text + length, sizeof text - length, "%s%lld+%lld:%llu@%lld", i ? " " : "",
-                                   (long long)extents[i].offset, (long long)extents[i].length,
-                                   (unsigned long long)extents[i].object, (long long)extents[i].object_offset);
+        length +=
+            (size_t)snprintf(text + length, sizeof text - length, "%s%lld+%lld:%llu@%lld", i ? " " : "",
+                             (long long)extents[i].offset, (long long)extents[i].length,
+                             (unsigned long long)extents[i].object, (long long)extents[i].object_offset);
     free(extents);
     return text;
 }

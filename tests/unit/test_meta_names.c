@@ -68,8 +68,12 @@ static void test_create_kinds(void)
     static const uint32_t modes[] = {S_IFREG, S_IFDIR, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK};
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         char name[2] = {(char)('a' + i), '\0'};
-        struct meta_new new = {
-            .parent = 1, .name = name, .length = 1, .mode = modes[i] | 0600, .rdev = 0x12345678, .now = FRAME_NOW};
+        struct meta_new new = {.parent = 1,
+                               .name = name,
+                               .length = 1,
+                               .mode = modes[i] | 0600,
+                               .rdev = 0x12345678,
+                               .now = FRAME_NOW};
         struct meta_inode inode;
         CHECK_EQUAL(0, meta_create(meta, &new, 0, &inode));
         CHECK_EQUAL(modes[i] | 0600, frame_get(inode.ino).mode);
@@ -264,7 +268,8 @@ static void test_nameless_file_gets_a_name(void)
     CHECK_EQUAL(-EINVAL, meta_create(meta, &new, 0, &inode));
 }
 
-/* -- listing ---------------------------------------------------------------------------------------------- */
+/* -- listing ----------------------------------------------------------------------------------------------
+ */
 
 struct listing {
     char names[64][16];
@@ -334,7 +339,8 @@ static void test_list_while_it_changes(void)
     CHECK_EQUAL(0, frame_unlink(d, "f1", true, NULL)); /* where the reader stands */
     CHECK_EQUAL(0, frame_unlink(d, "f5", true, NULL)); /* ahead */
     frame_make(d, "new", S_IFREG);
-    CHECK_EQUAL(0, frame_rename(d, "f2", d, "f3", 0, NULL)); /* an entry keeps its place when it is replaced */
+    CHECK_EQUAL(0,
+                frame_rename(d, "f2", d, "f3", 0, NULL)); /* an entry keeps its place when it is replaced */
     while (listing.limit < 60) {
         listing.limit += 2;
         CHECK_EQUAL(0, meta_list(meta, d, listing.cookies[listing.count - 1], listing_add, &listing));
@@ -351,7 +357,8 @@ static void test_list_while_it_changes(void)
     CHECK_TEXT("newer", listing.names[listing.count - 1]); /* its cookie is not the removed entry's */
 }
 
-/* -- attributes ------------------------------------------------------------------------------------------- */
+/* -- attributes -------------------------------------------------------------------------------------------
+ */
 
 static void test_set(void)
 {
@@ -480,7 +487,8 @@ static void test_xattr_limits(void)
 
 static void test_path(void)
 {
-    uint64_t d = frame_make(1, "d", S_IFDIR), e = frame_make(d, "e f", S_IFDIR), file = frame_make(e, "g", S_IFREG);
+    uint64_t d = frame_make(1, "d", S_IFDIR), e = frame_make(d, "e f", S_IFDIR),
+             file = frame_make(e, "g", S_IFREG);
     char *path = NULL;
     CHECK_EQUAL(0, meta_path(meta, file, &path));
     CHECK_TEXT("/d/e f/g", path);

@@ -10,7 +10,8 @@
 #include "base/clock.h"
 #include "test_meta_frame.h"
 
-/* -- making and refusing ---------------------------------------------------------------------------------- */
+/* -- making and refusing ----------------------------------------------------------------------------------
+ */
 
 static void write_file(const char *path, const char *text)
 {
@@ -42,8 +43,9 @@ static void test_missing_and_foreign(void)
     CHECK_EQUAL(-ENOENT, meta_open(path, false, &other));
     CHECK(other == NULL);
     CHECK(!exists(path, ""));
-    write_file(path, "This is a letter, not a database. It is long enough to have a header of that size, and more"
-                     " than that, so that nobody can take it for an empty file.");
+    write_file(path,
+               "This is a letter, not a database. It is long enough to have a header of that size, and more"
+               " than that, so that nobody can take it for an empty file.");
     CHECK_EQUAL(-EUCLEAN, meta_open(path, true, &other));
     CHECK_EQUAL(0, unlink(path));
     alter(path, "CREATE TABLE recipe (name TEXT)");
@@ -102,7 +104,8 @@ static void test_damaged(void)
     frame_open();
 }
 
-/* -- formats ---------------------------------------------------------------------------------------------- */
+/* -- formats ----------------------------------------------------------------------------------------------
+ */
 
 static void test_newer_format(void)
 {
@@ -161,7 +164,8 @@ static void test_upgrade(void)
     CHECK_EQUAL(0, db_execute(meta->db, "UPDATE format SET version = 1"));
 }
 
-/* -- what stays ------------------------------------------------------------------------------------------- */
+/* -- what stays -------------------------------------------------------------------------------------------
+ */
 
 static void test_settings(void)
 {
@@ -205,7 +209,7 @@ static void test_requests(void)
     CHECK_EQUAL(1, answers.count);
     CHECK(answers.unique[0] == 100 && answers.ino[0] == inode.ino);
     CHECK_EQUAL(-EEXIST, meta_create(meta, &new, 102, &inode)); /* nothing done, nothing noted */
-    frame_make(1, "g", S_IFREG);                               /* not the kernel's */
+    frame_make(1, "g", S_IFREG);                                /* not the kernel's */
     CHECK_EQUAL(1, answers.count);
     uint64_t file = frame_find(1, "f");
     CHECK_EQUAL(0, meta_xattr_set(meta, file, "user.a", "x", 1, 0, 1, 104));
@@ -219,7 +223,8 @@ static void test_requests(void)
     CHECK(unique == UINT64_C(1) << 63 && ino == file);
 }
 
-/* -- kill ------------------------------------------------------------------------------------------------- */
+/* -- kill -------------------------------------------------------------------------------------------------
+ */
 
 /* Makes files in turn and says in the shared memory what is acknowledged. */
 static void make_until_killed(void)
@@ -326,7 +331,8 @@ static void test_numbers(void)
     }
 }
 
-/* -- stable storage --------------------------------------------------------------------------------------- */
+/* -- stable storage ---------------------------------------------------------------------------------------
+ */
 
 static void test_sync(void)
 {

@@ -5,7 +5,8 @@
 
 #include "test_meta_frame.h"
 
-/* -- the table of types ----------------------------------------------------------------------------------- */
+/* -- the table of types -----------------------------------------------------------------------------------
+ */
 
 enum thing { NOTHING, FILE_THING, LINK_THING, EMPTY_DIRECTORY, FULL_DIRECTORY, THINGS };
 
@@ -98,7 +99,8 @@ static void test_types(void)
     }
 }
 
-/* -- the rest of Linux's rules ---------------------------------------------------------------------------- */
+/* -- the rest of Linux's rules ----------------------------------------------------------------------------
+ */
 
 static void test_refused(void)
 {
@@ -146,7 +148,8 @@ static void test_refused(void)
 
 static void test_below_itself(void)
 {
-    uint64_t a = frame_make(1, "a", S_IFDIR), b = frame_make(a, "b", S_IFDIR), c = frame_make(b, "c", S_IFDIR);
+    uint64_t a = frame_make(1, "a", S_IFDIR), b = frame_make(a, "b", S_IFDIR),
+             c = frame_make(b, "c", S_IFDIR);
     CHECK_EQUAL(-EINVAL, frame_rename(1, "a", a, "x", 0, NULL));
     CHECK_EQUAL(-EINVAL, frame_rename(1, "a", c, "x", 0, NULL));
     CHECK_EQUAL(-EINVAL, frame_rename(1, "a", b, "c", RENAME_EXCHANGE, NULL));
@@ -201,7 +204,8 @@ static void test_over_an_open_file(void)
     CHECK_EQUAL(1, freed.count);
 }
 
-/* -- shadows ---------------------------------------------------------------------------------------------- */
+/* -- shadows ----------------------------------------------------------------------------------------------
+ */
 
 static uint64_t shadow_of(const char *name)
 {
