@@ -30,9 +30,8 @@ static const struct {
     const char *name;
     int action;
 } fault_actions[] = {
-    {"ENOSPC", -ENOSPC},         {"EIO", -EIO},       {"ENOMEM", -ENOMEM},
-    {"EOPNOTSUPP", -EOPNOTSUPP}, {"EPERM", -EPERM},   {"kill", FAULT_KILL},
-    {"hang", FAULT_HANG},
+    {"ENOSPC", -ENOSPC}, {"EIO", -EIO},        {"ENOMEM", -ENOMEM},  {"EOPNOTSUPP", -EOPNOTSUPP},
+    {"EPERM", -EPERM},   {"kill", FAULT_KILL}, {"hang", FAULT_HANG},
 };
 
 static bool fault_parse(char *text, struct fault *fault)

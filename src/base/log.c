@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 
 static struct {
     enum log_target target;
     enum log_level level;
     bool journal;
+    bool shows_time;
     char ident[64];
 } log_settings = {.target = LOG_TO_STDERR, .level = LOG_LEVEL_INFO, .ident = "ckptfs"};
 
@@ -25,6 +27,24 @@ void log_configure(enum log_target target, enum log_level level, const char *ide
         openlog(log_settings.ident, LOG_PID, LOG_DAEMON);
 }
 
+void log_show_time(void)
+{
+    log_settings.shows_time = true;
+}
+
+/* What every line on stderr begins with: its length. */
+static size_t log_begin(char *line, size_t size, enum log_level level)
+{
+    if (log_settings.journal)
+        return (size_t)snprintf(line, size, "<%d>", (int)level);
+    size_t used = 0;
+    time_t now = time(NULL);
+    struct tm parts;
+    if (log_settings.shows_time && gmtime_r(&now, &parts))
+        used = strftime(line, size, "%Y-%m-%dT%H:%M:%SZ ", &parts);
+    return used + (size_t)snprintf(line + used, size - used, "%s: ", log_settings.ident);
+}
+
 void log_write_arguments(enum log_level level, const char *format, va_list arguments)
 {
     if (level > log_settings.level)
@@ -35,13 +55,12 @@ void log_write_arguments(enum log_level level, const char *format, va_list argum
     }
     /* One write(2) a line, so that lines of several processes do not mix. */
     char line[2048];
-    int used = log_settings.journal ? snprintf(line, sizeof line, "<%d>", (int)level)
-                                    : snprintf(line, sizeof line, "%s: ", log_settings.ident);
-    size_t room = sizeof line - (size_t)used - 1;
+    size_t used = log_begin(line, sizeof line, level);
+    size_t room = sizeof line - used - 1;
     int text = vsnprintf(line + used, room, format, arguments);
     if (text < 0)
         return;
-    size_t length = (size_t)used + ((size_t)text < room ? (size_t)text : room - 1);
+    size_t length = used + ((size_t)text < room ? (size_t)text : room - 1);
     line[length++] = '\n';
     fwrite(line, 1, length, stderr);
 }

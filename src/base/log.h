@@ -23,6 +23,10 @@ enum log_target {
 /* Chooses where lines go and the least important level that is written. `ident` is copied. */
 void log_configure(enum log_target target, enum log_level level, const char *ident);
 
+/* Lines on stderr begin with the time from now on (RFC 3339, UTC): for what goes on for days. Not for the
+ * journal. */
+void log_show_time(void);
+
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void log_write_arguments(enum log_level level, const char *format, va_list arguments)
     __attribute__((format(printf, 2, 0)));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A few threads that do what a thread that answers the kernel must not wait for: syncs above all. Jobs start in
- * the order of their submission. Thread-safe.
+ * A few threads that do what a thread that answers the kernel must not wait for: syncs above all. Jobs start
+ * in the order of their submission. Thread-safe.
  */
 #ifndef CKPTFS_BASE_WORKERS_H
 #define CKPTFS_BASE_WORKERS_H

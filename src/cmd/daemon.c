@@ -66,6 +66,7 @@ static int daemon_run(int argc, char **argv)
     struct fs_options serve = {.fuse_fd = -1, .state_fd = -1, .lock_fd = -1, .ready_fd = -1};
     /* One that is run as /proc/self/exe would be called "exe". */
     prctl(PR_SET_NAME, KEEPER_PROCESS_NAME);
+    log_show_time();
     if (mount_options_init(&options) != 0)
         return EXIT_FAILED;
     int code = daemon_parse(argc, argv, &serve, &options);

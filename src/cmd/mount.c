@@ -209,6 +209,7 @@ static int mount_in_background(struct mount_work *work)
     if (!mount_detach_process(work))
         log_warning("the keeper stays with its terminal: %m");
     bool to_syslog = work->log_fd < 0;
+    log_show_time();
     if (to_syslog)
         log_configure(LOG_TO_SYSLOG, LOG_LEVEL_INFO, "ckptfs");
     _exit(mount_run_keeper(work, steal_fd(write_end), to_syslog));

@@ -167,8 +167,8 @@ void backing_unregister(struct backing_table *table, struct backing *backing)
     if (--backing->passthrough_handles == 0) {
         errint error = protocol_backing_close(table->fuse_fd, backing->backing_id);
         if (error && error != -ENODEV && error != -EPERM)
-            log_warning("object %016llx: cannot close backing id %d: %s",
-                        (unsigned long long)backing->object, backing->backing_id, strerror(-error));
+            log_warning("object %016llx: cannot close backing id %d: %s", (unsigned long long)backing->object,
+                        backing->backing_id, strerror(-error));
         backing->backing_id = 0;
     }
     pthread_mutex_unlock(&backing->lock);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Objects in use: one entry an object, however many inodes and handles are behind it, with its descriptors, its
- * backing id in the kernel, and the lease that tells who else sees it.
+ * Objects in use: one entry an object, however many inodes and handles are behind it, with its descriptors,
+ * its backing id in the kernel, and the lease that tells who else sees it.
  *
- * `fd` is O_RDONLY and lives as long as the entry: it reads, syncs, is registered for passthrough and asks for the
- * lease. `write_fd` exists only while the daemon itself writes, since it would count as a writer in the lease.
+ * `fd` is O_RDONLY and lives as long as the entry: it reads, syncs, is registered for passthrough and asks
+ * for the lease. `write_fd` exists only while the daemon itself writes, since it would count as a writer in
+ * the lease.
  */
 #ifndef CKPTFS_FS_BACKING_H
 #define CKPTFS_FS_BACKING_H
@@ -20,9 +21,9 @@ enum { BACKING_BUCKETS = 1024 };
 struct backing {
     uint64_t object;
     int fd;
-    int write_fd;   /* -1: none; guarded by `lock` */
-    int direct_fd;  /* O_DIRECT for cold reads; -1: none, -2: the disk cannot */
-    int backing_id; /* 0: not registered; guarded by `lock` */
+    int write_fd;                 /* -1: none; guarded by `lock` */
+    int direct_fd;                /* O_DIRECT for cold reads; -1: none, -2: the disk cannot */
+    int backing_id;               /* 0: not registered; guarded by `lock` */
     unsigned passthrough_handles; /* guarded by `lock`; the id goes with the last */
     unsigned references;          /* guarded by the table's lock */
     pthread_mutex_t lock;
@@ -53,8 +54,8 @@ void backing_close_writer(struct backing *backing);
 int backing_direct(struct backing_table *table, struct backing *backing);
 
 /*
- * Registers the object with the kernel, or takes the id that it has, for one more passthrough handle: the id, or a
- * negative errno (-EPERM without privilege).
+ * Registers the object with the kernel, or takes the id that it has, for one more passthrough handle: the id,
+ * or a negative errno (-EPERM without privilege).
  */
 int backing_register(struct backing_table *table, struct backing *backing);
 /* A passthrough handle is gone; the last one takes the id along. */

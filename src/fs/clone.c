@@ -118,7 +118,8 @@ static void clone_remember(struct node *from, int64_t from_offset, struct node *
 {
     struct node_copy *copy = &to->copy;
     bool follows = copy->length > 0 && copy->from == from->ino &&
-                   from_offset == copy->from_offset + copy->length && to_offset == copy->offset + copy->length;
+                   from_offset == copy->from_offset + copy->length &&
+                   to_offset == copy->offset + copy->length;
     if (follows)
         copy->length += length;
     else
@@ -161,7 +162,8 @@ ssize_t clone_range(struct filesystem *fs, struct node *from, int64_t from_offse
     return copied;
 }
 
-/* -- giving back ------------------------------------------------------------------------------------------ */
+/* -- giving back ------------------------------------------------------------------------------------------
+ */
 
 static bool clone_is_equal(struct filesystem *fs, struct node *a, int64_t a_offset, struct node *b,
                            int64_t b_offset, int64_t length)
@@ -188,8 +190,8 @@ static bool clone_is_unchanged(struct filesystem *fs, struct node *node, const s
 {
     struct meta_inode now;
     return !node->gone && node->writers == 0 && node->kind == META_EXTENTS &&
-           meta_get(fs->meta, node->ino, &now) == 0 && now.kind == META_EXTENTS &&
-           now.size == before->size && now.mtime == before->mtime && now.ctime == before->ctime;
+           meta_get(fs->meta, node->ino, &now) == 0 && now.kind == META_EXTENTS && now.size == before->size &&
+           now.mtime == before->mtime && now.ctime == before->ctime;
 }
 
 static void clone_share(struct filesystem *fs, struct node *from, struct node *to,
@@ -217,8 +219,8 @@ void clone_give_back(struct filesystem *fs, struct node *to, const struct node_c
 {
     struct meta_inode from_row, to_row;
     if (copy->length < CLONE_SHARE_MIN || meta_get(fs->meta, copy->from, &from_row) < 0 ||
-        meta_get(fs->meta, to->ino, &to_row) < 0 || from_row.kind != META_EXTENTS ||
-        copy->offset != 0 || copy->length != to_row.size || from_row.uid != to_row.uid)
+        meta_get(fs->meta, to->ino, &to_row) < 0 || from_row.kind != META_EXTENTS || copy->offset != 0 ||
+        copy->length != to_row.size || from_row.uid != to_row.uid)
         return;
     struct node *from = node_get(fs, copy->from);
     if (!from)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * copy_file_range(2): a clone where the source is sealed and the daemon serves the destination, or where the disk can
- * share blocks; else a copy, whose bytes are given back when the destination is sealed.
+ * copy_file_range(2): a clone where the source is sealed and the daemon serves the destination, or where the
+ * disk can share blocks; else a copy, whose bytes are given back when the destination is sealed.
  */
 #ifndef CKPTFS_FS_CLONE_H
 #define CKPTFS_FS_CLONE_H
@@ -16,8 +16,8 @@ ssize_t clone_range(struct filesystem *fs, struct node *from, int64_t from_offse
                     int64_t to_offset, int64_t length);
 
 /*
- * After the seal of a file that was copied from another as a whole: when the bytes are still equal, the file shares
- * the other's and its own copy is freed. No lock is held.
+ * After the seal of a file that was copied from another as a whole: when the bytes are still equal, the file
+ * shares the other's and its own copy is freed. No lock is held.
  */
 void clone_give_back(struct filesystem *fs, struct node *node, const struct node_copy *copy);
 

@@ -63,8 +63,7 @@ static errint content_write_all(int fd, const char *bytes, size_t size, int64_t 
 }
 
 /* A file without an object gets one that holds `bytes`. */
-static errint content_move_to_object(struct filesystem *fs, struct node *node, const char *bytes,
-                                     size_t size)
+static errint content_move_to_object(struct filesystem *fs, struct node *node, const char *bytes, size_t size)
 {
     struct meta_inode row;
     errint error = meta_get(fs->meta, node->ino, &row);
@@ -173,7 +172,8 @@ bool content_is_mapped(struct node *node)
 
 errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
 {
-    /* Passthrough handles, and mappings that outlive them, see the object itself: then it is what must be cut. */
+    /* Passthrough handles, and mappings that outlive them, see the object itself: then it is what must be
+     * cut. */
     bool seen = node->mode == NODE_PASSTHROUGH || content_is_mapped(node);
     if (size == 0 && node->kind != META_OBJECT && !seen)
         return content_truncate_row(fs, node, 0);
@@ -184,7 +184,8 @@ errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
                                      : content_truncate_row(fs, node, size);
 }
 
-/* -- copy on write ---------------------------------------------------------------------------------------- */
+/* -- copy on write ----------------------------------------------------------------------------------------
+ */
 
 /* Whether all of the range lies in the overlay already. */
 static bool content_in_overlay(const struct node *node, int64_t offset, int64_t length)
@@ -252,8 +253,7 @@ static errint content_write_over(struct filesystem *fs, struct node *node, const
     return meta_set(fs->meta, node->ino, META_SET_MTIME | META_SET_CTIME, &times, 0, NULL);
 }
 
-errint content_write(struct filesystem *fs, struct node *node, const char *bytes, size_t size,
-                     int64_t offset)
+errint content_write(struct filesystem *fs, struct node *node, const char *bytes, size_t size, int64_t offset)
 {
     if (size == 0)
         return 0;
@@ -277,7 +277,8 @@ errint content_write(struct filesystem *fs, struct node *node, const char *bytes
     return error;
 }
 
-/* -- fallocate and lseek ---------------------------------------------------------------------------------- */
+/* -- fallocate and lseek ----------------------------------------------------------------------------------
+ */
 
 static errint content_allocate_over(struct filesystem *fs, struct node *node, int mode, int64_t offset,
                                     int64_t length)

@@ -16,8 +16,8 @@
 enum { CONTENT_ALIGNMENT = 4096 };
 
 /*
- * After it the file is META_OBJECT (written in place), or META_EXTENTS where its object is shared with other files or it has
- * several (written by copy on write). A small content moves to a new object. Exclusive.
+ * After it the file is META_OBJECT (written in place), or META_EXTENTS where its object is shared with other
+ * files or it has several (written by copy on write). A small content moves to a new object. Exclusive.
  */
 errint content_make_writable(struct filesystem *fs, struct node *node);
 
@@ -25,9 +25,9 @@ errint content_make_writable(struct filesystem *fs, struct node *node);
 errint content_truncate(struct filesystem *fs, struct node *node, int64_t size);
 
 /*
- * Reads up to `size` bytes at `offset`: the number of bytes (0 at the end), or a negative errno. `buffer` has room
- * for size + 2 * CONTENT_ALIGNMENT bytes and is aligned to CONTENT_ALIGNMENT; the bytes start at *data, inside it.
- * Takes the lock itself.
+ * Reads up to `size` bytes at `offset`: the number of bytes (0 at the end), or a negative errno. `buffer` has
+ * room for size + 2 * CONTENT_ALIGNMENT bytes and is aligned to CONTENT_ALIGNMENT; the bytes start at *data,
+ * inside it. Takes the lock itself.
  */
 ssize_t content_read(struct filesystem *fs, struct node *node, char *buffer, size_t size, int64_t offset,
                      char **data);
@@ -43,15 +43,16 @@ errint content_allocate(struct filesystem *fs, struct node *node, int mode, int6
 int64_t content_seek(struct filesystem *fs, struct node *node, int64_t offset, int whence);
 
 /*
- * Objects that a change of the file let go: they are removed, and the file stops writing into one of them. The node's
- * lock is held exclusively.
+ * Objects that a change of the file let go: they are removed, and the file stops writing into one of them.
+ * The node's lock is held exclusively.
  */
 void content_release(struct filesystem *fs, struct node *node, const struct ids *freed);
 
 /* The file's ranges get a second user: it stops writing in place. The node's lock is held exclusively. */
 void content_freeze(struct filesystem *fs, struct node *node);
 
-/* Whether somebody outside the daemon has the file's only object open or mapped. The lock is held exclusively. */
+/* Whether somebody outside the daemon has the file's only object open or mapped. The lock is held
+ * exclusively. */
 bool content_is_mapped(struct node *node);
 
 /* The current size in bytes, or a negative errno. The lock is held. */

@@ -2,8 +2,8 @@
 /*
  * Reading a file's bytes: from the database, from one object, or from the pieces of several.
  *
- * Bytes that the object's page cache has are taken from there; the rest of a large read comes by O_DIRECT, so that a
- * cold file does not fill memory twice (the kernel caches what it gets from us).
+ * Bytes that the object's page cache has are taken from there; the rest of a large read comes by O_DIRECT, so
+ * that a cold file does not fill memory twice (the kernel caches what it gets from us).
  */
 #include "fs/content.h"
 
@@ -109,8 +109,8 @@ static ssize_t content_read_extents(struct filesystem *fs, struct node *node, ch
         int64_t to = extent->offset + extent->length < end ? extent->offset + extent->length : end;
         if (from >= to)
             continue;
-        errint error = content_read_piece(fs, node, extent, buffer + (from - offset), from,
-                                          (size_t)(to - from));
+        errint error =
+            content_read_piece(fs, node, extent, buffer + (from - offset), from, (size_t)(to - from));
         if (error)
             return error;
     }
@@ -145,8 +145,7 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
     switch (node->kind) {
     case META_NONE: return 0;
     case META_INLINE: return content_read_inline(fs, node, buffer, size, offset, data);
-    case META_OBJECT:
-        return content_read_object(fs, node->backing, false, buffer, size, offset, data);
+    case META_OBJECT: return content_read_object(fs, node->backing, false, buffer, size, offset, data);
     case META_EXTENTS: break;
     }
     if (node->backing) {

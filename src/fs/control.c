@@ -37,8 +37,7 @@ static void control_add_features(const struct filesystem *fs, cJSON *document)
                                 "library or kernel is too old: files opened for reading and writing go "
                                 "through the page cache, more slowly");
     if (!features->resend)
-        cJSON_AddStringToObject(missing, "takeover",
-                                "needs Linux 6.9: the mount ends when the daemon dies");
+        cJSON_AddStringToObject(missing, "takeover", "needs Linux 6.9: the mount ends when the daemon dies");
     if (features->read_ahead_missing[0])
         cJSON_AddStringToObject(missing, "read_ahead_kib", features->read_ahead_missing);
 }

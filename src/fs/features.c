@@ -52,7 +52,8 @@ static void features_want_passthrough(struct filesystem *fs, struct fuse_conn_in
                  "the kernel does not offer it (Linux 6.9 does)");
         return;
     }
-    /* A store on overlayfs is one filesystem deeper; asking for that elsewhere would forbid overlays on the mount. */
+    /* A store on overlayfs is one filesystem deeper; asking for that elsewhere would forbid overlays on the
+     * mount. */
     struct statfs disk;
     bool overlay = fstatfs(fs->store->fd, &disk) == 0 && disk.f_type == FEATURES_OVERLAYFS_MAGIC;
     connection->max_backing_stack_depth = overlay ? 1 : 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What all parts of a served filesystem share: the store, the namespace, the nodes in use, the queues of what is done
- * later, and what this kernel, library and privilege allow.
+ * What all parts of a served filesystem share: the store, the namespace, the nodes in use, the queues of what
+ * is done later, and what this kernel, library and privilege allow.
  *
  * Lock order: node locks (two of them: by inode number), then a backing's lock, then the namespace's own. The
  * queues' locks are innermost. No lock is held over a sync.
@@ -35,10 +35,10 @@ enum { FS_MAX_WRITE = 1 << 20 };
 /* What is possible here; found at the start by trying. A text is NULL where nothing is missing. */
 struct features {
     bool passthrough;
-    bool direct_mmap;       /* MAP_SHARED on direct_io handles */
-    bool kills_privileges;  /* the kernel leaves dropping setuid bits to us, and asks less */
+    bool direct_mmap;      /* MAP_SHARED on direct_io handles */
+    bool kills_privileges; /* the kernel leaves dropping setuid bits to us, and asks less */
     bool parallel_writes;
-    bool resend;            /* a successor can take over */
+    bool resend; /* a successor can take over */
     unsigned read_ahead_kib;
     char passthrough_missing[160];
     char read_ahead_missing[160];
@@ -63,7 +63,7 @@ struct filesystem {
     struct discard *discard;
     atomic_bool initialised; /* INIT is answered */
     atomic_bool stopping;
-    atomic_bool disk_full; /* the reserve is spent: only what frees space is allowed */
+    atomic_bool disk_full;       /* the reserve is spent: only what frees space is allowed */
     _Atomic uint64_t torn_found; /* files torn by the last crash, as found at this start */
 };
 

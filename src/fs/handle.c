@@ -49,7 +49,8 @@ static uint32_t handle_daemon_mode(struct filesystem *fs, uint32_t flags)
 {
     if (!handle_writes(flags))
         return STATE_CACHED;
-    /* A library that cannot allow mmap on direct_io handles: who may map shared is served through the cache. */
+    /* A library that cannot allow mmap on direct_io handles: who may map shared is served through the cache.
+     */
     bool maps = (flags & O_ACCMODE) == O_RDWR;
     return maps && !fs->features.direct_mmap ? STATE_CACHED : STATE_DIRECT;
 }
@@ -101,8 +102,8 @@ static void handle_count(struct filesystem *fs, struct node *node, const struct 
 }
 
 /*
- * A writer of an object that other files share, while passthrough readers see the object itself: the file moves to
- * a new inode, as if it had been renamed over, and the kernel finds that one at its next look-up.
+ * A writer of an object that other files share, while passthrough readers see the object itself: the file
+ * moves to a new inode, as if it had been renamed over, and the kernel finds that one at its next look-up.
  */
 static errint handle_move_aside(struct filesystem *fs, struct node *node)
 {
@@ -199,8 +200,7 @@ void handle_close(struct filesystem *fs, uint64_t fh)
     struct node *node = slot ? node_find(fs, slot->ino) : NULL;
     if (!node)
         return;
-    struct state_handle handle = {
-        .flags = slot->flags, .mode = slot->mode, .backing_id = slot->backing_id};
+    struct state_handle handle = {.flags = slot->flags, .mode = slot->mode, .backing_id = slot->backing_id};
     node_lock(node);
     state_handle_close(fs->state, fh);
     node->handles--;
@@ -223,8 +223,7 @@ static errint handle_restore(struct filesystem *fs, struct state_handle *slot)
     struct node *node = node_get(fs, slot->ino);
     if (!node)
         return -ENOMEM;
-    struct state_handle handle = {
-        .flags = slot->flags, .mode = slot->mode, .backing_id = slot->backing_id};
+    struct state_handle handle = {.flags = slot->flags, .mode = slot->mode, .backing_id = slot->backing_id};
     node_lock(node);
     errint error = node_load(fs, node);
     if (error) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Open handles: choosing how an open is served, and counting who has a node open. The counts are the node's, the handles
- * themselves are in the state memory, so that a successor finds them.
+ * Open handles: choosing how an open is served, and counting who has a node open. The counts are the node's,
+ * the handles themselves are in the state memory, so that a successor finds them.
  */
 #ifndef CKPTFS_FS_HANDLE_H
 #define CKPTFS_FS_HANDLE_H
@@ -9,14 +9,15 @@
 #include "fs/filesystem.h"
 
 /*
- * Opens a loaded regular file with open(2)'s `flags` (O_TRUNC included) for the request in work, fills fi. The node gets
- * a reference for the handle. The lock is held exclusively. -ESTALE: look the name up again; -ENFILE.
+ * Opens a loaded regular file with open(2)'s `flags` (O_TRUNC included) for the request in work, fills fi.
+ * The node gets a reference for the handle. The lock is held exclusively. -ESTALE: look the name up again;
+ * -ENFILE.
  */
 errint handle_open(struct filesystem *fs, struct node *node, int flags, struct fuse_file_info *fi);
 
 /*
- * Loads a file that is about to be changed. -ESTALE: passthrough readers hold its shared object, so its names were
- * moved to a new inode. The lock is held exclusively.
+ * Loads a file that is about to be changed. -ESTALE: passthrough readers hold its shared object, so its names
+ * were moved to a new inode. The lock is held exclusively.
  */
 errint handle_prepare_change(struct filesystem *fs, struct node *node);
 
@@ -26,7 +27,8 @@ errint handle_open_directory(struct filesystem *fs, struct node *node, struct fu
 /* The same handle once more, for a request that the kernel sent again. False when it had made none. */
 bool handle_reopen(struct filesystem *fs, struct fuse_file_info *fi);
 
-/* The handle is gone (RELEASE, or a reply that the kernel did not take). Takes the node's lock; unknown fh: nothing. */
+/* The handle is gone (RELEASE, or a reply that the kernel did not take). Takes the node's lock; unknown fh:
+ * nothing. */
 void handle_close(struct filesystem *fs, uint64_t fh);
 
 /* After a take-over: counts every handle of the state memory in its node again. */

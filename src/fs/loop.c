@@ -38,8 +38,8 @@ struct loop {
 };
 
 /*
- * Every page is touched: when a process is killed while the kernel copies a request into a page that is not there
- * yet, that request fails with EIO instead of being sent again.
+ * Every page is touched: when a process is killed while the kernel copies a request into a page that is not
+ * there yet, that request fails with EIO instead of being sent again.
  */
 static char *loop_allocate(void)
 {

@@ -11,8 +11,8 @@
 struct loop;
 
 /*
- * Does the INIT exchange on the calling thread: with the kernel at the first start of a mount, with the remembered message
- * after a take-over.
+ * Does the INIT exchange on the calling thread: with the kernel at the first start of a mount, with the
+ * remembered message after a take-over.
  */
 errint loop_initialise(struct filesystem *fs);
 

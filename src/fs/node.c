@@ -226,7 +226,8 @@ errint node_refresh_row(struct node *node, struct meta_inode *row)
         return -errno;
     int64_t mtime = clock_from_timespec(&object.st_mtim);
     row->size = object.st_size;
-    /* A change of the object's mtime is a write; explicit times are set on the row and on the object alike. */
+    /* A change of the object's mtime is a write; explicit times are set on the row and on the object alike.
+     */
     if (mtime != row->mtime) {
         row->mtime = mtime;
         if (mtime > row->ctime)

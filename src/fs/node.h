@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Nodes: the inodes in use. A node exists while somebody holds a reference (an open handle, a queue, a request in
- * work); everything durable is in the namespace, so dropping one loses nothing.
+ * Nodes: the inodes in use. A node exists while somebody holds a reference (an open handle, a queue, a
+ * request in work); everything durable is in the namespace, so dropping one loses nothing.
  *
  * A node knows what its file is made of (the namespace's kind, kept equal to the row), who has it open and
  * how: the mode is fixed while any handle is open, because the kernel allows one mode at a time for an inode.
@@ -44,9 +44,10 @@ struct node {
     bool gone;     /* removed from the namespace, or about to be */
     bool unlinked; /* has no name left; the node is held until the kernel forgets the inode */
     enum meta_kind kind;
-    int64_t size;            /* of META_INLINE and META_EXTENTS */
-    struct backing *backing; /* META_OBJECT: the object; META_EXTENTS: the object, where one object is the file */
-    struct backing *overlay; /* META_EXTENTS: where this daemon writes changed ranges */
+    int64_t size; /* of META_INLINE and META_EXTENTS */
+    struct backing
+        *backing; /* META_OBJECT: the object; META_EXTENTS: the object, where one object is the file */
+    struct backing *overlay;     /* META_EXTENTS: where this daemon writes changed ranges */
     struct meta_extent *extents; /* META_EXTENTS: read when first needed; NULL after a change */
     size_t extent_count;
 
@@ -57,8 +58,9 @@ struct node {
     bool was_passthrough; /* somebody outside the daemon may have written or mapped the object */
     struct node_copy copy;
 
-    bool stale_pages; /* the kernel's cache may hold pages from before the object was written by passthrough */
-    bool dirty;       /* the row has META_DIRTY */
+    bool
+        stale_pages; /* the kernel's cache may hold pages from before the object was written by passthrough */
+    bool dirty;      /* the row has META_DIRTY */
     _Atomic int write_error; /* to be reported once, at the next FLUSH or FSYNC (negative errno) */
 
     uint64_t changes;                  /* counts what made the file dirty: a sync covers what it saw begin */
@@ -112,8 +114,8 @@ errint node_adopt_row(struct filesystem *fs, struct node *node, const struct met
 errint node_extents(struct filesystem *fs, struct node *node);
 
 /*
- * The attributes as stat(2) shows them. A row of a file that is being written is completed from its object; the
- * node's lock is held (shared is enough), or node is NULL when nobody uses the inode.
+ * The attributes as stat(2) shows them. A row of a file that is being written is completed from its object;
+ * the node's lock is held (shared is enough), or node is NULL when nobody uses the inode.
  */
 void node_fill_stat(struct filesystem *fs, struct node *node, const struct meta_inode *row,
                     struct stat *status);

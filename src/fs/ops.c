@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of operations. What is absent is answered ENOSYS, which the kernel turns into its own way or errno. */
+/* The table of operations. What is absent is answered ENOSYS, which the kernel turns into its own way or
+ * errno. */
 #include "fs/ops.h"
 
 #include "fs/features.h"

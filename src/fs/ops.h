@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The operations that libfuse calls, a function each, and what they share. Each answers its request exactly once, on
- * the calling thread or later on a worker. Signatures are those of struct fuse_lowlevel_ops.
+ * The operations that libfuse calls, a function each, and what they share. Each answers its request exactly
+ * once, on the calling thread or later on a worker. Signatures are those of struct fuse_lowlevel_ops.
  */
 #ifndef CKPTFS_FS_OPS_H
 #define CKPTFS_FS_OPS_H

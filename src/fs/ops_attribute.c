@@ -37,7 +37,8 @@ void ops_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     ops_reply_attributes(request, error, &row);
 }
 
-/* -- setattr ---------------------------------------------------------------------------------------------- */
+/* -- setattr ----------------------------------------------------------------------------------------------
+ */
 
 static uint32_t ops_without_privileges(uint32_t mode)
 {
@@ -182,7 +183,8 @@ void ops_statfs(fuse_req_t request, fuse_ino_t ino)
     fuse_reply_statfs(request, &figures);
 }
 
-/* -- extended attributes ---------------------------------------------------------------------------------- */
+/* -- extended attributes ----------------------------------------------------------------------------------
+ */
 
 static bool ops_xattr_is_ours(const char *name)
 {
@@ -222,7 +224,8 @@ static ssize_t ops_xattr_ours(struct filesystem *fs, uint64_t ino, const char *n
     return (ssize_t)length;
 }
 
-/* Whether the name is of a kind that is kept here. "system." would be access control lists, to be enforced. */
+/* Whether the name is of a kind that is kept here. "system." would be access control lists, to be enforced.
+ */
 static errint ops_xattr_space(const char *name)
 {
     static const char *const spaces[] = {"user.", "trusted.", "security."};

@@ -180,7 +180,8 @@ void ops_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_err(request, -error);
 }
 
-/* -- reading and writing ---------------------------------------------------------------------------------- */
+/* -- reading and writing ----------------------------------------------------------------------------------
+ */
 
 /* Each thread that answers the kernel has one buffer for what it reads. */
 static char *ops_read_buffer(void)
@@ -202,7 +203,8 @@ void ops_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, str
     }
     struct state_handle *handle = state_handle_find(fs->state, fi->fh);
     if (handle && handle->mode == STATE_PASSTHROUGH) {
-        /* readahead(2) on a passthrough handle fills the inode's own cache, which nothing keeps up to date. */
+        /* readahead(2) on a passthrough handle fills the inode's own cache, which nothing keeps up to date.
+         */
         node_lock(node);
         node->stale_pages = true;
         node_unlock(node);
@@ -304,13 +306,15 @@ void ops_fsync_directory(fuse_req_t request, fuse_ino_t ino, int datasync, struc
     ops_sync_later(request, NULL, 0);
 }
 
-/* The kernel says of no such change that it drops setuid bits; Linux's filesystems do unless root makes it. */
+/* The kernel says of no such change that it drops setuid bits; Linux's filesystems do unless root makes it.
+ */
 static errint ops_drop_privileges_of_caller(fuse_req_t request, uint64_t ino)
 {
     return fuse_req_ctx(request)->uid == 0 ? 0 : ops_drop_privileges(fs_of(request), ino);
 }
 
-/* -- space ------------------------------------------------------------------------------------------------ */
+/* -- space ------------------------------------------------------------------------------------------------
+ */
 
 void ops_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
                    struct fuse_file_info *fi)

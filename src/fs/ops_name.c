@@ -56,8 +56,7 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
     size_t length = strlen(name);
-    errint error = length > META_NAME_MAX ? -ENAMETOOLONG
-                                          : meta_lookup(fs->meta, parent, name, length, &row);
+    errint error = length > META_NAME_MAX ? -ENAMETOOLONG : meta_lookup(fs->meta, parent, name, length, &row);
     if (error == -ENOENT) {
         /* Only the kernel makes names, so it may remember that there is none. */
         const struct fuse_entry_param none = {.entry_timeout = FS_TIMEOUT_SECONDS};
@@ -68,8 +67,8 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 }
 
 /*
- * Inode numbers are never reused and rows are found by number, so there is nothing to count: only an inode without a
- * name has waited for this.
+ * Inode numbers are never reused and rows are found by number, so there is nothing to count: only an inode
+ * without a name has waited for this.
  */
 static void ops_forget_inode(struct filesystem *fs, uint64_t ino)
 {
@@ -183,7 +182,8 @@ static void ops_after_unlink(struct filesystem *fs, struct node *node)
 
 enum ops_removal { OPS_UNLINK, OPS_RMDIR };
 
-/* Looks the name up, locks what it names, and removes it in one transaction: -ESTALE when it was another's. */
+/* Looks the name up, locks what it names, and removes it in one transaction: -ESTALE when it was another's.
+ */
 static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint64_t parent, const char *name)
 {
     struct meta_inode row;

@@ -72,14 +72,14 @@ static errint protocol_send(int fuse_fd, const struct protocol_out_header *heade
 
 errint protocol_reply_error(int fuse_fd, uint64_t unique, int error)
 {
-    return protocol_send(fuse_fd, &(struct protocol_out_header){sizeof(struct protocol_out_header), error,
-                                                                unique});
+    return protocol_send(fuse_fd,
+                         &(struct protocol_out_header){sizeof(struct protocol_out_header), error, unique});
 }
 
 errint protocol_resend(int fuse_fd)
 {
-    return protocol_send(fuse_fd, &(struct protocol_out_header){sizeof(struct protocol_out_header),
-                                                                NOTIFY_RESEND, 0});
+    return protocol_send(fuse_fd,
+                         &(struct protocol_out_header){sizeof(struct protocol_out_header), NOTIFY_RESEND, 0});
 }
 
 int protocol_backing_open(int fuse_fd, int fd)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The few parts of the FUSE kernel protocol that every supported libfuse lacks or hides: the header of a request
- * as read from /dev/fuse, errors sent without a request object, RESEND, and backing ids.
- * Source: Linux include/uapi/linux/fuse.h, protocol 7.40 (kernel 6.9). Numbers of that ABI never change.
+ * The few parts of the FUSE kernel protocol that every supported libfuse lacks or hides: the header of a
+ * request as read from /dev/fuse, errors sent without a request object, RESEND, and backing ids. Source:
+ * Linux include/uapi/linux/fuse.h, protocol 7.40 (kernel 6.9). Numbers of that ABI never change.
  */
 #ifndef CKPTFS_FS_PROTOCOL_H
 #define CKPTFS_FS_PROTOCOL_H
@@ -19,8 +19,8 @@ enum {
     PROTOCOL_BATCH_FORGET = 42,
     PROTOCOL_INTERRUPT = 36,
     PROTOCOL_WRITE = 16,
-    PROTOCOL_HEADER_SIZE = 40,     /* struct fuse_in_header */
-    PROTOCOL_WRITE_SIZE = 40,      /* struct fuse_write_in */
+    PROTOCOL_HEADER_SIZE = 40, /* struct fuse_in_header */
+    PROTOCOL_WRITE_SIZE = 40,  /* struct fuse_write_in */
 };
 
 /* struct fuse_in_header. */

@@ -16,7 +16,8 @@
 
 enum { RECOVER_NAMED_MAX = 100 };
 
-/* -- power cuts ------------------------------------------------------------------------------------------- */
+/* -- power cuts -------------------------------------------------------------------------------------------
+ */
 
 /* How many bytes from `from` on an object certainly holds: written, and not beyond its end. */
 static int64_t recover_object_end(struct filesystem *fs, uint64_t object, int64_t from)
@@ -70,8 +71,9 @@ static errint recover_file(struct filesystem *fs, uint64_t ino, struct ids *torn
     if (!error)
         error = ids_append(torn, ino);
     if (torn->count <= RECOVER_NAMED_MAX)
-        log_warning("torn path=\"%s\" kept_bytes=%lld recorded_bytes=%lld: unsynced writes were lost in a crash",
-                    path ? path : "?", (long long)whole_until, (long long)row.size);
+        log_warning(
+            "torn path=\"%s\" kept_bytes=%lld recorded_bytes=%lld: unsynced writes were lost in a crash",
+            path ? path : "?", (long long)whole_until, (long long)row.size);
     return error;
 }
 
@@ -122,7 +124,8 @@ errint recover_mark_clean(struct filesystem *fs)
     return error ? error : meta_sync(fs->meta);
 }
 
-/* -- what is left to do ----------------------------------------------------------------------------------- */
+/* -- what is left to do -----------------------------------------------------------------------------------
+ */
 
 static errint recover_dirty(struct filesystem *fs)
 {

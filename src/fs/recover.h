@@ -2,9 +2,10 @@
 /*
  * What a start finds: the rests of a daemon that died, or of a power cut.
  *
- * As long as the page cache that the store was written through is the same (the epoch tells), nothing that was written is lost,
- * and what was left open is sealed. Otherwise every file that was not known to be on stable storage is torn: it keeps
- * the beginning that was certainly written, and names whose new file is torn get their old file back.
+ * As long as the page cache that the store was written through is the same (the epoch tells), nothing that
+ * was written is lost, and what was left open is sealed. Otherwise every file that was not known to be on
+ * stable storage is torn: it keeps the beginning that was certainly written, and names whose new file is torn
+ * get their old file back.
  */
 #ifndef CKPTFS_FS_RECOVER_H
 #define CKPTFS_FS_RECOVER_H

@@ -57,8 +57,8 @@ void seal_add(struct filesystem *fs, struct node *node)
 /* Whether the object cannot change (and, for `view` readers, not be seen) by anybody but the daemon. */
 static bool seal_is_quiet(struct node *node, enum backing_view view)
 {
-    /* Always asked: a mapping may be older than this node, and than this daemon. Without leases nobody can tell; a
-     * mapping that writes on after close() is rarer than a disk without. */
+    /* Always asked: a mapping may be older than this node, and than this daemon. Without leases nobody can
+     * tell; a mapping that writes on after close() is rarer than a disk without. */
     return backing_is_free(node->backing, view) != 0;
 }
 
@@ -69,8 +69,8 @@ static errint seal_inline(struct filesystem *fs, struct node *node, const struct
     if (got != row->size)
         return got < 0 ? -errno : -EIO;
     cleanup_ids struct ids freed = {0};
-    errint error = meta_to_inline(fs->meta, node->ino, bytes, (size_t)row->size, row->mtime, row->ctime,
-                                  &freed);
+    errint error =
+        meta_to_inline(fs->meta, node->ino, bytes, (size_t)row->size, row->mtime, row->ctime, &freed);
     if (error)
         return error;
     node_drop_content(fs, node);
@@ -119,7 +119,8 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
         error = meta_get(fs->meta, node->ino, &row);
     if (!error)
         error = node_refresh_row(node, &row);
-    /* An empty file has no object, and who sees the one that it has must keep it: the last handle's end asks again. */
+    /* An empty file has no object, and who sees the one that it has must keep it: the last handle's end asks
+     * again. */
     if (!error && row.size == 0 && !alone)
         return node->passthrough > 0 ? SEAL_DONE : SEAL_LATER;
     if (!error) {

@@ -30,7 +30,8 @@ enum {
     SERVE_WORKERS = 8,
 };
 
-/* -- start ------------------------------------------------------------------------------------------------ */
+/* -- start ------------------------------------------------------------------------------------------------
+ */
 
 static void serve_note_commit(void *context, uint64_t unique, uint64_t ino)
 {
@@ -55,6 +56,9 @@ static errint serve_open_store(struct filesystem *fs)
     if (asprintf(&database, "%s/meta.db", fs->store->path) < 0)
         return -ENOMEM;
     errint error = meta_open(database, fs->store->created, &fs->meta);
+    /* A store on a full disk must open, so that something can be deleted. */
+    if (error == -ENOSPC && serve_disk_full(fs) == 0)
+        error = meta_open(database, fs->store->created, &fs->meta);
     if (error) {
         log_error("%s: cannot be opened: %s", database, strerror(-error));
         return error;
@@ -122,7 +126,8 @@ static errint serve_prepare(struct filesystem *fs)
     return error;
 }
 
-/* -- end -------------------------------------------------------------------------------------------------- */
+/* -- end --------------------------------------------------------------------------------------------------
+ */
 
 static void serve_drop_session(struct filesystem *fs)
 {
@@ -133,8 +138,8 @@ static void serve_drop_session(struct filesystem *fs)
 }
 
 /*
- * Ends the queues in the order in which they feed each other, and closes the store. What is not written yet is
- * brought to the disk at an unmount only: a successor finds it, and requests are waiting for that one.
+ * Ends the queues in the order in which they feed each other, and closes the store. What is not written yet
+ * is brought to the disk at an unmount only: a successor finds it, and requests are waiting for that one.
  */
 static errint serve_finish(struct filesystem *fs, bool unmounted)
 {
@@ -168,7 +173,8 @@ static void serve_close_handles(struct filesystem *fs)
         log_warning("unlinked inodes stay until the next mount: %s", strerror(-error));
 }
 
-/* -- the daemon ------------------------------------------------------------------------------------------- */
+/* -- the daemon -------------------------------------------------------------------------------------------
+ */
 
 static void serve_tell(const struct fs_options *options, const char *line)
 {
@@ -246,7 +252,8 @@ static void serve_tell_failure(const struct fs_options *options, errint error)
     const char *store = options->store_path;
     switch (-error) {
     case EPROTONOSUPPORT:
-        snprintf(line, sizeof line, "error %d %.300s/meta.db was made by a newer version; install a newer ckptfs\n",
+        snprintf(line, sizeof line,
+                 "error %d %.300s/meta.db was made by a newer version; install a newer ckptfs\n",
                  FS_EXIT_STORE_NEWER, store);
         break;
     case EUCLEAN:
@@ -255,8 +262,9 @@ static void serve_tell_failure(const struct fs_options *options, errint error)
         break;
     case ENOSPC:
     case EDQUOT:
-        snprintf(line, sizeof line, "error %d %.300s: the disk is full; free some space on it and try again\n",
-                 FS_EXIT_NO_SPACE, store);
+        snprintf(line, sizeof line,
+                 "error %d %.300s: the disk is full; free some space on it and try again\n", FS_EXIT_NO_SPACE,
+                 store);
         break;
     default:
         snprintf(line, sizeof line, "error %d %.300s cannot be served: %s; mount with -f to see more\n",

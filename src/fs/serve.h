@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon: serves one mounted store from a /dev/fuse descriptor that a keeper opened, until it is unmounted,
- * told to hand over, or dies. Everything that a successor needs is in the store or in the keeper's state memory.
+ * The daemon: serves one mounted store from a /dev/fuse descriptor that a keeper opened, until it is
+ * unmounted, told to hand over, or dies. Everything that a successor needs is in the store or in the keeper's
+ * state memory.
  */
 #ifndef CKPTFS_FS_SERVE_H
 #define CKPTFS_FS_SERVE_H
@@ -39,8 +40,8 @@ enum {
 };
 
 /*
- * Runs the daemon in this process: blocks SIGTERM, SIGINT and SIGHUP (the keeper decides when to unmount), drains
- * at SIGUSR1. Returns one of the exit codes above.
+ * Runs the daemon in this process: blocks SIGTERM, SIGINT and SIGHUP (the keeper decides when to unmount),
+ * drains at SIGUSR1. Returns one of the exit codes above.
  */
 int fs_serve(const struct fs_options *options);
 

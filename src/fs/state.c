@@ -14,7 +14,8 @@
 /* A request that kills its daemon does it soon; one that takes longer was merely there. */
 #define STATE_KILL_WITHIN_NS CLOCK_NS_PER_SECOND
 
-/* Slots that are free again, for this process; a successor starts with an empty list and finds them by search. */
+/* Slots that are free again, for this process; a successor starts with an empty list and finds them by
+ * search. */
 static pthread_mutex_t handle_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t handle_hint;
 
@@ -65,7 +66,8 @@ void state_detach(struct state *state)
         munmap(state, sizeof *state);
 }
 
-/* -- requests --------------------------------------------------------------------------------------------- */
+/* -- requests ---------------------------------------------------------------------------------------------
+ */
 
 static struct state_request *state_find_carried(struct state *state, uint64_t unique)
 {
@@ -174,7 +176,8 @@ void state_carry_requests(struct state *state, uint64_t last_unique, uint64_t la
     }
 }
 
-/* -- handles ---------------------------------------------------------------------------------------------- */
+/* -- handles ----------------------------------------------------------------------------------------------
+ */
 
 static uint32_t state_handle_index(uint64_t fh)
 {

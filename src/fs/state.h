@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory that outlives a daemon: a memfd that the keeper holds and each daemon maps. It has the kernel's INIT
- * message, the open handles, the requests in work and the heartbeat. All numbers mean the same to every
+ * The memory that outlives a daemon: a memfd that the keeper holds and each daemon maps. It has the kernel's
+ * INIT message, the open handles, the requests in work and the heartbeat. All numbers mean the same to every
  * process: no pointers.
  *
- * Written by the daemon, lock-free where threads meet; the keeper reads, and only notes how a daemon ended. A daemon
- * that finds another layout version refuses to take over.
+ * Written by the daemon, lock-free where threads meet; the keeper reads, and only notes how a daemon ended. A
+ * daemon that finds another layout version refuses to take over.
  */
 #ifndef CKPTFS_FS_STATE_H
 #define CKPTFS_FS_STATE_H
@@ -20,11 +20,11 @@
 #define STATE_VERSION 1
 
 enum {
-    STATE_REQUESTS = 64,        /* threads that may have a request in work */
-    STATE_CARRIED = 256,        /* requests that were in work at the deaths of earlier daemons */
-    STATE_HANDLES = 1 << 18,    /* open files and directories at a time; more give ENFILE */
-    STATE_INIT_MAX = 256,       /* bytes of the INIT message */
-    STATE_DEATHS_FATAL = 2,     /* a request that was in work at so many deaths is answered EIO */
+    STATE_REQUESTS = 64,     /* threads that may have a request in work */
+    STATE_CARRIED = 256,     /* requests that were in work at the deaths of earlier daemons */
+    STATE_HANDLES = 1 << 18, /* open files and directories at a time; more give ENFILE */
+    STATE_INIT_MAX = 256,    /* bytes of the INIT message */
+    STATE_DEATHS_FATAL = 2,  /* a request that was in work at so many deaths is answered EIO */
 };
 
 /* The kernel sets this bit in the number of a request that it sends again. */
@@ -65,8 +65,8 @@ struct state {
     uint64_t magic;
     uint32_t version;
     uint32_t reserved;
-    _Atomic uint32_t generation;   /* daemons that have served this mount so far */
-    _Atomic uint32_t can_resend;   /* the kernel offered FUSE_HAS_RESEND */
+    _Atomic uint32_t generation; /* daemons that have served this mount so far */
+    _Atomic uint32_t can_resend; /* the kernel offered FUSE_HAS_RESEND */
     _Atomic int32_t daemon_pid;
     _Atomic int32_t keeper_pid;
     _Atomic int64_t last_progress; /* clock_monotonic() of the last request begun or ended */
@@ -94,7 +94,8 @@ void state_request_end(struct state *state, unsigned slot);
 /* The change that request `unique` asked for is committed. */
 void state_request_done(struct state *state, uint64_t unique, uint64_t ino);
 /*
- * For a request that the kernel sent again: 1 when an earlier daemon had committed it (*ino is its result), 0 when not.
+ * For a request that the kernel sent again: 1 when an earlier daemon had committed it (*ino is its result), 0
+ * when not.
  */
 int state_request_was_done(struct state *state, uint64_t unique, uint64_t *ino);
 
@@ -107,10 +108,9 @@ enum state_end {
 void state_blame(struct state *state, enum state_end end);
 
 /*
- * A new daemon calls this before its threads start: what was in work becomes "carried", with one more death if it is to
- * blame for the last one.
- * `last_unique` and `last_ino` are the database's last committed request: the only one whose commit the
- * predecessor may not have noted.
+ * A new daemon calls this before its threads start: what was in work becomes "carried", with one more death
+ * if it is to blame for the last one. `last_unique` and `last_ino` are the database's last committed request:
+ * the only one whose commit the predecessor may not have noted.
  */
 void state_carry_requests(struct state *state, uint64_t last_unique, uint64_t last_ino);
 

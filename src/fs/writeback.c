@@ -13,7 +13,8 @@
 #include "fs/filesystem.h"
 #include "store/object.h"
 
-/* How often the thread looks while files are being written, and how old unsynced bytes of an open file get. */
+/* How often the thread looks while files are being written, and how old unsynced bytes of an open file get.
+ */
 #define WRITEBACK_TICK_NS (CLOCK_NS_PER_SECOND / 4)
 #define WRITEBACK_AGE_NS  (3 * CLOCK_NS_PER_SECOND)
 #define WRITEBACK_IDLE_NS CLOCK_NS_PER_SECOND
@@ -61,7 +62,8 @@ void writeback_kick(struct filesystem *fs)
     pthread_mutex_unlock(&fs->writeback->lock);
 }
 
-/* -- one file --------------------------------------------------------------------------------------------- */
+/* -- one file ---------------------------------------------------------------------------------------------
+ */
 
 /* What a sync of the file must cover, taken under its lock. */
 struct writeback_view {
@@ -132,8 +134,7 @@ static errint writeback_sync_extents(struct filesystem *fs, struct node *node)
     return error;
 }
 
-static errint writeback_sync_view(struct filesystem *fs, struct node *node,
-                                  const struct writeback_view *view)
+static errint writeback_sync_view(struct filesystem *fs, struct node *node, const struct writeback_view *view)
 {
     errint error = fault_hit("fs.sync");
     if (error)
@@ -191,13 +192,13 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
 }
 
 /*
- * A failed sync may have lost pages for good: the file is torn, and who asks next is told. It is not tried again before
- * the next write, since a later success would prove nothing.
+ * A failed sync may have lost pages for good: the file is torn, and who asks next is told. It is not tried
+ * again before the next write, since a later success would prove nothing.
  */
 static void writeback_failed(struct filesystem *fs, struct node *node, errint error)
 {
-    log_error("inode %llu: its bytes cannot be brought to stable storage: %s",
-              (unsigned long long)node->ino, strerror(-error));
+    log_error("inode %llu: its bytes cannot be brought to stable storage: %s", (unsigned long long)node->ino,
+              strerror(-error));
     atomic_store(&node->write_error, error);
     struct meta_inode row;
     node_lock(node);
@@ -227,7 +228,8 @@ errint writeback_sync_node(struct filesystem *fs, struct node *node)
     return meta_sync(fs->meta);
 }
 
-/* -- the thread ------------------------------------------------------------------------------------------- */
+/* -- the thread -------------------------------------------------------------------------------------------
+ */
 
 /* Looks after one file: starts its write-back, or syncs it and records that. */
 static void writeback_visit(struct filesystem *fs, struct node *node)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Write-back: brings what was written to stable storage without being asked, because neither sync(2) nor syncfs(2)
- * reaches a FUSE daemon. One thread starts the disk's work early, syncs what was closed, syncs what stays open
- * every few seconds, and records in the namespace what is safe. Also what fsync(2) does for one file.
+ * Write-back: brings what was written to stable storage without being asked, because neither sync(2) nor
+ * syncfs(2) reaches a FUSE daemon. One thread starts the disk's work early, syncs what was closed, syncs what
+ * stays open every few seconds, and records in the namespace what is safe. Also what fsync(2) does for one
+ * file.
  */
 #ifndef CKPTFS_FS_WRITEBACK_H
 #define CKPTFS_FS_WRITEBACK_H
@@ -20,7 +21,8 @@ void writeback_add(struct filesystem *fs, struct node *node);
 /* A file was closed: its turn comes soon. */
 void writeback_kick(struct filesystem *fs);
 
-/* One file, now: its bytes, its size and its names are on stable storage when this returns. Blocks; no lock held. */
+/* One file, now: its bytes, its size and its names are on stable storage when this returns. Blocks; no lock
+ * held. */
 errint writeback_sync_node(struct filesystem *fs, struct node *node);
 
 struct writeback_totals {

@@ -47,6 +47,7 @@ static void data_open(struct world *world)
     int flags = random_open_flags(world);
     world_note(world, node, "open flags %#o %s", flags, path);
     int fd = (int)world_expect(world, node, open(path, flags | O_CLOEXEC), 0, "open");
+    world_notice_fork(world, node, path);
     node_hold(node);
     *handle = (struct handle){.node = node, .fd = fd, .flags = flags};
     if (flags & O_TRUNC) {

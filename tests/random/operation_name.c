@@ -54,6 +54,8 @@ static void name_create(struct world *world)
     world_note(world, node, "create %s", path);
     if (there == NULL)
         place_add(world, directory, name, node);
+    else
+        world_notice_fork(world, node, path);
     world_compare_attributes(world, node, NULL, fd);
     world_expect(world, node, close(fd), 0, "close");
 }

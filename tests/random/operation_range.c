@@ -35,6 +35,7 @@ static void range_truncate_path(struct world *world)
     world_path(world, directory, entry->name, path);
     world_note(world, node, "truncate %zu -> %zu %s", node->size, size, path);
     world_expect(world, node, truncate(path, (off_t)size), 0, "truncate");
+    world_notice_fork(world, node, path);
     file_resize(node, size);
     node_forget_times(node);
     world_compare_attributes(world, node, path, -1);

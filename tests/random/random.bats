@@ -14,7 +14,7 @@ run_seeds() {
     shift
     program=$(realpath "${RANDOM_OPS:-$(dirname "$CKPTFS")/tests/random/random_ops}")
     export RANDOM_OPS_REMOUNT="'$BATS_TEST_DIRNAME/remount' $how"
-    if fs_is_plain; then RANDOM_OPS_REMOUNT=true; fi
+    if fs_is_plain; then RANDOM_OPS_REMOUNT=true; else set -- --forks "$@"; fi
     cd /
     for round in $(seq "${RANDOM_OPS_ROUNDS:-2}"); do
         mkdir "$WORK/$round"
@@ -24,8 +24,7 @@ run_seeds() {
 
 require_take_over() {
     if fs_is_plain; then skip "a plain directory has no daemon"; fi
-    "$CKPTFS" status --json "$MNT" | jq -e '.. | .takeover? // .take_over? // empty' >/dev/null ||
-        skip "a new daemon cannot take over here"
+    [ "$(ckptfs_status_field features.takeover)" = true ] || skip "a new daemon cannot take over here"
 }
 
 @test "trees, mounted again on the way" {

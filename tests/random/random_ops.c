@@ -17,16 +17,19 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-static const char usage_text[] = "usage: random_ops --dir DIRECTORY [--seed N] [--ops N] [--remount-every N] "
-                                 "[--keep-open] [--single] [--verbose]\n"
-                                 "  --dir DIRECTORY      an empty directory\n"
-                                 "  --seed N             which run (default: a new one, printed)\n"
-                                 "  --ops N              how many operations (default: 5000)\n"
-                                 "  --remount-every N    run the command of RANDOM_OPS_REMOUNT every N "
-                                 "operations and compare all (default: never)\n"
-                                 "  --keep-open          files stay open while the command runs\n"
-                                 "  --single             one file, data only\n"
-                                 "  --verbose            print every operation\n";
+static const char usage_text[] =
+    "usage: random_ops --dir DIRECTORY [--seed N] [--ops N] [--remount-every N] "
+    "[--keep-open] [--single]\n"
+    "                  [--forks] [--verbose]\n"
+    "  --dir DIRECTORY      an empty directory\n"
+    "  --seed N             which run (default: a new one, printed)\n"
+    "  --ops N              how many operations (default: 5000)\n"
+    "  --remount-every N    run the command of RANDOM_OPS_REMOUNT every N "
+    "operations and compare all (default: never)\n"
+    "  --keep-open          files stay open while the command runs\n"
+    "  --single             one file, data only\n"
+    "  --forks              a file that others read may get a new inode when it is opened to be written\n"
+    "  --verbose            print every operation\n";
 
 static _Noreturn void usage_fail(void)
 {
@@ -57,10 +60,15 @@ static uint64_t seed_make(void)
 static struct options options_parse(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        {"dir", required_argument, NULL, 'd'}, {"seed", required_argument, NULL, 's'},
-        {"ops", required_argument, NULL, 'o'}, {"remount-every", required_argument, NULL, 'r'},
-        {"keep-open", no_argument, NULL, 'k'}, {"single", no_argument, NULL, '1'},
-        {"verbose", no_argument, NULL, 'v'},   {NULL, 0, NULL, 0},
+        {"dir", required_argument, NULL, 'd'},
+        {"seed", required_argument, NULL, 's'},
+        {"ops", required_argument, NULL, 'o'},
+        {"remount-every", required_argument, NULL, 'r'},
+        {"keep-open", no_argument, NULL, 'k'},
+        {"single", no_argument, NULL, '1'},
+        {"forks", no_argument, NULL, 'f'},
+        {"verbose", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
     };
     struct options options = {.operations = 5000, .seed = seed_make()};
     int option;
@@ -72,6 +80,7 @@ static struct options options_parse(int argc, char **argv)
         case 'r': options.remount_every = number_parse(optarg); break;
         case 'k': options.keep_open = true; break;
         case '1': options.single = true; break;
+        case 'f': options.forks = true; break;
         case 'v': options.verbose = true; break;
         default: usage_fail();
         }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 uint64_t world_random(struct world *world, uint64_t limit)
@@ -227,6 +228,58 @@ void world_close_handle(struct world *world, struct handle *handle)
     world_expect(world, node, close(handle->fd), 0, "close");
     handle->node = NULL;
     node_release(node);
+}
+
+/* Whether all who have the file open or mapped only read it. */
+static bool node_is_only_read(const struct world *world, const struct node *node)
+{
+    for (size_t i = 0; i < HANDLE_COUNT; i++)
+        if (world->handles[i].node == node && handle_can_write(&world->handles[i]))
+            return false;
+    for (size_t i = 0; i < MAPPING_COUNT; i++)
+        if (world->mappings[i].node == node && world->mappings[i].writable)
+            return false;
+    return true;
+}
+
+/* The file as its readers have it: without a name, with the old inode. */
+static struct node *node_leave_behind(struct world *world, const struct node *node)
+{
+    struct node *left = node_make(&world->model, NODE_FILE, node->mode);
+    file_write(left, 0, node->data, node->size);
+    left->inode = node->inode;
+    for (int i = 0; i < ATTRIBUTE_COUNT; i++)
+        if (node->attributes[i].data != NULL)
+            node_set_attribute(left, i, node->attributes[i].data, node->attributes[i].length);
+    return left;
+}
+
+void world_notice_fork(struct world *world, struct node *node, const char *path)
+{
+    struct stat status;
+    world_expect(world, node, lstat(path, &status), 0, "stat");
+    if (!world->options.forks || node->inode == 0 || status.st_ino == node->inode ||
+        !node_is_only_read(world, node))
+        return;
+    world_note(world, node, "moved to inode %llu", (unsigned long long)status.st_ino);
+    struct node *left = node_leave_behind(world, node);
+    world_note(world, left, "left behind by node %u", node->number);
+    node_hold(left);
+    for (size_t i = 0; i < HANDLE_COUNT; i++)
+        if (world->handles[i].node == node) {
+            world->handles[i].node = left;
+            node_hold(left);
+            node_release(node);
+        }
+    for (size_t i = 0; i < MAPPING_COUNT; i++)
+        if (world->mappings[i].node == node) {
+            world->mappings[i].node = left;
+            node_hold(left);
+            node_release(node);
+        }
+    node_release(left);
+    node->inode = status.st_ino;
+    node_forget_times(node);
 }
 
 void world_remove_mapping(struct world *world, struct mapping *mapping)

@@ -41,6 +41,7 @@ struct options {
     unsigned long remount_every; /* 0: never */
     bool keep_open;              /* files stay open when the hook runs */
     bool single;                 /* one file, data only */
+    bool forks;                  /* a file may move to a new inode when it is opened to be written */
     bool verbose;
 };
 
@@ -106,6 +107,14 @@ bool handle_can_write(const struct handle *handle);
 void world_close_handle(struct world *world, struct handle *handle);
 void world_remove_mapping(struct world *world, struct mapping *mapping);
 void world_close_all(struct world *world);
+
+/*
+ * After a call that may have moved the file to a new inode, and before the model changes. Where a filesystem
+ * shares the bytes of copies, it may do so to a file that others have open for reading: it is then as if a
+ * copy had been renamed over it, and who had it open keeps the old bytes. Without --forks, or with a writer
+ * among them, the next comparison of inode numbers fails.
+ */
+void world_notice_fork(struct world *world, struct node *node, const char *path);
 
 /* Looks at one node, by path or by descriptor, or at everything; a difference ends the program. */
 void world_compare_attributes(struct world *world, struct node *node, const char *path, int fd);
