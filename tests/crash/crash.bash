@@ -40,7 +40,10 @@ disk_create() {
 disk_mount() { mount -o loop "$DISK_IMAGE" "$DISK"; }
 
 # From now on nothing reaches the disk any more, and what was not synced is lost.
-disk_cut_power() { xfs_io -x -c shutdown "$DISK"; }
+disk_cut_power() {
+    touch "$TEST_DIR/cut"
+    xfs_io -x -c shutdown "$DISK"
+}
 
 # The machine is off: all processes gone, no mount left. Then the disk is there again.
 machine_restart() {

@@ -18,10 +18,11 @@ power_round() {
     local round=$1 sync=$2 writer writers=() status
     shift 2
     ckptfs_mount "$@"
-    rm -f "$TEST_DIR"/progress.*
+    rm -f "$TEST_DIR"/progress.* "$TEST_DIR/cut"
     for writer in 1 2; do
         crashtree write "$MNT/tree-$writer" "$TEST_DIR/state-$writer" --seed $((SEED + 10 * round + writer)) \
-            --operations 100000 --sync "$sync" --progress "$TEST_DIR/progress.$writer" >"$TEST_DIR/out-$writer" 3>&- &
+            --operations 100000 --sync "$sync" --cut "$TEST_DIR/cut" --progress "$TEST_DIR/progress.$writer" \
+            >"$TEST_DIR/out-$writer" 3>&- &
         writers+=($!)
     done
     wait_until 60 writers_went_on $((RANDOM % 500 + 60))

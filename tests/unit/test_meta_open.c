@@ -21,8 +21,8 @@ static void write_file(const char *path, const char *text)
 
 static bool exists(const char *path, const char *end)
 {
-    char whole[4300];
-    snprintf(whole, sizeof whole, "%s%s", path, end);
+    cleanup_free char *whole = NULL;
+    CHECK(asprintf(&whole, "%s%s", path, end) > 0);
     return access(whole, F_OK) == 0;
 }
 
