@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every room uses: clocks, lists of ids, armed faults, the pool of workers. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/ids.h"
+#include "base/workers.h"
+#include "check.h"
+
+static void test_clock(void)
+{
+    const struct {
+        int64_t ns;
+        time_t seconds;
+        long rest;
+    } cases[] = {{0, 0, 0}, {1, 0, 1}, {1500000000, 1, 500000000}, {-1, -1, 999999999}, {-1000000000, -1, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct timespec time = clock_to_timespec(cases[i].ns);
+        CHECK_EQUAL(cases[i].seconds, time.tv_sec);
+        CHECK_EQUAL(cases[i].rest, time.tv_nsec);
+        CHECK_EQUAL(cases[i].ns, clock_from_timespec(&time));
+    }
+    int64_t before = clock_monotonic();
+    CHECK(clock_monotonic() >= before);
+}
+
+static void test_ids(void)
+{
+    cleanup_ids struct ids ids = {0};
+    for (uint64_t i = 0; i < 1000; i++)
+        CHECK_EQUAL(0, ids_append(&ids, i * i));
+    CHECK_EQUAL(1000, ids.count);
+    CHECK_EQUAL(999 * 999, ids.at[999]);
+    ids_release(&ids);
+    CHECK_EQUAL(0, ids.count);
+    CHECK(ids.at == NULL);
+}
+
+static void test_faults(void)
+{
+    CHECK_EQUAL(0, fault_hit("one"));
+    setenv("CKPTFS_FAULT", "one:EIO:2,two:ENOSPC,three:ENOMEM:2+", 1);
+    CHECK_EQUAL(0, fault_configure());
+    CHECK_EQUAL(0, fault_hit("one"));
+    CHECK_EQUAL(-EIO, fault_hit("one"));
+    CHECK_EQUAL(0, fault_hit("one"));
+    CHECK_EQUAL(-ENOSPC, fault_hit("two"));
+    CHECK_EQUAL(0, fault_hit("two"));
+    CHECK_EQUAL(0, fault_hit("three"));
+    CHECK_EQUAL(-ENOMEM, fault_hit("three"));
+    CHECK_EQUAL(-ENOMEM, fault_hit("three"));
+    CHECK_EQUAL(0, fault_hit("another"));
+}
+
+static void test_fault_words(void)
+{
+    static const char *const wrong[] = {"one",       "one:",      ":EIO",      "one:EWHAT",
+                                        "one:EIO:0", "one:EIO:x", "one:EIO:1x"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        setenv("CKPTFS_FAULT", wrong[i], 1);
+        CHECK_EQUAL(-EINVAL, fault_configure());
+    }
+    unsetenv("CKPTFS_FAULT");
+    CHECK_EQUAL(0, fault_configure());
+}
+
+static atomic_int jobs_done;
+static atomic_uint workers_seen;
+
+static void count_job(void *context, unsigned worker)
+{
+    atomic_fetch_add(&jobs_done, *(int *)context);
+    atomic_fetch_or(&workers_seen, 1u << worker);
+}
+
+static void test_workers(void)
+{
+    struct workers *workers;
+    int one = 1;
+    CHECK_EQUAL(0, workers_start(3, "test", &workers));
+    for (int i = 0; i < 500; i++)
+        CHECK_EQUAL(0, workers_submit(workers, count_job, &one));
+    /* What was submitted runs before the end. */
+    workers_stop(workers);
+    CHECK_EQUAL(500, atomic_load(&jobs_done));
+    CHECK(atomic_load(&workers_seen) != 0 && (atomic_load(&workers_seen) & ~7u) == 0);
+    workers_stop(NULL);
+}
+
+int main(void)
+{
+    check_run("nanoseconds and timespecs, before 1970 too", test_clock);
+    check_run("a list of ids grows and is released", test_ids);
+    check_run("armed faults hit when they should", test_faults);
+    check_run("a fault that cannot be understood is refused", test_fault_words);
+    check_run("workers run every job once", test_workers);
+    return check_done();
+}
