@@ -108,7 +108,11 @@ static errint content_unseal(struct filesystem *fs, struct node *node)
     node->extents = NULL;
     node->extent_count = 0;
     node->kind = META_OBJECT;
+    /* The mark must be on stable storage before changed bytes are: soon, and never after our own write-back.
+     */
+    node->marked = meta_commit_last(fs->meta);
     writeback_add(fs, node);
+    writeback_kick(fs);
     return content_stamp_object(node->backing->fd, row.mtime);
 }
 

@@ -63,7 +63,8 @@ struct node {
     bool dirty;      /* the row has META_DIRTY */
     _Atomic int write_error; /* to be reported once, at the next FLUSH or FSYNC (negative errno) */
 
-    uint64_t changes;                  /* counts what made the file dirty: a sync covers what it saw begin */
+    uint64_t changes; /* counts what made the file dirty: a sync covers what it saw begin */
+    uint64_t marked;  /* the commit that marked the file before its object was changed in place */
     int64_t synced_mtime, synced_size; /* of the object at its last sync; -1: none yet */
     int64_t synced_at;                 /* clock_monotonic() of that, or of the first write */
 

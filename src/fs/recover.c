@@ -16,6 +16,23 @@
 
 enum { RECOVER_NAMED_MAX = 100 };
 
+static int recover_compare(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+static void recover_sort(struct ids *ids)
+{
+    if (ids->count)
+        qsort(ids->at, ids->count, sizeof *ids->at, recover_compare);
+}
+
+static bool recover_has(const struct ids *sorted, uint64_t id)
+{
+    return sorted->count && bsearch(&id, sorted->at, sorted->count, sizeof id, recover_compare);
+}
+
 /* -- power cuts -------------------------------------------------------------------------------------------
  */
 
@@ -77,12 +94,51 @@ static errint recover_file(struct filesystem *fs, uint64_t ino, struct ids *torn
     return error;
 }
 
+/* What is behind the recorded end of a sealed object belongs to no file: passthrough must not show it. */
+static errint recover_cut_object(struct filesystem *fs, uint64_t object, int64_t size)
+{
+    cleanup_fd int fd = object_open(fs->store, object, O_RDWR);
+    if (fd < 0)
+        return fd;
+    return ftruncate(fd, size) < 0 ? -errno : 0;
+}
+
+/*
+ * A file that was opened for writing, or cut, moments before: the disk can have kept the change of the object
+ * and lost the transaction that marked the file. A sealed object that has not its recorded size tells.
+ */
+static errint recover_object(struct filesystem *fs, uint64_t object, struct ids *torn)
+{
+    int64_t recorded;
+    struct stat status = {0};
+    errint error = meta_object_size(fs->meta, object, &recorded);
+    cleanup_fd int fd = object_open(fs->store, object, O_RDONLY);
+    if (error || fd < 0 || fstat(fd, &status) < 0 || status.st_size == recorded)
+        return error; /* a missing object is told later */
+    if (status.st_size > recorded)
+        error = recover_cut_object(fs, object, recorded);
+    cleanup_ids struct ids users = {0};
+    if (!error)
+        error = meta_find_users(fs->meta, object, &users);
+    for (size_t i = 0; i < users.count && !error; i++) {
+        if (!recover_has(torn, users.at[i]))
+            error = recover_file(fs, users.at[i], torn);
+        recover_sort(torn);
+    }
+    return error;
+}
+
 static errint recover_power_cut(struct filesystem *fs)
 {
-    cleanup_ids struct ids dirty = {0}, torn = {0}, restored = {0}, freed = {0};
+    cleanup_ids struct ids dirty = {0}, sealed = {0}, torn = {0}, restored = {0}, freed = {0};
     errint error = meta_find_dirty(fs->meta, &dirty);
     for (size_t i = 0; i < dirty.count && !error; i++)
         error = recover_file(fs, dirty.at[i], &torn);
+    recover_sort(&torn);
+    if (!error)
+        error = meta_find_sealed(fs->meta, &sealed);
+    for (size_t i = 0; i < sealed.count && !error; i++)
+        error = recover_object(fs, sealed.at[i], &torn);
     if (!error)
         error = fault_hit("fs.recover");
     if (!error)
@@ -169,23 +225,6 @@ errint recover_orphans(struct filesystem *fs)
         node_put(fs, node);
     }
     return error;
-}
-
-static int recover_compare(const void *a, const void *b)
-{
-    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-    return (left > right) - (left < right);
-}
-
-static void recover_sort(struct ids *ids)
-{
-    if (ids->count)
-        qsort(ids->at, ids->count, sizeof *ids->at, recover_compare);
-}
-
-static bool recover_has(const struct ids *sorted, uint64_t id)
-{
-    return sorted->count && bsearch(&id, sorted->at, sorted->count, sizeof id, recover_compare);
 }
 
 /* Object files that no row knows: made just before a crash. `unreferenced`, sorted, may be gone already. */

@@ -69,7 +69,7 @@ void writeback_kick(struct filesystem *fs)
 struct writeback_view {
     bool dirty, gone;
     bool changed; /* since the last sync */
-    uint64_t changes;
+    uint64_t changes, marked;
     int64_t synced_at;
     unsigned writers;
     enum meta_kind kind;
@@ -93,6 +93,7 @@ static struct writeback_view writeback_look(struct filesystem *fs, struct node *
     view.kind = node->kind;
     view.synced_at = node->synced_at;
     view.changes = node->changes;
+    view.marked = node->marked;
     int64_t synced_size = node->synced_size, synced_mtime = node->synced_mtime;
     if (view.dirty && !view.gone) {
         view.backing = writeback_hold(fs, node->backing);
@@ -235,6 +236,8 @@ errint writeback_sync_node(struct filesystem *fs, struct node *node)
 static void writeback_visit(struct filesystem *fs, struct node *node)
 {
     struct writeback_view view = writeback_look(fs, node);
+    if (view.marked > meta_commit_durable(fs->meta) && meta_sync(fs->meta) < 0)
+        log_error("the namespace cannot be brought to stable storage");
     if (view.dirty && !view.gone) {
         bool closed = view.writers == 0 && view.kind != META_OBJECT;
         if (closed || (view.changed && clock_monotonic() - view.synced_at >= WRITEBACK_AGE_NS)) {

@@ -332,6 +332,9 @@ errint meta_xattr_remove(struct meta *meta, uint64_t ino, const char *name, int6
 errint meta_find_dirty(struct meta *meta, struct ids *out);
 errint meta_find_orphans(struct meta *meta, struct ids *out);
 errint meta_find_unreferenced(struct meta *meta, struct ids *out);
+/* Objects that are sealed and not empty; the files that cover a byte of an object. */
+errint meta_find_sealed(struct meta *meta, struct ids *out);
+errint meta_find_users(struct meta *meta, uint64_t object, struct ids *out);
 /* All objects that have a row. */
 errint meta_find_objects(struct meta *meta, struct ids *out);
 /* Inodes with META_TORN, at most `limit`. */

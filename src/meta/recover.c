@@ -60,6 +60,21 @@ errint meta_find_objects(struct meta *meta, struct ids *out)
     return recover_find(meta, "SELECT id FROM object ORDER BY id", out);
 }
 
+errint meta_find_sealed(struct meta *meta, struct ids *out)
+{
+    return recover_find(meta, "SELECT id FROM object WHERE owner = 0 AND size > 0 ORDER BY id", out);
+}
+
+errint meta_find_users(struct meta *meta, uint64_t object, struct ids *out)
+{
+    META_LOCKED(meta);
+    struct db_rows rows;
+    errint error =
+        db_select(meta->db, &rows, "SELECT DISTINCT ino FROM extent WHERE object = $1 ORDER BY ino",
+                  DB_INTEGER(object));
+    return error ? error : recover_collect(&rows, out);
+}
+
 errint meta_find_torn(struct meta *meta, size_t limit, struct ids *out)
 {
     META_LOCKED(meta);

@@ -100,11 +100,9 @@ store_is_intact() {
 @test "a database of a newer version" {
     require_command sqlite3
     store_with_a_file
-    local version
-    version=$(sqlite3 "$STORE/meta.db" "PRAGMA user_version")
-    sqlite3 "$STORE/meta.db" "PRAGMA user_version = $((version + 98))"
+    sqlite3 "$STORE/meta.db" "UPDATE format SET version = version + 98"
     expect_refusal 21 "newer" "$CKPTFS" mount "$STORE" "$MNT"
-    sqlite3 "$STORE/meta.db" "PRAGMA user_version = $version"
+    sqlite3 "$STORE/meta.db" "UPDATE format SET version = version - 98"
     store_is_intact
 }
 

@@ -4,8 +4,8 @@
 CKPTFS_TEST_MOUNT    a directory on the mount under test
 CKPTFS_TEST_PLAIN    a directory on a plain disk
 CKPTFS_TEST_REMOUNT  a command that ends the mount and mounts the store again (default: none, nothing is done)
-CKPTFS_TEST_KILL     how often the daemon is killed meanwhile (test_takeover.py, test_habits.py; default: never); it then
-                     needs CKPTFS, the program, and CKPTFS_TEST_MOUNTPOINT
+CKPTFS_TEST_KILL     how often the daemon is killed meanwhile (test_takeover.py, test_habits.py; default: never);
+                     it then needs CKPTFS, the program, and CKPTFS_TEST_MOUNTPOINT
 CKPTFS_TEST_SEED     the seed of the moments at which it is killed (default: another one each time; it is printed)
 
 With both directories on plain disks every test passes too: that is how the tests themselves are checked.
@@ -82,8 +82,9 @@ def main_run(sides):
 
 # The learning rate is far too high: the first checkpoint stays the best one, so that rotation has to keep it.
 MAIN_OPTIONS = (
-    *("--output_dir", "run", "--max_steps", 9, "--save_steps", 3, "--save_total_limit", 2, "--report_to", "tensorboard"),
-    *("--eval_strategy", "steps", "--eval_steps", 3, "--load_best_model_at_end", "--metric_for_best_model", "eval_loss"),
-    *("--learning_rate", 0.1, "--lr_scheduler_type", "constant", "--hidden_size", 128),
+    *("--output_dir", "run", "--hidden_size", 128, "--report_to", "tensorboard"),
+    *("--max_steps", 9, "--save_steps", 3, "--save_total_limit", 2, "--eval_strategy", "steps", "--eval_steps", 3),
+    *("--load_best_model_at_end", "--metric_for_best_model", "eval_loss"),
+    *("--learning_rate", 0.1, "--lr_scheduler_type", "constant"),
 )
 EXTRA_SAVES = ("--save_model_to", "run/manual/one", "run/manual/two", "elsewhere", "--shard_sizes", "500KB", "1500KB")

@@ -10,7 +10,6 @@ import threading
 
 import harness
 
-
 # Held while the mount is asked and while it is ended: a command that asks is a user that keeps it busy.
 mount_in_use = threading.Lock()
 

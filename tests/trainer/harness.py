@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -26,7 +27,7 @@ started = []
 CLOCK_KEYS = ("runtime", "samples_per_second", "steps_per_second")
 
 
-def environment(**additions):
+def environment():
     """The environment of every training run: no network, one thread, no variation by hash seed."""
     fixed = {
         "HF_HUB_OFFLINE": "1",
@@ -36,7 +37,7 @@ def environment(**additions):
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "warning",
     }
-    return {**os.environ, **fixed, **additions}
+    return {**os.environ, **fixed}
 
 
 def start(root, *options, script="train.py", launcher=()):
@@ -44,18 +45,24 @@ def start(root, *options, script="train.py", launcher=()):
     command = [sys.executable, *launcher, str(HERE / script), *map(str, options)]
     descriptor, name = tempfile.mkstemp(prefix="output.", dir=os.environ["CKPTFS_TEST_PLAIN"])
     with open(descriptor, "wb") as output:
-        process = subprocess.Popen(command, cwd=root, env=environment(), stdout=output, stderr=subprocess.STDOUT)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, cwd=root, env=environment(), process_group=0, **streams)
     process.output = Path(name)
     started.append(process)
     return process
+
+
+def kill_group(process):
+    """Kills a run with the processes that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def end_started():
     """Kills what a failed test left running."""
     for process in started:
         if process.poll() is None:
-            process.kill()
-            process.wait()
+            kill_group(process)
     started.clear()
 
 
@@ -64,8 +71,7 @@ def finish(process, deadline=RUN_DEADLINE):
     try:
         return process.wait(deadline)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        kill_group(process)
         raise AssertionError(f"the run hung for {deadline} s:\n{tail(process)}") from None
 
 

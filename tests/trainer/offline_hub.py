@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """train.py with push_to_hub, where the Hub is a list on the local disk.
 
-Everything that Trainer and huggingface_hub do on this side of the network is theirs: the copies from the checkpoint, the
-model card, the choice of the files in the folder, and their hashing. Only the requests are replaced: each commit is
-appended to pushed.jsonl in the working directory as its files' names, sizes and SHA-256, at once instead of in a
-thread, so that two runs can be compared.
+All that Trainer and huggingface_hub do on this side of the network is theirs: the copies from the checkpoint, the model
+card, the choice of the files in the folder, their hashing. Only the requests are replaced: each commit is appended to
+pushed.jsonl in the working directory as its files' names, sizes and SHA-256, at once instead of in a thread, so that
+two runs can be compared.
 """
 
 import json

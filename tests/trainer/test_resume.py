@@ -55,7 +55,7 @@ def test_resumed_tree(resumed_run):
 
 
 def test_checkpoints_are_rewritten_in_place(sides):
-    """A second run over the first one's checkpoints: the same files as on the plain disk, the old bytes still mapped."""
+    """A second run over the first one's checkpoints: the plain disk's files, and the old bytes where mapped."""
     options = ("--output_dir", "twice", "--max_steps", 4, "--save_steps", 2, "--hidden_size", 256)
     harness.run_both(sides, *options, "--seed", 1)
     first, mappings, inodes = {}, {}, {}

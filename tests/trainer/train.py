@@ -56,7 +56,7 @@ class ScriptArguments:
         default_factory=list,
         metadata={"help": "save the model in shards of this size under OUTPUT_DIR/sharded, once for each size given"},
     )
-    die_at_step: int = field(default=0, metadata={"help": "end this process by SIGKILL after that step, as a scheduler does"})
+    die_at_step: int = field(default=0, metadata={"help": "end by SIGKILL after that step, as a scheduler does"})
 
 
 class JsonLines(TrainerCallback):
