@@ -14,6 +14,9 @@
  */
 enum { CHANGE_BATCH = 1024, CHANGE_SKIP = 1 << 20 };
 
+/* Bytes of the log after which it is trimmed once the disk was full. */
+enum { CHANGE_FULL_TRIM = 256 << 10 };
+
 struct meta *meta_lock(struct meta *meta)
 {
     pthread_mutex_lock(&meta->lock);
@@ -134,7 +137,12 @@ static bool change_may_retry(struct change *change)
     if (change->error != -ENOSPC || !change->spends || change->spent || !meta->spend)
         return false;
     change->spent = true;
-    return meta->spend(meta->spend_context) == 0;
+    if (meta->spend(meta->spend_context) != 0)
+        return false;
+    /* On a full disk the log has no room to grow: its pages go into the database's own blocks early. */
+    meta->log_trim = CHANGE_FULL_TRIM;
+    meta->log_wake = 0;
+    return true;
 }
 
 bool change_next(struct change *change)

@@ -47,6 +47,7 @@ struct meta {
     pthread_t thread; /* moves the log into the database */
     bool thread_runs, stop;
     pthread_cond_t log_grown;
+    size_t log_trim;  /* the log is copied into the database when it has grown by this */
     size_t log_wake;  /* commits wake the thread from this size of the log on */
     errint log_error; /* of the last round, so that it is not told again and again */
 

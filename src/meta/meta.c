@@ -47,8 +47,9 @@ errint meta_sync(struct meta *meta)
             error = db_log_sync(meta->db);
         pthread_mutex_lock(&meta->sync_lock);
         meta->syncing = false;
-        meta->sync_error = error;
-        if (!error)
+        if (!meta->sync_error) /* the thread below may have met one meanwhile */
+            meta->sync_error = error;
+        if (!meta->sync_error)
             meta_publish_durable(meta, last);
         pthread_cond_broadcast(&meta->sync_done);
     }
@@ -106,7 +107,7 @@ static void meta_checkpoint(struct meta *meta, bool waiting)
         errint ended = db_checkpoint_end(meta->db, &emptied);
         error = error ? error : ended;
     }
-    meta->log_wake = db_log_size(meta->db) + META_LOG_TRIM;
+    meta->log_wake = db_log_size(meta->db) + meta->log_trim;
     if (error == -EIO)
         meta_note_sync_error(meta, error);
     if (error && error != meta->log_error)
@@ -132,14 +133,14 @@ static void *meta_run_checkpoints(void *argument)
     pthread_setname_np(pthread_self(), "ckptfs-meta");
     pthread_mutex_lock(&meta->lock);
     while (!meta->stop) {
-        if (db_log_size(meta->db) < META_LOG_TRIM) {
+        if (db_log_size(meta->db) < meta->log_trim) {
             pthread_cond_wait(&meta->log_grown, &meta->lock);
             continue;
         }
         /* What could not be synced must not get into the database as if it had been. */
         if (!meta_sync_failed(meta))
             meta_checkpoint(meta, db_log_size(meta->db) >= META_LOG_LIMIT);
-        if (meta->stop || db_log_size(meta->db) < META_LOG_TRIM)
+        if (meta->stop || db_log_size(meta->db) < meta->log_trim)
             continue;
         /* Commits came in between. Soon there may be a moment without, in which the log can be emptied. */
         struct timespec until =
@@ -191,7 +192,8 @@ static struct meta *meta_new(void)
     pthread_mutex_init(&meta->sync_lock, NULL);
     pthread_cond_init(&meta->sync_done, NULL);
     pthread_condattr_destroy(&monotonic);
-    meta->log_wake = META_LOG_TRIM;
+    meta->log_trim = META_LOG_TRIM;
+    meta->log_wake = meta->log_trim;
     return meta;
 }
 

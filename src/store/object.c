@@ -98,7 +98,9 @@ errint object_sync(struct store *store, uint64_t id, int fd)
     errint error = fault_hit("object-sync");
     if (error)
         return error;
-    if (fdatasync(fd) != 0)
+    char byte;
+    /* A filesystem that was shut down during the sync may answer 0, but fails every read. */
+    if (fdatasync(fd) != 0 || pread(fd, &byte, 1, 0) < 0)
         return -errno;
     struct object_path path = object_path_of(id);
     error = object_directory_sync(&store->directories[object_directory_index(id)], store->objects_fd,
