@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include <time.h>
+
 #include "base/log.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
@@ -14,6 +16,8 @@
 #include "cmd/mounted.h"
 #include "cmd/store_lock.h"
 #include "fs/mount.h"
+
+enum { UMOUNT_TRIES = 20, UMOUNT_PAUSE_NS = 50 * 1000 * 1000 };
 
 static int umount_explain(const char *mountpoint, errint error)
 {
@@ -58,13 +62,31 @@ static int umount_wait(struct store_lock_watch *watch, const struct mount_entry 
     return EXIT_DAEMON_FAILED;
 }
 
+/*
+ * A mount that is busy by nobody who can be named: a command that asks it something uses it for moments, and
+ * by a killed process the kernel may not have closed everything yet. That passes.
+ */
+static errint umount_detach(const char *mountpoint, bool dead)
+{
+    errint error = mount_detach(mountpoint, dead);
+    for (int tries = 0; error == -EBUSY && tries < UMOUNT_TRIES; tries++) {
+        char holders[64];
+        holders_describe(mountpoint, holders, sizeof holders);
+        if (*holders)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = UMOUNT_PAUSE_NS}, NULL);
+        error = mount_detach(mountpoint, dead);
+    }
+    return error;
+}
+
 static int umount_mount(const struct mount_entry *entry, unsigned seconds)
 {
     struct store_lock_watch watch;
     store_lock_watch_start(&watch, entry->source);
     /* Users of a dead mount have lost it already: they do not keep it. */
     bool dead = store_lock_is_free(entry->source);
-    errint error = mount_detach(entry->mountpoint, dead);
+    errint error = umount_detach(entry->mountpoint, dead);
     int code = error ? umount_explain(entry->mountpoint, error) : EXIT_FINE;
     if (!code && !dead)
         code = umount_wait(&watch, entry, seconds);

@@ -112,7 +112,7 @@ complete_line() {
     grep -E 'tests/crash/' "$TEST_DIR/page" | grep -oE '\("[^"]+"' | sed -e 's/^("//' -e 's/ *\(\.\.\.\)\?"$//' >"$TEST_DIR/names"
     [ -s "$TEST_DIR/names" ]
     while read -r name; do
-        grep -qF "@test \"$name" "$CKPTFS_TREE"/tests/crash/*.bats || {
+        grep -h '^@test' "$CKPTFS_TREE"/tests/crash/*.bats | grep -qF -- "$name" || {
             echo "no test is named \"$name\""
             return 1
         }
