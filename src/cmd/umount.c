@@ -4,11 +4,10 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include <time.h>
-
 #include "base/log.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
