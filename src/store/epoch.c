@@ -123,9 +123,3 @@ errint store_epoch(const struct store *store, char out[128])
         snprintf(out, 128, "%s/mount-%" PRIu64, boot, instance);
     return error;
 }
-
-bool store_epoch_same_boot(const char *a, const char *b)
-{
-    size_t length = strcspn(a, "/");
-    return length > 0 && a[length] == '/' && strncmp(a, b, length + 1) == 0;
-}

@@ -85,8 +85,6 @@ void store_lock_describe(int lock_fd, const char *text);
  * `out` receives "BOOT-ID/INSTANCE".
  */
 errint store_epoch(const struct store *store, char out[128]);
-/* True when the two epochs are of one boot (only the filesystem's instance differs). */
-bool store_epoch_same_boot(const char *a, const char *b);
 
 /*
  * The reserve: allocated once (8 MiB, or 1/64 of the disk when that is less, at least 256 KiB).

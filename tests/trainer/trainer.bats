@@ -23,7 +23,7 @@ run_module() {
     export CKPTFS_TEST_MOUNT=$MNT CKPTFS_TEST_MOUNTPOINT=$MNT CKPTFS_TEST_PLAIN=$TEST_DIR/plain
     export CKPTFS_TEST_REMOUNT="bash -c 'source \"$CKPTFS_TREE/tests/lib/ckptfs.bash\" && ckptfs_remount'"
     # Its own output last: bats shows it when the test failed.
-    timeout -s INT -k 30 600 "$PYTHON" -B -m pytest -p no:cacheprovider -v --tb=short "$CKPTFS_TREE/tests/trainer/$1.py" \
+    timeout -s INT -k 30 900 "$PYTHON" -B -m pytest -p no:cacheprovider -v --tb=short "$CKPTFS_TREE/tests/trainer/$1.py" \
         >"$TEST_DIR/pytest.log" 2>&1 || status=$?
     sed -nE '/ (PASSED|FAILED|ERROR|SKIPPED)|^=+ .*(passed|failed|error|skipped)/s/^/# /p' "$TEST_DIR/pytest.log" >&3
     if [ $status -ne 0 ]; then
