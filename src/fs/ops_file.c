@@ -13,6 +13,15 @@
 #include "fs/handle.h"
 #include "fs/writeback.h"
 
+/* Where kernel and library do not say when setuid bits go, a truncation by anybody but root takes them. */
+static errint ops_drop_privileges_at_truncation(fuse_req_t request, uint64_t ino)
+{
+    struct filesystem *fs = fs_of(request);
+    bool drops = fs->features.kills_privileges ? protocol_kills_privileges(fs_current_request)
+                                               : fuse_req_ctx(request)->uid != 0;
+    return drops ? ops_drop_privileges(fs, ino) : 0;
+}
+
 void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct filesystem *fs = fs_of(request);
@@ -28,8 +37,8 @@ void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     node_lock(node);
     error = handle_open(fs, node, fi->flags, fi);
-    if (!error && (fi->flags & O_TRUNC) && protocol_kills_privileges(fs_current_request))
-        error = ops_drop_privileges(fs, ino);
+    if (!error && (fi->flags & O_TRUNC))
+        error = ops_drop_privileges_at_truncation(request, ino);
     node_unlock(node);
     node_put(fs, node);
     if (error)

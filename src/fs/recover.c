@@ -84,13 +84,16 @@ static errint recover_file(struct filesystem *fs, uint64_t ino, struct ids *torn
     if (meta_path(fs->meta, ino, &path) < 0)
         path = NULL;
     cleanup_ids struct ids freed = {0};
+    struct meta_inode kept = row;
     error = meta_tear(fs->meta, ino, whole_until, &freed);
+    if (!error)
+        error = meta_get(fs->meta, ino, &kept);
     if (!error)
         error = ids_append(torn, ino);
     if (torn->count <= RECOVER_NAMED_MAX)
         log_warning(
             "torn path=\"%s\" kept_bytes=%lld recorded_bytes=%lld: unsynced writes were lost in a crash",
-            path ? path : "?", (long long)whole_until, (long long)row.size);
+            path ? path : "?", (long long)kept.size, (long long)row.size);
     return error;
 }
 

@@ -199,17 +199,24 @@ static errint content_clear_extents(struct change *change, uint64_t ino)
     return error ? error : object_release_all(change, &touched);
 }
 
+errint content_drop(struct meta *meta, uint64_t ino)
+{
+    return db_run(meta->db, "DELETE FROM content WHERE ino = $1", DB_INTEGER(ino));
+}
+
 errint content_clear(struct change *change, struct meta_inode *inode)
 {
     struct meta *meta = change->meta;
     enum meta_kind kind = inode->kind;
     uint64_t object = inode->object;
-    errint error = 0;
     inode->kind = META_NONE;
     inode->object = 0;
+    errint error = kind == META_NONE ? 0 : content_drop(meta, inode->ino);
+    if (error)
+        return error;
     switch (kind) {
-    case META_NONE: return 0;
-    case META_INLINE: return db_run(meta->db, "DELETE FROM content WHERE ino = $1", DB_INTEGER(inode->ino));
+    case META_NONE:
+    case META_INLINE: return 0;
     case META_EXTENTS: return content_clear_extents(change, inode->ino);
     case META_OBJECT:
         error = object_disown(meta, object);
@@ -225,7 +232,9 @@ static errint content_to_object(struct change *change, uint64_t ino, uint64_t ob
     if (error)
         return error;
     struct meta_inode after = before;
-    if (before.kind != META_OBJECT || before.object != object)
+    /* Stored bytes stay until the object's own are on stable storage (inode_synced): they may be the only
+     * durable ones. */
+    if (before.kind != META_INLINE && (before.kind != META_OBJECT || before.object != object))
         error = content_clear(change, &after);
     if (!error)
         error = object_own(change->meta, object, ino);
@@ -389,6 +398,34 @@ errint meta_unseal(struct meta *meta, uint64_t ino)
 /* -- after a power cut ------------------------------------------------------------------------------------
  */
 
+/* The length of the stored bytes that a file had before its object; -ENOENT when it has none. */
+static errint content_spare(struct meta *meta, const struct meta_inode *inode, int64_t *length)
+{
+    if (inode->kind == META_INLINE)
+        return -ENOENT;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows, "SELECT length(bytes) FROM content WHERE ino = $1",
+                             DB_INTEGER(inode->ino));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    *length = db_integer(&rows, 0);
+    return 0;
+}
+
+/* The file goes back to its stored bytes. */
+static errint content_restore(struct change *change, struct meta_inode *inode)
+{
+    uint64_t object = inode->object;
+    enum meta_kind kind = inode->kind;
+    inode->kind = META_INLINE;
+    inode->object = 0;
+    if (kind == META_EXTENTS)
+        return content_clear_extents(change, inode->ino);
+    errint error = object ? object_disown(change->meta, object) : 0;
+    return error || !object ? error : object_release(change, object);
+}
+
 static errint content_tear(struct change *change, uint64_t ino, int64_t size)
 {
     struct meta *meta = change->meta;
@@ -400,7 +437,14 @@ static errint content_tear(struct change *change, uint64_t ino, int64_t size)
     struct meta_inode after = before;
     if (before.kind != META_OBJECT && size > before.size)
         size = before.size;
-    if (size == 0)
+    int64_t spare;
+    error = content_spare(meta, &before, &spare);
+    if (error && error != -ENOENT)
+        return error;
+    if (!error) {
+        size = spare;
+        error = content_restore(change, &after);
+    } else if (size == 0)
         error = content_clear(change, &after);
     else if (before.kind == META_OBJECT)
         error = content_object_to_extent(change, &after, size);

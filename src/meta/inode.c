@@ -214,9 +214,14 @@ static errint inode_synced(struct change *change, uint64_t ino, int64_t synced_s
         after.state &= ~(uint32_t)META_DIRTY;
     uint64_t shadows = change->meta->known.shadows;
     error = shadow_release_all(change, ino);
+    bool dropped = false;
+    if (!error && before.kind != META_INLINE && S_ISREG(before.mode)) {
+        error = content_drop(change->meta, ino);
+        dropped = !error && db_changed(change->meta->db) > 0;
+    }
     if (error)
         return error;
-    change->nothing = shadows == change->meta->known.shadows && after.state == before.state &&
+    change->nothing = !dropped && shadows == change->meta->known.shadows && after.state == before.state &&
                       after.synced_size == before.synced_size;
     return change->nothing ? 0 : inode_update(change->meta, &before, &after);
 }

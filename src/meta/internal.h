@@ -171,6 +171,9 @@ errint object_release_all(struct change *change, struct ids *objects);
 
 /* The file's bytes become `kind` none: what it was made of goes. The caller writes the inode's row. */
 errint content_clear(struct change *change, struct meta_inode *inode);
+/* Removes stored bytes, also those that a META_OBJECT or META_EXTENTS file had before and was not synced
+ * since. */
+errint content_drop(struct meta *meta, uint64_t ino);
 /* Cuts the stored bytes of a META_INLINE file to `size`. */
 errint content_cut(struct meta *meta, uint64_t ino, int64_t size);
 errint content_insert(struct meta *meta, uint64_t ino, const void *bytes, size_t length);

@@ -233,10 +233,10 @@ errint meta_set(struct meta *meta, uint64_t ino, unsigned fields, const struct m
                 uint64_t unique, struct meta_inode *out);
 
 /*
- * The file's bytes are on stable storage: the synced size is recorded, META_DIRTY goes when `clean` (no
- * writer is left), and the shadows of its names are let go: their inodes are appended to `shadows` for the
- * caller to meta_reap when nobody has them open. META_TORN stays: it goes when the file is truncated to
- * nothing.
+ * The file's bytes are on stable storage: the synced size is recorded, stored bytes from before go,
+ * META_DIRTY goes when `clean` (no writer is left), and the shadows of its names are let go: their inodes are
+ * appended to `shadows` for the caller to meta_reap when nobody has them open. META_TORN stays: it goes when
+ * the file is truncated to nothing.
  */
 errint meta_synced(struct meta *meta, uint64_t ino, int64_t synced_size, bool clean, struct ids *shadows);
 
@@ -254,7 +254,8 @@ uint64_t meta_object_next(struct meta *meta);
 
 /*
  * A file of any kind becomes META_OBJECT on the new object `object` (whose bytes the caller has written) and
- * META_DIRTY; what it was made of before goes. `size` is recorded.
+ * META_DIRTY; what it was made of before goes, but stored bytes stay until meta_synced, since they may be the
+ * only ones on stable storage. `size` is recorded.
  */
 errint meta_to_object(struct meta *meta, uint64_t ino, uint64_t object, int64_t size, struct ids *freed);
 
@@ -342,7 +343,8 @@ errint meta_find_torn(struct meta *meta, size_t limit, struct ids *out);
 
 /*
  * After a power cut: a torn file's content becomes [0, size) of what it is made of, META_DIRTY goes,
- * META_TORN comes. A META_OBJECT file becomes META_EXTENTS of its object (META_NONE when size is 0).
+ * META_TORN comes. A META_OBJECT file becomes META_EXTENTS of its object (META_NONE when size is 0); one that
+ * still has stored bytes from before goes back to those.
  */
 errint meta_tear(struct meta *meta, uint64_t ino, int64_t size, struct ids *freed);
 

@@ -367,6 +367,34 @@ static void test_fork(void)
 /* -- after a power cut ------------------------------------------------------------------------------------
  */
 
+/* A small durable file that is opened for writing must not lose its bytes before the new object has them. */
+static void test_stored_bytes_stay(void)
+{
+    char bytes[8] = "";
+    for (int synced = 0; synced < 2; synced++) {
+        uint64_t ino = frame_make_object(1, synced ? "kept" : "restored");
+        CHECK_EQUAL(0, meta_to_inline(meta, ino, "durable", 7, 1, 1, &freed));
+        uint64_t object = meta_object_next(meta);
+        CHECK_EQUAL(0, meta_to_object(meta, ino, object, 7, &freed));
+        CHECK_EQUAL(-EINVAL, meta_content_read(meta, ino, bytes, sizeof bytes));
+        cleanup_ids struct ids shadows = {0};
+        if (synced)
+            CHECK_EQUAL(0, meta_synced(meta, ino, 9, false, &shadows));
+        freed.count = 0;
+        CHECK_EQUAL(0, meta_seal(meta, ino, 9, 1, 1, &freed));
+        CHECK_EQUAL(0, meta_tear(meta, ino, 0, &freed));
+        CHECK(frame_has(&freed, object));
+        struct meta_inode inode = frame_get(ino);
+        CHECK_EQUAL(META_TORN, inode.state);
+        CHECK_EQUAL(synced ? META_NONE : META_INLINE, inode.kind);
+        CHECK_EQUAL(synced ? 0 : 7, inode.size);
+        if (!synced) {
+            CHECK_EQUAL(7, meta_content_read(meta, ino, bytes, sizeof bytes));
+            CHECK_TEXT("durable", bytes);
+        }
+    }
+}
+
 static void test_tear(void)
 {
     freed.count = 0;
@@ -439,6 +467,7 @@ int main(void)
     frame_run("small contents", test_inline);
     frame_run("every kind becomes an object", test_to_object);
     frame_run("a fork takes over the names", test_fork);
+    frame_run("stored bytes stay until the object that took over is synced", test_stored_bytes_stay);
     frame_run("files are torn", test_tear);
     frame_run("a start finds what was left", test_found_at_start);
     ids_release(&freed);

@@ -128,9 +128,10 @@ static const struct {
     {"neighbours that continue each other are one",
      "SELECT a.ino FROM extent a JOIN extent b ON b.ino = a.ino AND b.file_offset = a.file_offset + a.length"
      " AND b.object = a.object AND b.object_offset = a.object_offset + a.length"},
-    {"a content belongs to a file that has one inside",
+    {"a content belongs to a file that has one inside, or whose object is not synced yet",
      "SELECT c.ino FROM content c LEFT JOIN inode i ON i.ino = c.ino"
-     " WHERE i.ino IS NULL OR i.kind <> 1 OR length(c.bytes) > i.size"},
+     " WHERE i.ino IS NULL OR i.kind = 0 OR (i.kind = 1 AND length(c.bytes) > i.size)"
+     " OR (i.kind > 1 AND (i.state & 1) = 0)"},
     {"a file with its content inside has it", "SELECT i.ino FROM inode i WHERE i.kind = 1 AND NOT EXISTS "
                                               "(SELECT 1 FROM content c WHERE c.ino = i.ino)"},
     {"an empty kind is an empty file", "SELECT ino FROM inode WHERE kind = 0 AND size <> 0"},

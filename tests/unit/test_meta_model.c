@@ -151,6 +151,8 @@ void model_clear(struct model_inode *inode)
     inode->row.kind = META_NONE;
     inode->row.object = 0;
     inode->row.size = 0;
+    inode->stored = 0;
+    inode->spare = false;
     memset(inode->cells, 0, sizeof inode->cells);
     memset(inode->bytes, 0, sizeof inode->bytes);
 }

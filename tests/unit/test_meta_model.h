@@ -26,6 +26,9 @@ struct model_inode {
     struct meta_inode row;
     struct model_cell cells[MODEL_SIZE]; /* of META_EXTENTS */
     char bytes[MODEL_SIZE];              /* of META_INLINE */
+    int64_t stored;                      /* how many of them are in the database: zeros follow */
+    bool spare;                          /* META_OBJECT, META_EXTENTS: bytes from before are still stored */
+    char spare_bytes[MODEL_SIZE];
 };
 
 struct model_name {

@@ -12,6 +12,8 @@ static void set_size(struct model_inode *inode, int64_t size)
         inode->bytes[i] = 0;
     }
     inode->row.size = size;
+    if (inode->row.kind == META_INLINE && inode->stored > size)
+        inode->stored = size;
 }
 
 /* A file that had other bytes from `offset` on, and reaches to `end` now. */
@@ -107,7 +109,13 @@ void run_to_object(void)
     CHECK_EQUAL(expected, meta_to_object(meta, inode->row.ino, object, size, &freed));
     if (expected)
         return;
+    struct model_inode before = *inode;
     model_clear(inode);
+    if (before.row.kind == META_INLINE) {
+        inode->spare = true;
+        inode->stored = before.stored;
+        memcpy(inode->spare_bytes, before.bytes, sizeof inode->spare_bytes);
+    }
     inode->row.kind = META_OBJECT;
     inode->row.object = object;
     inode->row.size = size;
@@ -133,6 +141,7 @@ void run_to_inline(void)
     model_clear(inode);
     if (length)
         inode->row.kind = META_INLINE;
+    inode->stored = (int64_t)length;
     memcpy(inode->bytes, bytes, length);
     inode->row.size = inode->row.synced_size = (int64_t)length;
     inode->row.state &= ~(uint32_t)META_DIRTY;
@@ -143,7 +152,11 @@ void run_to_inline(void)
 static void become_extents(struct model_inode *inode, int64_t size)
 {
     uint64_t object = inode->row.object;
+    bool spare = inode->spare && size;
+    int64_t stored = inode->stored;
     model_clear(inode);
+    inode->spare = spare;
+    inode->stored = spare ? stored : 0;
     inode->row.kind = size ? META_EXTENTS : META_NONE;
     inode->row.size = size;
     for (int64_t i = 0; i < size; i++)
@@ -177,11 +190,28 @@ void run_unseal(void)
     CHECK_EQUAL(expected, meta_unseal(meta, inode->row.ino));
     if (expected)
         return;
+    bool spare = inode->spare;
+    int64_t stored = inode->stored;
     model_clear(inode);
+    inode->spare = spare;
+    inode->stored = stored;
     inode->row.kind = META_OBJECT;
     inode->row.object = object;
     inode->row.size = size;
     inode->row.state |= META_DIRTY;
+}
+
+/* A torn file goes back to the bytes that are still stored: how many these are. */
+static int64_t restore_spare(struct model_inode *inode)
+{
+    int64_t size = inode->stored;
+    char bytes[MODEL_SIZE];
+    memcpy(bytes, inode->spare_bytes, sizeof bytes);
+    model_clear(inode);
+    inode->row.kind = META_INLINE;
+    inode->row.size = inode->stored = size;
+    memcpy(inode->bytes, bytes, (size_t)size);
+    return size;
 }
 
 void run_tear(void)
@@ -194,7 +224,9 @@ void run_tear(void)
         return;
     if (!is_written(inode) && size > inode->row.size)
         size = inode->row.size;
-    if (is_written(inode))
+    if (inode->spare)
+        size = restore_spare(inode);
+    else if (is_written(inode))
         become_extents(inode, size);
     else if (size == 0)
         model_clear(inode);
@@ -215,6 +247,7 @@ void run_synced(void)
     release_shadows(inode->row.ino, &expected);
     CHECK_EQUAL(0, meta_synced(meta, inode->row.ino, inode->row.size, clean, &found));
     CHECK(same_ids(&expected, &found));
+    inode->spare = false;
     inode->row.synced_size = inode->row.size;
     if (clean)
         inode->row.state &= ~(uint32_t)META_DIRTY;
@@ -267,6 +300,7 @@ void run_fork(void)
     *copy = *inode;
     copy->open = false;
     copy->row.ino = row.ino;
+    inode->spare = false;
     inode->row.nlink = 0;
     inode->open = true;
     for (size_t i = 0; i < MODEL_NAMES; i++) {
