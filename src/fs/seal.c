@@ -93,6 +93,11 @@ static errint seal_object(struct filesystem *fs, struct node *node, const struct
     node->size = row->size;
     if (!row->size)
         node_drop_content(fs, node);
+    /* An fsync has covered all of it, and nothing came after: a power cut from now on must not call it torn.
+     */
+    bool synced = row->size && row->size == node->synced_size && row->mtime == node->synced_mtime;
+    if (synced && meta_synced(fs->meta, node->ino, row->size, true, NULL) == 0)
+        node->dirty = false;
     return 0;
 }
 

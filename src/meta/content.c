@@ -465,7 +465,7 @@ errint meta_tear(struct meta *meta, uint64_t ino, int64_t size, struct ids *free
 {
     if (size < 0)
         return -EINVAL;
-    struct change change = {.meta = meta, .ino = ino, .freed = freed};
+    struct change change = {.meta = meta, .ino = ino, .freed = freed, .spends = true};
     while (change_next(&change))
         change.error = content_tear(&change, ino, size);
     return change.error;

@@ -203,10 +203,10 @@ struct meta_rename {
  * -ENOTDIR, -EINVAL when a directory would go below itself; nothing happens when both names are one inode;
  * -ESTALE when a name is another inode's than the caller said. ctimes, directories' times and nlinks follow.
  *
- * When a regular file that is META_DIRTY replaces another regular file, the replaced inode is not reaped: it
- * is kept as the *shadow* of the name (nlink 0), so that a power cut that loses the new bytes gives the old
- * file back. meta_synced lets the shadow go. A later rename over the same name keeps the first shadow (the
- * newest that is known to be whole) while its successor was never synced.
+ * When a regular file that is META_DIRTY and was never synced replaces another regular file, the replaced
+ * inode is not reaped: it is kept as the *shadow* of the name (nlink 0), so that a power cut that loses the
+ * new bytes gives the old file back. meta_synced lets the shadow go. A later rename over the same name keeps
+ * the first shadow (the newest that is known to be whole) while its successor was never synced.
  */
 errint meta_rename(struct meta *meta, const struct meta_rename *rename, uint64_t unique, struct ids *freed);
 

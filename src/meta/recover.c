@@ -161,7 +161,7 @@ static errint recover_restore(struct change *change, const struct ids *torn)
 errint meta_restore_shadows(struct meta *meta, const struct ids *torn, struct ids *restored,
                             struct ids *freed)
 {
-    struct change change = {.meta = meta, .freed = freed, .shadows = restored};
+    struct change change = {.meta = meta, .freed = freed, .shadows = restored, .spends = true};
     while (change_next(&change))
         change.error = recover_restore(&change, torn);
     return change.error;

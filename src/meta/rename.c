@@ -160,7 +160,9 @@ static errint rename_shadows(struct change *change, const struct rename_pair *pa
         error = rename_find_shadow(meta, &pair->to, &old);
     if (error)
         return error;
-    bool dirty = S_ISREG(moved->mode) && (moved->state & META_DIRTY);
+    /* Bytes that were synced once are there after a power cut, whoever has the file open: no shadow is
+     * needed. */
+    bool dirty = S_ISREG(moved->mode) && (moved->state & META_DIRTY) && moved->synced_size < 0;
     if (!replaced->ino)
         put = own;
     else if (dirty && old.successor)

@@ -7,7 +7,7 @@
 
 errint meta_setting_put(struct meta *meta, const char *key, const char *value)
 {
-    struct change change = {.meta = meta};
+    struct change change = {.meta = meta, .spends = true};
     while (change_next(&change))
         change.error = db_run(meta->db,
                               "INSERT INTO setting (key, value) VALUES ($1, $2)"

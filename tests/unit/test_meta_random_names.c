@@ -135,7 +135,7 @@ static void move_name(const struct move *move, const char *text, bool reap)
 {
     struct model_inode *from = move->inode[0], *to = move->inode[1];
     struct model_name *old = move->name[0], *name = move->name[1];
-    bool dirty = is_file(from) && (from->row.state & META_DIRTY);
+    bool dirty = is_file(from) && (from->row.state & META_DIRTY) && from->row.synced_size < 0;
     move->parent[0]->row.nlink -= is_directory(from);
     if (!to) {
         name = model_add_name(&model, move->parent[1]->row.ino, text, from->row.ino);
