@@ -19,8 +19,8 @@ static errint fork_copy_rows(struct meta *meta, uint64_t from, uint64_t to)
             DB_INTEGER(to), DB_INTEGER(from));
     /* Stored bytes, which the names fall back on when the object's are lost, go with the names. */
     if (!error)
-        error = db_run(meta->db, "UPDATE content SET ino = $1 WHERE ino = $2", DB_INTEGER(to),
-                       DB_INTEGER(from));
+        error =
+            db_run(meta->db, "UPDATE content SET ino = $1 WHERE ino = $2", DB_INTEGER(to), DB_INTEGER(from));
     return error;
 }
 
