@@ -128,7 +128,7 @@ static const struct step {
     {"seal", prepare_object, do_seal, true},         {"set", prepare_object, do_set, true},
     {"synced", prepare_object, do_synced, true},     {"object_forget", prepare_forgotten, do_forget, true},
     {"create", prepare_sealed, do_create, false},    {"extents_map", prepare_sealed, do_map, false},
-    {"xattr_set", prepare_sealed, do_xattr, false},  {"setting_put", prepare_sealed, do_setting, false},
+    {"xattr_set", prepare_sealed, do_xattr, false},  {"setting_put", prepare_sealed, do_setting, true},
 };
 
 static const struct step *step;
