@@ -112,7 +112,8 @@ void meta_on_commit(struct meta *meta, void (*committed)(void *context, uint64_t
  * errno. It is called (with the lock held: it must not call into meta) when a change that frees space or
  * finishes something meets -ENOSPC: meta_unlink, meta_rmdir, meta_rename, meta_reap, meta_set, meta_synced,
  * meta_truncate, meta_to_inline, meta_seal, meta_object_forget; and in what a start must do: meta_tear,
- * meta_restore_shadows, meta_setting_put. When it returns 0 the transaction is tried once more. Set before use.
+ * meta_restore_shadows, meta_setting_put. When it returns 0 the transaction is tried once more. Set before
+ * use.
  */
 void meta_on_full(struct meta *meta, errint (*spend)(void *context), void *context);
 
