@@ -75,6 +75,9 @@ static inline struct filesystem *fs_of(fuse_req_t request)
 /* The request that this thread is working on, as the kernel sent it (set by the loop). */
 extern _Thread_local const struct protocol_header *fs_current_request;
 
+/* What this thread reads into; made when first needed, freed by the loop when the thread ends. */
+extern _Thread_local char *fs_read_buffer;
+
 /* The number to record with a namespace change. */
 static inline uint64_t fs_current_unique(void)
 {

@@ -14,6 +14,7 @@
 #include "base/log.h"
 
 _Thread_local const struct protocol_header *fs_current_request;
+_Thread_local char *fs_read_buffer;
 
 /* A write's bytes start this far into the message; there the page begins. */
 enum {
@@ -113,6 +114,8 @@ static void *loop_run(void *context)
         loop_answer(fs, thread->slot, message, (size_t)length);
     if (length < 0)
         log_error("/dev/fuse: %s", strerror((int)-length));
+    free(fs_read_buffer);
+    fs_read_buffer = NULL;
     atomic_store(&thread->ended, true);
     eventfd_write(thread->loop->ended_fd, 1);
     return NULL;

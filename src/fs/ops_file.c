@@ -195,10 +195,9 @@ void ops_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 /* Each thread that answers the kernel has one buffer for what it reads. */
 static char *ops_read_buffer(void)
 {
-    static _Thread_local char *buffer;
-    if (!buffer)
-        buffer = aligned_alloc(CONTENT_ALIGNMENT, FS_MAX_WRITE + 2 * CONTENT_ALIGNMENT);
-    return buffer;
+    if (!fs_read_buffer)
+        fs_read_buffer = aligned_alloc(CONTENT_ALIGNMENT, FS_MAX_WRITE + 2 * CONTENT_ALIGNMENT);
+    return fs_read_buffer;
 }
 
 void ops_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
