@@ -133,7 +133,9 @@ void features_raise_read_ahead(struct filesystem *fs)
     cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t got = pread(fd, text, sizeof text - 1, 0);
     text[got > 0 ? got : 0] = '\0';
-    sscanf(text, "%u", &features->read_ahead_kib);
+    unsigned kib = 0;
+    if (sscanf(text, "%u", &kib) == 1)
+        atomic_store(&features->read_ahead_kib, kib);
 }
 
 void features_log(const struct filesystem *fs)

@@ -38,8 +38,8 @@ struct features {
     bool direct_mmap;      /* MAP_SHARED on direct_io handles */
     bool kills_privileges; /* the kernel leaves dropping setuid bits to us, and asks less */
     bool parallel_writes;
-    bool resend; /* a successor can take over */
-    unsigned read_ahead_kib;
+    bool resend;                     /* a successor can take over */
+    _Atomic unsigned read_ahead_kib; /* known once requests are served */
     char passthrough_missing[160];
     char read_ahead_missing[160];
 };

@@ -106,15 +106,16 @@ static errint serve_prepare(struct filesystem *fs)
     meta_last_request(fs->meta, &last_unique, &last_ino);
     state_carry_requests(fs->state, last_unique, last_ino);
     atomic_store(&fs->state->daemon_pid, getpid());
-    error = serve_start_queues(fs);
+    /* The session first: what the queues do may have something to tell the kernel. */
+    error = serve_open_session(fs);
+    if (!error)
+        error = serve_start_queues(fs);
     if (!error && !takeover)
         error = recover_at_mount(fs);
     if (!error)
         error = handle_restore_all(fs);
     if (!error)
         error = recover_unfinished(fs, takeover);
-    if (!error)
-        error = serve_open_session(fs);
     if (!error)
         error = loop_initialise(fs);
     if (error)
