@@ -2,7 +2,8 @@
 # What the filesystem tests share. One mount serves a whole file; each test has a fresh directory, which is its
 # working directory.
 #
-#   CKPTFS_TEST_PLAIN=1   run on a plain directory below CKPTFS_TEST_BASE instead of a mount, to check the tests
+#   CKPTFS_TEST_PLAIN=1   run on a plain directory below CKPTFS_TEST_BASE, on an ext4, instead of a mount: this checks
+#                         the tests themselves
 #   FSPROBE               the program with the probes (default: where `make check_PROGRAMS` puts it, beside CKPTFS)
 
 load ../lib/ckptfs.bash

@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -273,6 +275,8 @@ pid_t probe_child_start(void (*function)(void *argument), void *argument)
     fflush(NULL);
     pid_t child = (pid_t)CHECK_OK(fork());
     if (child == 0) {
+        /* A child that loops must not outlive a probe that failed. */
+        CHECK_OK(prctl(PR_SET_PDEATHSIG, SIGKILL));
         function(argument);
         _exit(EXIT_SUCCESS);
     }
