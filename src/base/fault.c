@@ -81,6 +81,13 @@ errint fault_configure(void)
     return 0;
 }
 
+void fault_count_start(unsigned start)
+{
+    const char *limit = getenv("CKPTFS_FAULT_STARTS");
+    if (limit && start > strtoul(limit, NULL, 10))
+        unsetenv("CKPTFS_FAULT");
+}
+
 errint fault_act(const char *point)
 {
     int action = 0;

@@ -5,7 +5,8 @@
  * CKPTFS_FAULT holds a comma-separated list of POINT:ACTION[:COUNT]. POINT is the name at a fault_hit() call;
  * ACTION is an errno name (ENOSPC, EIO, ENOMEM, EOPNOTSUPP), `kill` (SIGKILL to the own process) or `hang`
  * (never returns); COUNT is the hit that acts (1 is the first, the default); `COUNT+` means from that one on.
- * Costs one load when nothing is armed.
+ * With CKPTFS_FAULT_STARTS=N only the first N daemons of a mount are armed: one that is armed to die at a
+ * step of its recovery would else never come up. Costs one load when nothing is armed.
  */
 #ifndef CKPTFS_BASE_FAULT_H
 #define CKPTFS_BASE_FAULT_H
@@ -18,6 +19,10 @@ extern bool fault_armed;
 
 /* Reads CKPTFS_FAULT. -EINVAL (and a message) when it cannot be understood. Call before threads start. */
 errint fault_configure(void);
+
+/* For the keeper, before it starts its `start`-th daemon (1 is the first): takes the faults out of its
+ * environment when no more daemons are to be armed. Not thread-safe. */
+void fault_count_start(unsigned start);
 
 errint fault_act(const char *point);
 

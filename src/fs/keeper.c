@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "fs/mount.h"
 #include "fs/mount_table.h"
@@ -55,6 +56,7 @@ struct keeper {
     int64_t respawn_at;                /* while no daemon runs */
     int64_t deaths[KEEPER_DEATHS_MAX]; /* the latest ones, a ring */
     unsigned death_count;
+    unsigned starts;
 
     bool finished;
     int exit_code;
@@ -182,6 +184,7 @@ static void keeper_start_daemon(struct keeper *keeper)
         log_error("the daemon cannot be started: pipe: %m; trying again");
         return;
     }
+    fault_count_start(++keeper->starts);
     pid_t child = fork();
     if (child == 0)
         keeper_execute_daemon(keeper, pipes[1]);

@@ -313,8 +313,11 @@ void node_relink(struct filesystem *fs, struct node *node)
 void node_reap(struct filesystem *fs, struct node *node)
 {
     bool held = false;
+    struct meta_inode row;
     node_lock(node);
-    if (node->handles == 0 && !node->gone) {
+    errint error = meta_get(fs->meta, node->ino, &row);
+    bool named = error ? error != -ENOENT : row.nlink > 0;
+    if (!named && node->handles == 0 && !node->gone) {
         held = node->unlinked;
         node->gone = true;
         node_drop_content(fs, node);

@@ -149,14 +149,19 @@ static errint writeback_sync_view(struct filesystem *fs, struct node *node, cons
     return error;
 }
 
-/* Inodes that a power cut cannot bring back any more go, unless somebody has them open. */
+/* Inodes that a power cut cannot bring back any more go, unless they are in use or have other names. */
 static void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows)
 {
     for (size_t i = 0; i < shadows->count; i++) {
         struct node *node = node_get(fs, shadows->at[i]);
         if (!node)
             continue;
-        node_reap(fs, node);
+        node_lock_shared(node);
+        bool known = node->unlinked;
+        node_unlock(node);
+        /* What the kernel still knows goes when it forgets it. */
+        if (!known)
+            node_reap(fs, node);
         node_put(fs, node);
     }
 }

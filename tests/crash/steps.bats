@@ -60,7 +60,8 @@ die_at_each() {
 @test "death while files are made, sealed, synced and thrown away" {
     local point
     for point in object-create object-sync object-remove fs.seal fs.discard fs.open fs.rename; do
-        CKPTFS_FAULT=$point:kill:2 ckptfs_mount
+        # Some of these are steps of the recovery as well.
+        CKPTFS_FAULT_STARTS=3 CKPTFS_FAULT=$point:kill:2 ckptfs_mount
         timeout 60 python3 "$CRASH_TREE/steps.py" "$MNT"
         umount_dying
         ckptfs_mount

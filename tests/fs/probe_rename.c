@@ -49,6 +49,24 @@ static void rename_over_open_file(void)
     probe_file_expect("old", "new", 3);
 }
 
+/* Many times: the moment when the successor is synced and the replaced file is being written back is short. */
+static void rename_over_linked(void)
+{
+    for (int i = 0; i < 300; i++) {
+        probe_file_pattern("replaced", 100000, 1);
+        CHECK_OK(link("replaced", "other"));
+        probe_file_pattern("new", 70000, 2);
+        CHECK_OK(rename("new", "replaced"));
+        int fd = (int)CHECK_OK(open("replaced", O_RDONLY));
+        CHECK_OK(fsync(fd));
+        CHECK_OK(close(fd));
+        probe_file_expect_pattern("other", 100000, 1);
+        CHECK_EQUAL(probe_stat("other").st_nlink, 1);
+        CHECK_OK(unlink("other"));
+        CHECK_OK(unlink("replaced"));
+    }
+}
+
 /* safetensors writes a temporary file, renames it while it is open, and closes it later. */
 static void rename_while_open(void)
 {
@@ -219,6 +237,7 @@ const struct probe probes_rename[] = {
     {"rename-over-open-file", rename_over_open_file},
     {"rename-while-open", rename_while_open},
     {"rename-hard-links", rename_hard_links},
+    {"rename-over-linked", rename_over_linked},
     {"rename-directory", rename_directory},
     {"rename-refusals", rename_refusals},
     {"rename-noreplace", rename_noreplace},

@@ -43,3 +43,7 @@ load fs.bash
 @test "rename moves and replaces symbolic links themselves" {
     probe rename-symlinks
 }
+
+@test "the other name of a file that was renamed over stays good when its successor is synced" {
+    probe rename-over-linked
+}
