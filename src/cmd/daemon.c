@@ -75,6 +75,7 @@ static int daemon_run(int argc, char **argv)
     serve.allow_other = options.allow_other;
     serve.read_only = options.flags & MS_RDONLY;
     serve.passthrough = options.passthrough;
+    serve.sharing = options.sharing;
     serve.inline_limit = options.inline_limit;
     serve.threads = options.threads;
     serve.read_ahead_kib = options.read_ahead_kib;

@@ -102,6 +102,19 @@ static errint option_set_passthrough(struct mount_options *options, const char *
     return 0;
 }
 
+static errint option_set_sharing(struct mount_options *options, const char *value, char problem[256])
+{
+    if (strcmp(value, "backward") == 0) {
+        options->sharing = FS_SHARING_BACKWARD;
+    } else if (strcmp(value, "off") == 0) {
+        options->sharing = FS_SHARING_OFF;
+    } else {
+        snprintf(problem, 256, "option sharing: expected backward or off, found '%.64s'", value);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 static errint option_set_log(struct mount_options *options, const char *value, char problem[256])
 {
     if (*value != '/') {
@@ -119,6 +132,8 @@ static errint option_set_value(struct mount_options *options, const char *word, 
 {
     if (strcmp(word, "passthrough") == 0)
         return option_set_passthrough(options, value, problem);
+    if (strcmp(word, "sharing") == 0)
+        return option_set_sharing(options, value, problem);
     if (strcmp(word, "log") == 0)
         return option_set_log(options, value, problem);
     if (strcmp(word, "threads") == 0)
@@ -164,6 +179,7 @@ errint mount_options_init(struct mount_options *options)
         /* What fusermount3 insists on for everybody else. */
         .flags = root ? 0 : MS_NOSUID | MS_NODEV,
         .passthrough = FS_PASSTHROUGH_AUTO,
+        .sharing = FS_SHARING_BACKWARD,
         .inline_limit = OPTION_INLINE_DEFAULT,
         .read_ahead_kib = OPTION_READ_AHEAD_DEFAULT,
         .hang_timeout = OPTION_HANG_TIMEOUT_DEFAULT,

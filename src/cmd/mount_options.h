@@ -17,6 +17,7 @@ struct mount_options {
     bool allow_other;
     unsigned long flags; /* MS_* of mount(2) */
     enum fs_passthrough passthrough;
+    enum fs_sharing sharing;
     size_t inline_limit; /* bytes */
     unsigned threads;    /* 0: by the number of processors */
     unsigned read_ahead_kib;

@@ -10,6 +10,7 @@
 #include <sys/utsname.h>
 
 #include "fs/ops.h"
+#include "fs/share.h"
 #include "fs/writeback.h"
 
 enum { CONTROL_TORN_MAX = 50 };
@@ -97,6 +98,7 @@ static cJSON *control_describe(struct filesystem *fs)
     cJSON_AddNumberToObject(document, "logical_bytes", (double)totals.logical_bytes);
     cJSON_AddNumberToObject(document, "behind_files", (double)behind.files);
     cJSON_AddNumberToObject(document, "behind_bytes", (double)behind.bytes);
+    cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
     control_add_torn(fs, document);
     control_add_disk(fs, document);

@@ -11,16 +11,22 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "fs/filesystem.h"
+#include "fs/reclaim.h"
 #include "store/object.h"
 
 /* Removals wait this long for company, so that deleting a tree costs few syncs. */
 #define DISCARD_GATHER_NS (CLOCK_NS_PER_SECOND / 5)
+/* Dead bytes that somebody still sees. */
+#define DISCARD_AGAIN_NS (5 * CLOCK_NS_PER_SECOND)
 
 struct discard {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t thread;
     struct ids inodes, objects;
+    bool kicked;   /* objects may have dead bytes to give back */
+    int64_t again; /* clock_monotonic() when what could not be given back is tried again; INT64_MAX: nothing
+                      is left */
     bool stopping;
 };
 
@@ -91,20 +97,47 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
     }
 }
 
+void discard_kick(struct filesystem *fs)
+{
+    struct discard *discard = fs->discard;
+    pthread_mutex_lock(&discard->lock);
+    discard->kicked = true;
+    pthread_cond_signal(&discard->wake);
+    pthread_mutex_unlock(&discard->lock);
+}
+
+/* Whether there is nothing to remove. The lock is held. */
 static bool discard_is_idle(const struct discard *discard)
 {
     return discard->inodes.count == 0 && discard->objects.count == 0;
 }
 
+/* Returns when there is something to do. The lock is held. */
 static void discard_wait(struct discard *discard)
 {
-    while (discard_is_idle(discard) && !discard->stopping)
-        pthread_cond_wait(&discard->wake, &discard->lock);
+    struct timespec again = clock_to_timespec(discard->again);
+    while (discard_is_idle(discard) && !discard->kicked && !discard->stopping) {
+        if (discard->again == INT64_MAX)
+            pthread_cond_wait(&discard->wake, &discard->lock);
+        else if (pthread_cond_clockwait(&discard->wake, &discard->lock, CLOCK_MONOTONIC, &again) == ETIMEDOUT)
+            break;
+    }
     if (discard->stopping)
         return;
     struct timespec until = clock_to_timespec(clock_read_ns(CLOCK_REALTIME) + DISCARD_GATHER_NS);
     while (!discard->stopping && pthread_cond_timedwait(&discard->wake, &discard->lock, &until) == 0)
         continue;
+}
+
+/* Gives dead bytes back; what somebody still sees is tried again later. */
+static void discard_reclaim(struct filesystem *fs)
+{
+    int left = reclaim_run(fs);
+    if (left < 0)
+        log_warning("dead bytes of objects are not given back now: %s", strerror(-left));
+    pthread_mutex_lock(&fs->discard->lock);
+    fs->discard->again = left ? clock_monotonic() + DISCARD_AGAIN_NS : INT64_MAX;
+    pthread_mutex_unlock(&fs->discard->lock);
 }
 
 static void *discard_run(void *context)
@@ -114,14 +147,16 @@ static void *discard_run(void *context)
     pthread_mutex_lock(&discard->lock);
     for (;;) {
         discard_wait(discard);
-        if (discard_is_idle(discard))
+        if (discard_is_idle(discard) && discard->stopping)
             break;
+        discard->kicked = false;
         cleanup_ids struct ids inodes = discard->inodes;
         cleanup_ids struct ids objects = discard->objects;
         discard->inodes = discard->objects = (struct ids){0};
         pthread_mutex_unlock(&discard->lock);
         discard_reap(fs, &inodes, &objects);
         discard_remove(fs, &objects);
+        discard_reclaim(fs);
         pthread_mutex_lock(&discard->lock);
     }
     pthread_mutex_unlock(&discard->lock);
@@ -135,6 +170,7 @@ errint discard_start(struct filesystem *fs)
         return -ENOMEM;
     pthread_mutex_init(&discard->lock, NULL);
     pthread_cond_init(&discard->wake, NULL);
+    discard->again = INT64_MAX;
     fs->discard = discard;
     int error = pthread_create(&discard->thread, NULL, discard_run, fs);
     if (error) {

@@ -20,6 +20,8 @@ void discard_stop(struct filesystem *fs, bool finish);
 
 /* Queues the objects; the list stays the caller's. Does not block on I/O. */
 void discard_objects(struct filesystem *fs, const struct ids *objects);
+/* Objects may have lost extents: what no file covers any more is given back soon. Does not block on I/O. */
+void discard_kick(struct filesystem *fs);
 /* Queues an inode without a name, which nobody uses, and what it is made of. */
 void discard_inode(struct filesystem *fs, uint64_t ino);
 

@@ -47,6 +47,7 @@ struct features {
 struct sealer;
 struct writeback;
 struct discard;
+struct share;
 
 struct filesystem {
     const struct fs_options *options;
@@ -61,6 +62,7 @@ struct filesystem {
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;
+    struct share *share;     /* NULL: sharing is off */
     atomic_bool initialised; /* INIT is answered */
     atomic_bool stopping;
     atomic_bool disk_full;       /* the reserve is spent: only what frees space is allowed */

@@ -13,6 +13,7 @@
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/share.h"
 #include "fs/writeback.h"
 #include "store/object.h"
 
@@ -155,8 +156,10 @@ static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
     /* Stores through a map moved the object's mtime without the kernel's FUSE side knowing. */
     if (notify)
         fuse_lowlevel_notify_inval_inode(fs->session, node->ino, -1, 0);
-    if (sealed)
+    if (sealed) {
         writeback_kick(fs);
+        share_add(fs, node->ino);
+    }
     return outcome;
 }
 

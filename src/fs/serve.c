@@ -22,6 +22,7 @@
 #include "fs/loop.h"
 #include "fs/recover.h"
 #include "fs/seal.h"
+#include "fs/share.h"
 #include "fs/writeback.h"
 
 enum {
@@ -116,6 +117,11 @@ static errint serve_prepare(struct filesystem *fs)
         error = handle_restore_all(fs);
     if (!error)
         error = recover_unfinished(fs, takeover);
+    /* Nothing is shared or given back before it is known what a crash has left. */
+    if (!error)
+        error = share_start(fs);
+    if (!error)
+        discard_kick(fs);
     if (!error)
         error = loop_initialise(fs);
     if (error)
@@ -149,6 +155,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     errint error = 0;
     if (fs->sealer)
         seal_stop(fs, unmounted);
+    share_stop(fs);
     if (fs->writeback)
         writeback_stop(fs, unmounted);
     if (fs->discard)

@@ -15,6 +15,11 @@ enum fs_passthrough {
     FS_PASSTHROUGH_OFF,
 };
 
+enum fs_sharing {
+    FS_SHARING_BACKWARD, /* older files give way to newer ones */
+    FS_SHARING_OFF,
+};
+
 struct fs_options {
     const char *store_path; /* absolute */
     const char *mountpoint; /* absolute; for messages only */
@@ -25,6 +30,7 @@ struct fs_options {
     bool allow_other;
     bool read_only;
     enum fs_passthrough passthrough;
+    enum fs_sharing sharing;
     size_t inline_limit;     /* bytes; a closed file of at most this many lives in the database */
     unsigned threads;        /* that answer the kernel; 0: by the number of processors */
     unsigned read_ahead_kib; /* 0: leave the kernel's */

@@ -84,7 +84,7 @@ errint object_release(struct change *change, uint64_t object)
 {
     int used = object_is_used(change->meta, object, 0);
     if (used)
-        return used < 0 ? used : 0;
+        return used < 0 ? used : object_mark_shrunk(change->meta, object);
     return change->freed ? ids_append(change->freed, object) : 0;
 }
 
@@ -128,6 +128,10 @@ static errint object_forget(struct change *change, const struct ids *objects)
         error = db_run(meta->db, "DELETE FROM object WHERE id = $1", DB_INTEGER(objects->at[i]));
         if (!error)
             meta->known.objects -= db_changed(meta->db);
+        if (!error)
+            error = object_unsum(meta, objects->at[i]);
+        if (!error)
+            error = db_run(meta->db, "DELETE FROM shrunk WHERE object = $1", DB_INTEGER(objects->at[i]));
     }
     return error;
 }
@@ -380,6 +384,8 @@ static errint content_unseal(struct change *change, uint64_t ino)
         error = db_run(meta->db, "DELETE FROM extent WHERE ino = $1", DB_INTEGER(ino));
     if (!error)
         error = object_set(meta, after.object, ino, before.size);
+    if (!error)
+        error = object_unsum(meta, after.object);
     if (error)
         return error;
     after.kind = META_OBJECT;
@@ -438,6 +444,10 @@ static errint content_tear(struct change *change, uint64_t ino, int64_t size)
     if (before.kind != META_OBJECT && size > before.size)
         size = before.size;
     int64_t spare;
+    if (before.kind == META_EXTENTS)
+        error = object_unsum_all(meta, ino);
+    if (error)
+        return error;
     error = content_spare(meta, &before, &spare);
     if (error && error != -ENOENT)
         return error;

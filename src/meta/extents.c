@@ -128,8 +128,9 @@ errint extents_cut(struct meta *meta, uint64_t ino, int64_t from, int64_t to, st
     if (error && error != -ENOENT)
         return error;
     if (!error && extent_end(&before) > from) {
-        /* What is left of it in front still refers to the object, so that this one is not touched. */
         error = extent_set_length(meta, ino, before.offset, from - before.offset);
+        if (!error)
+            error = ids_append(touched, before.object);
         if (!error && extent_end(&before) > to) {
             struct meta_extent rest = extent_tail(&before, to);
             return extent_insert(meta, ino, &rest);

@@ -164,7 +164,15 @@ errint object_note(struct meta *meta, uint64_t object, int64_t size);
 errint object_own(struct meta *meta, uint64_t object, uint64_t owner);
 /* The object is `owner`'s to write (0: nobody's), and `size` bytes long. */
 errint object_set(struct meta *meta, uint64_t object, uint64_t owner, int64_t size);
-/* Puts the object on change->freed when nothing refers to it any more. */
+/* Its hashes do not count any more: it is about to be written, or was damaged. */
+errint object_unsum(struct meta *meta, uint64_t object);
+/* The same for all objects of a META_EXTENTS file. */
+errint object_unsum_all(struct meta *meta, uint64_t ino);
+/* The hash of all its chunks, 16 bytes; -ENOENT when it was not hashed since it was last written. */
+errint object_root(struct meta *meta, uint64_t object, uint8_t root[16]);
+/* It lost an extent and is still used. */
+errint object_mark_shrunk(struct meta *meta, uint64_t object);
+/* Puts the object on change->freed when nothing refers to it any more, else marks it as shrunk. */
 errint object_release(struct change *change, uint64_t object);
 /* The same for each object of the list, which may hold some of them more than once, and is sorted. */
 errint object_release_all(struct change *change, struct ids *objects);

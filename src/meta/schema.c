@@ -14,6 +14,16 @@
  * Two things are said twice, since each saves an index that every create would have to write: an object that
  * is being written knows its file (owner), as the file knows its object; and nlink counts the rows of name.
  */
+#define SCHEMA_SHARING                                                                                       \
+    /* Hashed objects: the hash of all their chunks; shared: equal bytes elsewhere were looked after. */     \
+    "CREATE TABLE summed (object INTEGER PRIMARY KEY, root BLOB NOT NULL, shared INTEGER NOT NULL);"         \
+    "CREATE TABLE segment (object INTEGER NOT NULL, object_offset INTEGER NOT NULL,"                         \
+    " length INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL, uid INTEGER NOT NULL,"           \
+    " PRIMARY KEY (object, object_offset, length)) WITHOUT ROWID;"                                           \
+    "CREATE INDEX segment_by_hash ON segment (low);" /* Objects that lost an extent and are still used: they \
+                                                        may have bytes that nothing needs. */                \
+    "CREATE TABLE shrunk (object INTEGER PRIMARY KEY);"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -47,12 +57,13 @@ static const char schema_tables[] =
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
-    "CREATE INDEX shadow_by_successor ON shadow (successor);";
+    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING;
 
 const struct schema_step *schema_steps(size_t *count)
 {
-    *count = 0; /* format 1 is the first */
-    return NULL;
+    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING}};
+    *count = sizeof steps / sizeof *steps;
+    return steps;
 }
 
 /* -- making -----------------------------------------------------------------------------------------------

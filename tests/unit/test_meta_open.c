@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "meta/sharing.h"
 #include "test_meta_frame.h"
 
 /* -- making and refusing ----------------------------------------------------------------------------------
@@ -111,14 +112,33 @@ static void test_newer_format(void)
 {
     frame_make(1, "f", S_IFREG);
     frame_close();
-    alter(frame_path, "UPDATE format SET version = 2");
+    char set[64];
+    snprintf(set, sizeof set, "UPDATE format SET version = %d", META_FORMAT_VERSION + 1);
+    alter(frame_path, set);
     struct meta *other;
     CHECK_EQUAL(-EPROTONOSUPPORT, meta_open(frame_path, true, &other));
     alter(frame_path, "UPDATE format SET version = 0");
     CHECK_EQUAL(-EUCLEAN, meta_open(frame_path, true, &other)); /* there never was one */
-    alter(frame_path, "UPDATE format SET version = 1");
+    snprintf(set, sizeof set, "UPDATE format SET version = %d", META_FORMAT_VERSION);
+    alter(frame_path, set);
     frame_open();
     CHECK(frame_find(1, "f") != 0);
+}
+
+/* A store of the first format, which knew nothing of equal bytes. */
+static void test_format_1(void)
+{
+    uint64_t file = frame_make_sealed(1, "f", 5000);
+    frame_close();
+    alter(frame_path, "DROP TABLE summed; DROP TABLE segment; DROP TABLE shrunk; UPDATE format SET version = 1");
+    frame_open();
+    CHECK(frame_find(1, "f") == file);
+    cleanup_ids struct ids objects = {0};
+    CHECK_EQUAL(0, meta_find_unshared(meta, 10, &objects));
+    CHECK_EQUAL(1, objects.count);
+    char backup[4300];
+    snprintf(backup, sizeof backup, "%s.format-1", frame_path);
+    CHECK(exists(backup, ""));
 }
 
 static int format_of(const char *path)
@@ -150,6 +170,7 @@ static void test_upgrade(void)
     snprintf(backup, sizeof backup, "%s.format-1", frame_path);
     frame_make(1, "f", S_IFREG);
     META_LOCKED(meta);
+    CHECK_EQUAL(0, db_execute(meta->db, "UPDATE format SET version = 1"));
     CHECK_EQUAL(-EUCLEAN, schema_check(meta->db, frame_path, 4, good, 2)); /* no step from 3 */
     CHECK(!exists(backup, ""));
     CHECK_EQUAL(-EIO, schema_check(meta->db, frame_path, 3, bad, 2));
@@ -161,7 +182,9 @@ static void test_upgrade(void)
     CHECK(!exists(backup, ".part"));
     CHECK_EQUAL(3, format_of(frame_path));
     CHECK_EQUAL(-EPROTONOSUPPORT, schema_check(meta->db, frame_path, 2, good, 2));
-    CHECK_EQUAL(0, db_execute(meta->db, "UPDATE format SET version = 1"));
+    char set[64];
+    snprintf(set, sizeof set, "UPDATE format SET version = %d", META_FORMAT_VERSION);
+    CHECK_EQUAL(0, db_execute(meta->db, set));
 }
 
 /* -- what stays -------------------------------------------------------------------------------------------
@@ -460,6 +483,7 @@ int main(void)
     frame_run("a half-made database is made again", test_interrupted_creation);
     frame_run("damage is told", test_damaged);
     frame_run("newer formats are refused", test_newer_format);
+    frame_run("a store of format 1 is upgraded", test_format_1);
     frame_run("older formats are upgraded, after a backup, or not at all", test_upgrade);
     frame_run("settings stay", test_settings);
     frame_run("the last request stays, and is told at its commit", test_requests);

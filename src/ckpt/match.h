@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Finding which ranges of older objects have the bytes of a new one.
+ *
+ * A segment that the index knows is a seed. From each seed the match grows over neighbouring chunks for as
+ * long as both objects agree, so that what is too small for the index (a bias, a zip's local header) does not
+ * tear a run of equal tensors apart. What the seeds leave of an older object is compared chunk by chunk, at
+ * any offset.
+ *
+ * Everything is decided on hashes of one store (store/hash.h), and only between files of one owner.
+ */
+#ifndef CKPTFS_CKPT_MATCH_H
+#define CKPTFS_CKPT_MATCH_H
+
+#include "meta/sharing.h"
+#include "store/sums.h"
+
+/* Shorter ranges are not shared by hash. */
+enum { MATCH_LENGTH_MIN = 4096 };
+
+struct match_request {
+    struct store *store;
+    struct meta *meta;
+    uint64_t object; /* the new one, sealed and hashed */
+    const struct sums *sums;
+    uint64_t ino; /* the file that it is: names its predecessor */
+    uint32_t uid;
+};
+
+struct match {
+    struct meta_move *moves; /* sorted by object and offset, without overlap */
+    size_t move_count;
+    struct ids objects; /* the older objects that have moves, each once */
+    /* match.c's own */
+    struct match_source *sources;
+    size_t source_count;
+};
+
+/*
+ * 0, also when nothing was found; a negative errno of the database or -ENOMEM. An older object whose table of
+ * hashes is missing or damaged is left out. The caller gives `out` to match_release, whatever is returned.
+ * Thread-safe.
+ */
+errint match_find(const struct match_request *request, struct match *out);
+void match_release(struct match *match);
+
+#define cleanup_match __attribute__((cleanup(match_release)))
+
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Punching the dead chunks of objects. */
+#include "fs/reclaim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/filesystem.h"
+#include "meta/sharing.h"
+#include "store/object.h"
+#include "store/sums.h"
+
+enum { RECLAIM_BATCH = 256 };
+
+/* The dead ranges of an object, in whole chunks: a chunk with one live byte can still be verified. */
+struct reclaim_ranges {
+    struct meta_range *at;
+    size_t count;
+};
+
+static void reclaim_ranges_release(struct reclaim_ranges *ranges)
+{
+    free(ranges->at);
+}
+
+#define cleanup_ranges __attribute__((cleanup(reclaim_ranges_release)))
+
+static errint reclaim_find_dead(const struct sums *sums, uint64_t object, const struct meta_range *live,
+                                size_t live_count, struct reclaim_ranges *out)
+{
+    out->at = calloc(live_count + 1, sizeof *out->at);
+    if (!out->at)
+        return -ENOMEM;
+    size_t next = 0;
+    struct meta_range *last = NULL;
+    for (size_t i = 0; i < sums->chunk_count; i++) {
+        const struct sums_chunk *chunk = &sums->chunks[i];
+        while (next < live_count && live[next].offset + live[next].length <= chunk->offset)
+            next++;
+        if (next < live_count && live[next].offset < chunk->offset + chunk->length) {
+            last = NULL;
+            continue;
+        }
+        /* Between two dead runs there is a live range: there are at most live_count + 1. */
+        if (!last) {
+            last = &out->at[out->count++];
+            *last = (struct meta_range){.object = object, .offset = chunk->offset};
+        }
+        last->length += chunk->length;
+    }
+    return 0;
+}
+
+/* Nobody may see the object from outside: a mapping would see the bytes go. -EBUSY. */
+static errint reclaim_check_seen(struct filesystem *fs, uint64_t object)
+{
+    struct backing *backing;
+    errint error = backing_get(&fs->backings, object, &backing);
+    if (error)
+        return error;
+    int is_free = backing_is_free(backing, BACKING_READERS);
+    backing_put(&fs->backings, backing);
+    /* Without leases nobody can tell who maps what passthrough has handed out. */
+    if (is_free < 0)
+        return fs->features.passthrough ? -EBUSY : 0;
+    return is_free ? 0 : -EBUSY;
+}
+
+static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct reclaim_ranges *dead)
+{
+    cleanup_fd int fd = object_open(fs->store, object, O_RDWR);
+    errint error = fd < 0 ? fd : 0;
+    for (size_t i = 0; !error && i < dead->count; i++)
+        error = object_punch(fd, dead->at[i].offset, dead->at[i].length);
+    return error;
+}
+
+static errint reclaim_object(struct filesystem *fs, uint64_t object)
+{
+    cleanup_sums struct sums sums = {0};
+    cleanup_ranges struct reclaim_ranges dead = {0};
+    cleanup_free struct meta_range *live = NULL;
+    size_t live_count;
+    errint error = sums_read(fs->store, object, &sums);
+    if (!error)
+        error = meta_live_ranges(fs->meta, object, &live, &live_count);
+    if (!error)
+        error = reclaim_find_dead(&sums, object, live, live_count, &dead);
+    if (error)
+        return error;
+    if (dead.count > 0) {
+        /* A power cut must not bring back extents of what is gone. */
+        error = reclaim_check_seen(fs, object);
+        if (!error)
+            error = meta_sync(fs->meta);
+        if (!error)
+            error = fault_hit("fs.punch");
+        if (!error)
+            error = reclaim_punch(fs, object, &dead);
+    }
+    return error ? error : meta_shrunk_done(fs->meta, object, dead.at, dead.count);
+}
+
+int reclaim_run(struct filesystem *fs)
+{
+    int left = 0;
+    uint64_t after = 0;
+    for (;;) {
+        cleanup_ids struct ids objects = {0};
+        errint error = meta_find_shrunk(fs->meta, after, RECLAIM_BATCH, &objects);
+        if (error)
+            return error;
+        if (objects.count == 0)
+            return left;
+        for (size_t i = 0; i < objects.count && !atomic_load(&fs->stopping); i++) {
+            error = reclaim_object(fs, objects.at[i]);
+            left += error != 0;
+            if (error && error != -EBUSY && error != -EOPNOTSUPP && error != -ENOENT)
+                log_warning("object %016llx: its dead bytes cannot be given back now: %s",
+                            (unsigned long long)objects.at[i], strerror(-error));
+        }
+        after = objects.at[objects.count - 1];
+    }
+}

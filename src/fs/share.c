@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Hashing sealed files, and re-pointing older ones into them. */
+#include "fs/share.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "ckpt/digest.h"
+#include "ckpt/match.h"
+#include "fs/content.h"
+#include "fs/discard.h"
+#include "fs/filesystem.h"
+#include "store/object.h"
+
+/* Until the write-back has brought a new file to stable storage. */
+#define SHARE_RETRY_DIRTY_NS (CLOCK_NS_PER_SECOND / 2)
+/* While somebody sees an older file in a way that forbids to touch it; doubled each time. */
+#define SHARE_RETRY_BUSY_NS (5 * CLOCK_NS_PER_SECOND)
+#define SHARE_RETRY_MAX_NS  (300 * CLOCK_NS_PER_SECOND)
+
+enum {
+    SHARE_NICE = 10,
+    SHARE_FIND = 4096,                /* objects taken up at a start */
+    SHARE_SPARSE_MIN = 64 * (1 << 20) /* from this size on, objects that are mostly holes are not hashed */
+};
+
+struct share_entry {
+    struct share_entry *next;
+    uint64_t ino;
+    int64_t due, delay;
+};
+
+struct share {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    struct share_entry *first;
+    size_t count;
+    atomic_bool stopping;
+};
+
+enum share_outcome { SHARE_DONE, SHARE_DIRTY, SHARE_BUSY };
+
+/* -- the queue --------------------------------------------------------------------------------------------
+ */
+
+void share_add(struct filesystem *fs, uint64_t ino)
+{
+    struct share *share = fs->share;
+    struct share_entry *entry = share ? malloc(sizeof *entry) : NULL;
+    if (!entry)
+        return; /* the next start finds it */
+    *entry = (struct share_entry){.ino = ino, .delay = SHARE_RETRY_BUSY_NS};
+    pthread_mutex_lock(&share->lock);
+    entry->next = share->first;
+    share->first = entry;
+    share->count++;
+    pthread_cond_signal(&share->wake);
+    pthread_mutex_unlock(&share->lock);
+}
+
+size_t share_waiting(struct filesystem *fs)
+{
+    if (!fs->share)
+        return 0;
+    pthread_mutex_lock(&fs->share->lock);
+    size_t count = fs->share->count;
+    pthread_mutex_unlock(&fs->share->lock);
+    return count;
+}
+
+/* The entry that has been due for longest, taken off; else NULL, and `until` says when the next one is. The
+ * lock is held. */
+static struct share_entry *share_take(struct share *share, int64_t now, int64_t *until)
+{
+    struct share_entry **best = NULL;
+    *until = INT64_MAX;
+    for (struct share_entry **link = &share->first; *link; link = &(*link)->next) {
+        if ((*link)->due > now && (*link)->due < *until)
+            *until = (*link)->due;
+        /* Of several the one that was added first is the last in the list. */
+        if ((*link)->due <= now && (!best || (*link)->due <= (*best)->due))
+            best = link;
+    }
+    if (!best)
+        return NULL;
+    struct share_entry *entry = *best;
+    *best = entry->next;
+    return entry;
+}
+
+/* -- hashing ----------------------------------------------------------------------------------------------
+ */
+
+/* A file as it was when hashing began. */
+struct share_view {
+    bool ready; /* sealed, and nobody can write it */
+    bool dirty;
+    uint64_t changes;
+    uint64_t whole; /* the object that is the file, or 0 */
+    uint32_t uid;
+};
+
+static errint share_look(struct filesystem *fs, struct node *node, struct share_view *view)
+{
+    *view = (struct share_view){0};
+    struct meta_inode row;
+    node_lock(node);
+    errint error = node_load(fs, node);
+    if (!error)
+        error = meta_get(fs->meta, node->ino, &row);
+    if (!error && node->kind == META_EXTENTS && node->writers == 0 && !node->overlay) {
+        view->ready = true;
+        view->dirty = node->dirty;
+        view->changes = node->changes;
+        view->whole = node->backing ? node->backing->object : 0;
+        view->uid = row.uid;
+    }
+    node_unlock(node);
+    return error == -ENOENT ? 0 : error;
+}
+
+static bool share_stops(void *context)
+{
+    struct filesystem *fs = context;
+    return atomic_load(&fs->share->stopping);
+}
+
+static errint share_digest(struct filesystem *fs, uint64_t object, bool whole, struct sums *sums)
+{
+    struct backing *backing;
+    struct stat status;
+    errint error = backing_get(&fs->backings, object, &backing);
+    if (error)
+        return error;
+    if (fstat(backing->fd, &status) < 0)
+        error = -errno;
+    bool sparse = !error && status.st_size >= SHARE_SPARSE_MIN && status.st_blocks < status.st_size / 1024;
+    const struct digest_request request = {
+        .store = fs->store,
+        .fd = backing->fd,
+        .size = status.st_size,
+        .whole = whole,
+        .stop = share_stops,
+        .context = fs,
+    };
+    enum format_kind kind;
+    if (!error)
+        error = sparse ? -ENODATA : digest_object(&request, sums, &kind);
+    backing_put(&fs->backings, backing);
+    return error;
+}
+
+/* The rows of the index: what is long enough, and the object as a whole. */
+static struct meta_segment *share_rows(const struct sums *sums, size_t *count)
+{
+    struct meta_segment *rows = calloc(sums->segment_count + 1, sizeof *rows);
+    *count = 0;
+    if (!rows)
+        return NULL;
+    if (sums->size >= MATCH_LENGTH_MIN)
+        rows[(*count)++] = (struct meta_segment){0, sums->size, sums->root.low, sums->root.high};
+    for (size_t i = 0; i < sums->segment_count; i++) {
+        const struct sums_segment *segment = &sums->segments[i];
+        if (segment->length >= MATCH_LENGTH_MIN && segment->length < sums->size)
+            rows[(*count)++] = (struct meta_segment){segment->offset, segment->length, segment->hash.low,
+                                                     segment->hash.high};
+    }
+    return rows;
+}
+
+/* Keeps what was computed, unless the file was opened for writing meanwhile. */
+static errint share_record(struct filesystem *fs, struct node *node, const struct share_view *view,
+                           uint64_t object, const struct sums *sums)
+{
+    size_t count;
+    uint8_t root[META_ROOT_BYTES];
+    hash_to_bytes(sums->root, root);
+    cleanup_free struct meta_segment *rows = share_rows(sums, &count);
+    if (!rows)
+        return -ENOMEM;
+    /* A table without its row, or with another root than its row, counts for nothing. */
+    errint error = sums_write(fs->store, object, sums);
+    if (!error)
+        error = fault_hit("fs.summed");
+    if (error)
+        return error;
+    node_lock(node);
+    if (!node->gone && node->kind == META_EXTENTS && node->changes == view->changes)
+        error = meta_object_summed(fs->meta, object, root, view->uid, rows, count);
+    else
+        error = -EBUSY;
+    node_unlock(node);
+    if (error)
+        sums_remove(fs->store, object);
+    return error;
+}
+
+/* Hashes the objects of the file that have no hashes yet. */
+static errint share_sum(struct filesystem *fs, struct node *node, const struct share_view *view)
+{
+    cleanup_ids struct ids objects = {0};
+    errint error = meta_find_unsummed(fs->meta, node->ino, &objects);
+    for (size_t i = 0; !error && i < objects.count; i++) {
+        cleanup_sums struct sums sums = {0};
+        error = share_digest(fs, objects.at[i], objects.at[i] == view->whole, &sums);
+        if (!error)
+            error = share_record(fs, node, view, objects.at[i], &sums);
+        if (error == -ENODATA)
+            error = 0;
+    }
+    return error;
+}
+
+/* -- re-pointing ------------------------------------------------------------------------------------------
+ */
+
+static bool share_may_touch(struct node *node)
+{
+    return node->kind == META_EXTENTS && node->mode != NODE_PASSTHROUGH && node->writers == 0 &&
+           !node->overlay && !content_is_mapped(node);
+}
+
+/* One older file. -EBUSY: not now. */
+static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
+                            const struct match *match)
+{
+    cleanup_ids struct ids freed = {0};
+    struct meta_inode row;
+    bool changed = false;
+    struct node *node = node_get(fs, ino);
+    if (!node)
+        return -ENOMEM;
+    node_lock(node);
+    errint error = node_load(fs, node);
+    if (!error && !share_may_touch(node))
+        error = -EBUSY;
+    if (!error)
+        error = fault_hit("fs.share");
+    if (!error)
+        error = meta_repoint(fs->meta, ino, to, to_root, match->moves, match->move_count, &changed, &freed);
+    /* The bytes are the same: what the kernel has cached of the file stays right. */
+    if (!error && changed)
+        error = meta_get(fs->meta, ino, &row);
+    if (!error && changed)
+        error = node_adopt_row(fs, node, &row);
+    node_unlock(node);
+    node_put(fs, node);
+    discard_objects(fs, &freed);
+    return error == -ENOENT ? 0 : error;
+}
+
+static errint share_find_files(struct filesystem *fs, const struct match *match, uint32_t uid,
+                               struct ids *out)
+{
+    errint error = 0;
+    for (size_t i = 0; !error && i < match->objects.count; i++)
+        error = meta_find_users_of(fs->meta, match->objects.at[i], uid, out);
+    return error;
+}
+
+/* Older files give way to the object. -EBUSY: some of them cannot now. */
+static errint share_out(struct filesystem *fs, struct node *node, uint32_t uid, uint64_t object)
+{
+    cleanup_sums struct sums sums = {0};
+    cleanup_match struct match match = {0};
+    cleanup_ids struct ids files = {0};
+    uint8_t root[META_ROOT_BYTES], found[META_ROOT_BYTES];
+    errint error = meta_object_root(fs->meta, object, root);
+    if (!error)
+        error = sums_read(fs->store, object, &sums);
+    if (error)
+        return error;
+    hash_to_bytes(sums.root, found);
+    if (memcmp(root, found, sizeof root) != 0)
+        return -EUCLEAN;
+    const struct match_request request = {
+        .store = fs->store,
+        .meta = fs->meta,
+        .object = object,
+        .sums = &sums,
+        .ino = node->ino,
+        .uid = uid,
+    };
+    error = match_find(&request, &match);
+    if (!error)
+        error = share_find_files(fs, &match, uid, &files);
+    bool busy = false;
+    uint64_t last = 0;
+    for (size_t i = 0; !error && i < files.count && !share_stops(fs); i++) {
+        if (files.at[i] == last || files.at[i] == node->ino)
+            continue;
+        last = files.at[i];
+        error = share_repoint(fs, last, object, root, &match);
+        busy |= error == -EBUSY;
+        error = error == -EBUSY ? 0 : error;
+    }
+    discard_kick(fs);
+    if (error || busy)
+        return error ? error : -EBUSY;
+    return share_stops(fs) ? -ECANCELED : meta_object_shared_out(fs->meta, object);
+}
+
+/* -- the thread -------------------------------------------------------------------------------------------
+ */
+
+static enum share_outcome share_outcome_of(const struct node *node, errint error)
+{
+    switch (error) {
+    case 0:
+    case -ENOENT:
+    case -ECANCELED: return SHARE_DONE;
+    case -EBUSY: return SHARE_BUSY;
+    default:
+        log_warning("inode %llu: cannot be looked at for equal bytes now: %s", (unsigned long long)node->ino,
+                    strerror(-error));
+        return SHARE_BUSY;
+    }
+}
+
+/* What is not the whole of a file is hashed, so that it can be verified, and shares nothing out. */
+static errint share_settle(struct filesystem *fs, struct node *node, const struct share_view *view)
+{
+    cleanup_free struct meta_extent *extents = NULL;
+    size_t count;
+    if (view->whole)
+        return share_out(fs, node, view->uid, view->whole);
+    errint error = meta_extents(fs->meta, node->ino, &extents, &count);
+    for (size_t i = 0; !error && i < count; i++) {
+        if (i == 0 || extents[i].object != extents[i - 1].object)
+            error = meta_object_shared_out(fs->meta, extents[i].object);
+    }
+    return error;
+}
+
+static enum share_outcome share_visit_node(struct filesystem *fs, struct node *node)
+{
+    struct share_view view;
+    errint error = share_look(fs, node, &view);
+    if (error || !view.ready)
+        return share_outcome_of(node, error);
+    error = share_sum(fs, node, &view);
+    if (error)
+        /* A writer came: its seal brings the file back. */
+        return error == -EBUSY ? SHARE_DONE : share_outcome_of(node, error);
+    if (view.dirty)
+        error = share_look(fs, node, &view);
+    if (error || !view.ready)
+        return share_outcome_of(node, error);
+    if (view.dirty)
+        return SHARE_DIRTY;
+    return share_outcome_of(node, share_settle(fs, node, &view));
+}
+
+static enum share_outcome share_visit(struct filesystem *fs, uint64_t ino)
+{
+    struct node *node = node_get(fs, ino);
+    if (!node)
+        return SHARE_BUSY;
+    enum share_outcome outcome = share_visit_node(fs, node);
+    node_put(fs, node);
+    return outcome;
+}
+
+/* Returns with the lock held. */
+static void share_finish_entry(struct filesystem *fs, struct share_entry *entry, enum share_outcome outcome)
+{
+    struct share *share = fs->share;
+    if (outcome == SHARE_DIRTY)
+        entry->due = clock_monotonic() + SHARE_RETRY_DIRTY_NS;
+    if (outcome == SHARE_BUSY) {
+        entry->due = clock_monotonic() + entry->delay;
+        entry->delay = entry->delay * 2 < SHARE_RETRY_MAX_NS ? entry->delay * 2 : SHARE_RETRY_MAX_NS;
+    }
+    pthread_mutex_lock(&share->lock);
+    if (outcome == SHARE_DONE) {
+        free(entry);
+        share->count--;
+    } else {
+        entry->next = share->first;
+        share->first = entry;
+    }
+}
+
+/* Objects that an earlier daemon did not come to. */
+static void share_take_up(struct filesystem *fs)
+{
+    cleanup_ids struct ids objects = {0};
+    errint error = meta_find_unshared(fs->meta, SHARE_FIND, &objects);
+    for (size_t i = 0; !error && i < objects.count; i++) {
+        cleanup_ids struct ids files = {0};
+        error = meta_find_users(fs->meta, objects.at[i], &files);
+        if (!error && files.count > 0)
+            share_add(fs, files.at[files.count - 1]);
+    }
+    if (error)
+        log_warning("files of before this start are not looked at for equal bytes: %s", strerror(-error));
+}
+
+static void *share_run(void *context)
+{
+    struct filesystem *fs = context;
+    struct share *share = fs->share;
+    /* Of this thread only: Linux keeps a nice value for each. */
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), SHARE_NICE);
+    share_take_up(fs);
+    pthread_mutex_lock(&share->lock);
+    while (!atomic_load(&share->stopping)) {
+        int64_t until;
+        struct share_entry *entry = share_take(share, clock_monotonic(), &until);
+        if (!entry) {
+            struct timespec time = clock_to_timespec(until);
+            if (until == INT64_MAX)
+                pthread_cond_wait(&share->wake, &share->lock);
+            else
+                pthread_cond_clockwait(&share->wake, &share->lock, CLOCK_MONOTONIC, &time);
+            continue;
+        }
+        pthread_mutex_unlock(&share->lock);
+        share_finish_entry(fs, entry, share_visit(fs, entry->ino));
+    }
+    pthread_mutex_unlock(&share->lock);
+    return NULL;
+}
+
+errint share_start(struct filesystem *fs)
+{
+    if (fs->options->sharing == FS_SHARING_OFF || fs->options->read_only)
+        return 0;
+    struct share *share = calloc(1, sizeof *share);
+    if (!share)
+        return -ENOMEM;
+    pthread_mutex_init(&share->lock, NULL);
+    pthread_cond_init(&share->wake, NULL);
+    fs->share = share;
+    int error = pthread_create(&share->thread, NULL, share_run, fs);
+    if (error) {
+        free(share);
+        fs->share = NULL;
+        return -error;
+    }
+    pthread_setname_np(share->thread, "share");
+    return 0;
+}
+
+void share_stop(struct filesystem *fs)
+{
+    struct share *share = fs->share;
+    if (!share)
+        return;
+    atomic_store(&share->stopping, true);
+    pthread_mutex_lock(&share->lock);
+    pthread_cond_signal(&share->wake);
+    pthread_mutex_unlock(&share->lock);
+    pthread_join(share->thread, NULL);
+    while (share->first) {
+        struct share_entry *entry = share->first;
+        share->first = entry->next;
+        free(entry);
+    }
+    pthread_cond_destroy(&share->wake);
+    pthread_mutex_destroy(&share->lock);
+    free(share);
+    fs->share = NULL;
+}

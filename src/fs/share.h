@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every byte once: after a file is sealed, a thread of low priority hashes its object, without a lock, from
+ * the page cache; and once the file is on stable storage, older files of the same owner that have bytes of it
+ * are re-pointed into the new object ("backward" sharing). So the newest copy stays one whole object, which
+ * reads at native speed, and the older one gives way.
+ *
+ * A file that a passthrough handle or a mapping sees is left alone and tried again later. What the older
+ * objects have that no file covers any more is given back by reclaim.h. What was not done before a stop or a
+ * crash is found again at the next start.
+ */
+#ifndef CKPTFS_FS_SHARE_H
+#define CKPTFS_FS_SHARE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct filesystem;
+
+errint share_start(struct filesystem *fs);
+/* What is under way is dropped: the next start takes it up. */
+void share_stop(struct filesystem *fs);
+
+/* The file was sealed. */
+void share_add(struct filesystem *fs, uint64_t ino);
+
+/* Files that wait to be hashed, or to be looked after. */
+size_t share_waiting(struct filesystem *fs);
+
+#endif

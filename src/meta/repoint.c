@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Re-pointing a file's extents to another place that has the same bytes. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "meta/internal.h"
+#include "meta/sharing.h"
+
+struct repoint_list {
+    struct meta_extent *at;
+    size_t count, capacity;
+};
+
+static void repoint_list_release(struct repoint_list *list)
+{
+    free(list->at);
+}
+
+#define cleanup_list __attribute__((cleanup(repoint_list_release)))
+
+/* Appends, joined with the last one where it continues that. */
+static errint repoint_append(struct repoint_list *list, const struct meta_extent *extent)
+{
+    struct meta_extent *last = list->count ? &list->at[list->count - 1] : NULL;
+    if (last && last->object == extent->object && last->offset + last->length == extent->offset &&
+        last->object_offset + last->length == extent->object_offset) {
+        last->length += extent->length;
+        return 0;
+    }
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? list->capacity * 2 : 16;
+        struct meta_extent *at = reallocarray(list->at, capacity, sizeof *at);
+        if (!at)
+            return -ENOMEM;
+        list->at = at;
+        list->capacity = capacity;
+    }
+    list->at[list->count++] = *extent;
+    return 0;
+}
+
+/* The first move of the object that ends behind `offset`; `count` when there is none. */
+static size_t repoint_find(const struct meta_move *moves, size_t count, uint64_t object, int64_t offset)
+{
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct meta_move *move = &moves[middle];
+        bool before =
+            move->object < object || (move->object == object && move->offset + move->length <= offset);
+        if (before)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && moves[low].object == object ? low : count;
+}
+
+/* What meta_repoint is asked for. */
+struct repoint {
+    uint64_t ino, to;
+    const uint8_t *to_root;
+    const struct meta_move *moves;
+    size_t count;
+};
+
+/* Appends what the extent becomes. */
+static errint repoint_extent(struct repoint_list *list, struct meta_extent extent,
+                             const struct repoint *repoint, bool *changed)
+{
+    const struct meta_move *moves = repoint->moves;
+    const size_t count = repoint->count;
+    errint error = 0;
+    while (!error && extent.length > 0) {
+        size_t next = repoint_find(moves, count, extent.object, extent.object_offset);
+        const struct meta_move *move = next < count ? &moves[next] : NULL;
+        struct meta_extent piece = extent;
+        if (!move || move->offset >= extent.object_offset + extent.length) {
+            move = NULL;
+        } else if (move->offset > extent.object_offset) {
+            piece.length = move->offset - extent.object_offset;
+            move = NULL;
+        } else {
+            int64_t rest = move->offset + move->length - extent.object_offset;
+            if (rest < piece.length)
+                piece.length = rest;
+        }
+        extent.offset += piece.length;
+        extent.object_offset += piece.length;
+        extent.length -= piece.length;
+        if (move) {
+            piece.object_offset = move->to_offset + (piece.object_offset - move->offset);
+            piece.object = repoint->to;
+            *changed = true;
+        }
+        error = repoint_append(list, &piece);
+    }
+    return error;
+}
+
+/* The file's extents as they are to be, and the objects that they were of before. */
+static errint repoint_compute(struct meta *meta, const struct repoint *repoint, struct repoint_list *list,
+                              struct ids *touched, bool *changed)
+{
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT file_offset, length, object, object_offset FROM extent WHERE ino = $1"
+                             " ORDER BY file_offset",
+                             DB_INTEGER(repoint->ino));
+    if (error)
+        return error;
+    int found;
+    while ((found = db_next(&rows)) > 0) {
+        const struct meta_extent extent = {db_integer(&rows, 0), db_integer(&rows, 1),
+                                           (uint64_t)db_integer(&rows, 2), db_integer(&rows, 3)};
+        bool touches = false;
+        error = repoint_extent(list, extent, repoint, &touches);
+        if (!error && touches && (touched->count == 0 || touched->at[touched->count - 1] != extent.object))
+            error = ids_append(touched, extent.object);
+        if (error)
+            return error;
+        *changed |= touches;
+    }
+    return found;
+}
+
+static errint repoint_store(struct meta *meta, uint64_t ino, const struct repoint_list *list)
+{
+    errint error = db_run(meta->db, "DELETE FROM extent WHERE ino = $1", DB_INTEGER(ino));
+    for (size_t i = 0; !error && i < list->count; i++) {
+        const struct meta_extent *extent = &list->at[i];
+        error = db_run(meta->db,
+                       "INSERT INTO extent (ino, file_offset, length, object, object_offset)"
+                       " VALUES ($1, $2, $3, $4, $5)",
+                       DB_INTEGER(ino), DB_INTEGER(extent->offset), DB_INTEGER(extent->length),
+                       DB_INTEGER(extent->object), DB_INTEGER(extent->object_offset));
+    }
+    return error;
+}
+
+static errint repoint_check_root(struct meta *meta, uint64_t object, const uint8_t *expected)
+{
+    uint8_t root[META_ROOT_BYTES];
+    errint error = object_root(meta, object, root);
+    if (error)
+        return error == -ENOENT ? -EBUSY : error;
+    return memcmp(root, expected, sizeof root) == 0 ? 0 : -EBUSY;
+}
+
+/*
+ * The objects that the file has something of are what they were when they were compared. One that was written
+ * since has another root, or none.
+ */
+static errint repoint_check(struct meta *meta, const struct repoint *repoint, const struct ids *touched)
+{
+    errint error = repoint_check_root(meta, repoint->to, repoint->to_root);
+    for (size_t i = 0; !error && i < touched->count; i++) {
+        size_t first = repoint_find(repoint->moves, repoint->count, touched->at[i], 0);
+        error = repoint_check_root(meta, touched->at[i], repoint->moves[first].root);
+    }
+    return error;
+}
+
+static errint repoint_body(struct change *change, const struct repoint *repoint, bool *changed)
+{
+    struct meta *meta = change->meta;
+    cleanup_list struct repoint_list list = {0};
+    cleanup_ids struct ids touched = {0};
+    struct meta_inode inode;
+    *changed = false;
+    errint error = inode_load_file(meta, repoint->ino, &inode);
+    if (!error && inode.kind != META_EXTENTS)
+        error = -EBUSY;
+    if (!error)
+        error = repoint_compute(meta, repoint, &list, &touched, changed);
+    change->nothing = !*changed;
+    if (error || !*changed)
+        return error;
+    error = repoint_check(meta, repoint, &touched);
+    if (!error)
+        error = repoint_store(meta, repoint->ino, &list);
+    return error ? error : object_release_all(change, &touched);
+}
+
+errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
+                    const struct meta_move *moves, size_t count, bool *changed, struct ids *freed)
+{
+    const struct repoint repoint = {ino, to, to_root, moves, count};
+    struct change change = {.meta = meta, .ino = ino, .freed = freed};
+    while (change_next(&change))
+        change.error = repoint_body(&change, &repoint, changed);
+    return change.error;
+}

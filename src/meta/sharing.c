@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The index of segments, the roots of hashed objects, and the marks of objects that lost extents. */
+#include "meta/sharing.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "meta/internal.h"
+
+/* -- roots and segments -----------------------------------------------------------------------------------
+ */
+
+errint object_unsum(struct meta *meta, uint64_t object)
+{
+    errint error = db_run(meta->db, "DELETE FROM summed WHERE object = $1", DB_INTEGER(object));
+    if (error || db_changed(meta->db) == 0)
+        return error;
+    return db_run(meta->db, "DELETE FROM segment WHERE object = $1", DB_INTEGER(object));
+}
+
+errint object_unsum_all(struct meta *meta, uint64_t ino)
+{
+    errint error =
+        db_run(meta->db, "DELETE FROM segment WHERE object IN (SELECT object FROM extent WHERE ino = $1)",
+               DB_INTEGER(ino));
+    if (error)
+        return error;
+    return db_run(meta->db, "DELETE FROM summed WHERE object IN (SELECT object FROM extent WHERE ino = $1)",
+                  DB_INTEGER(ino));
+}
+
+/* 0 when the object is sealed. */
+static errint sharing_check_sealed(struct meta *meta, uint64_t object)
+{
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows, "SELECT owner FROM object WHERE id = $1", DB_INTEGER(object));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    return db_integer(&rows, 0) == 0 ? 0 : -EBUSY;
+}
+
+struct sharing_summed {
+    uint64_t object;
+    const uint8_t *root;
+    uint32_t uid;
+    const struct meta_segment *segments;
+    size_t count;
+};
+
+static errint sharing_put_summed(struct change *change, const struct sharing_summed *summed)
+{
+    struct meta *meta = change->meta;
+    errint error = sharing_check_sealed(meta, summed->object);
+    if (!error)
+        error = object_unsum(meta, summed->object);
+    if (!error)
+        error = db_run(meta->db, "INSERT INTO summed (object, root, shared) VALUES ($1, $2, 0)",
+                       DB_INTEGER(summed->object), DB_BLOB(summed->root, META_ROOT_BYTES));
+    for (size_t i = 0; !error && i < summed->count; i++) {
+        const struct meta_segment *segment = &summed->segments[i];
+        error = db_run(meta->db,
+                       "INSERT INTO segment (object, object_offset, length, low, high, uid)"
+                       " VALUES ($1, $2, $3, $4, $5, $6)"
+                       " ON CONFLICT (object, object_offset, length) DO NOTHING",
+                       DB_INTEGER(summed->object), DB_INTEGER(segment->object_offset),
+                       DB_INTEGER(segment->length), DB_INTEGER(segment->low), DB_INTEGER(segment->high),
+                       DB_INTEGER(summed->uid));
+    }
+    return error;
+}
+
+errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root[META_ROOT_BYTES],
+                          uint32_t uid, const struct meta_segment *segments, size_t count)
+{
+    const struct sharing_summed summed = {object, root, uid, segments, count};
+    struct change change = {.meta = meta};
+    while (change_next(&change))
+        change.error = sharing_put_summed(&change, &summed);
+    return change.error;
+}
+
+errint object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES])
+{
+    cleanup_rows struct db_rows rows;
+    errint error =
+        db_select(meta->db, &rows, "SELECT root FROM summed WHERE object = $1", DB_INTEGER(object));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    size_t length;
+    const void *bytes = db_bytes(&rows, 0, &length);
+    if (length != META_ROOT_BYTES)
+        return -EUCLEAN;
+    memcpy(root, bytes, META_ROOT_BYTES);
+    return 0;
+}
+
+errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES])
+{
+    META_LOCKED(meta);
+    return object_root(meta, object, root);
+}
+
+errint meta_object_shared_out(struct meta *meta, uint64_t object)
+{
+    struct change change = {.meta = meta};
+    while (change_next(&change)) {
+        change.error = db_run(meta->db, "UPDATE summed SET shared = 1 WHERE object = $1", DB_INTEGER(object));
+        change.nothing = !change.error && db_changed(meta->db) == 0;
+    }
+    return change.error;
+}
+
+/* -- look-ups ---------------------------------------------------------------------------------------------
+ */
+
+static errint sharing_collect(struct db_rows *rows, struct ids *out)
+{
+    int found;
+    while ((found = db_next(rows)) > 0) {
+        errint error = ids_append(out, (uint64_t)db_integer(rows, 0));
+        if (error)
+            return error;
+    }
+    return found;
+}
+
+errint meta_find_unshared(struct meta *meta, size_t limit, struct ids *out)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT o.id FROM object o LEFT JOIN summed s ON s.object = o.id"
+                             " WHERE o.owner = 0 AND o.size > 0 AND coalesce(s.shared, 0) = 0"
+                             " ORDER BY o.id LIMIT $1",
+                             DB_INTEGER(limit));
+    return error ? error : sharing_collect(&rows, out);
+}
+
+errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT DISTINCT e.object FROM extent e JOIN object o ON o.id = e.object"
+                             " WHERE e.ino = $1 AND o.owner = 0"
+                             " AND NOT EXISTS (SELECT 1 FROM summed s WHERE s.object = e.object)",
+                             DB_INTEGER(ino));
+    return error ? error : sharing_collect(&rows, out);
+}
+
+/* Appends to an array that grows by doubling. */
+static errint sharing_append_range(struct meta_range **at, size_t *count, const struct meta_range *range)
+{
+    bool full = *count == 0 || (*count >= 4 && (*count & (*count - 1)) == 0);
+    if (full) {
+        struct meta_range *grown = reallocarray(*at, *count ? *count * 2 : 4, sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        *at = grown;
+    }
+    (*at)[(*count)++] = *range;
+    return 0;
+}
+
+errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
+                         struct meta_range **out, size_t *count)
+{
+    META_LOCKED(meta);
+    *out = NULL;
+    *count = 0;
+    cleanup_free struct meta_range *ranges = NULL;
+    size_t found_count = 0;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT g.object, g.object_offset FROM segment g"
+                             " JOIN summed s ON s.object = g.object"
+                             " WHERE g.low = $1 AND g.high = $2 AND g.length = $3 AND g.uid = $4"
+                             " AND g.object <> $5 AND s.shared = 1",
+                             DB_INTEGER(segment->low), DB_INTEGER(segment->high), DB_INTEGER(segment->length),
+                             DB_INTEGER(uid), DB_INTEGER(except));
+    if (error)
+        return error;
+    int found;
+    while ((found = db_next(&rows)) > 0) {
+        const struct meta_range range = {(uint64_t)db_integer(&rows, 0), db_integer(&rows, 1),
+                                         segment->length};
+        error = sharing_append_range(&ranges, &found_count, &range);
+        if (error)
+            return error;
+    }
+    if (found < 0)
+        return found;
+    *out = steal_pointer(ranges);
+    *count = found_count;
+    return 0;
+}
+
+errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, struct ids *out)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT DISTINCT e.ino FROM extent e JOIN inode i ON i.ino = e.ino"
+                             " WHERE e.object = $1 AND i.uid = $2",
+                             DB_INTEGER(object), DB_INTEGER(uid));
+    return error ? error : sharing_collect(&rows, out);
+}
+
+errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint64_t *out)
+{
+    META_LOCKED(meta);
+    *out = 0;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT other.ino FROM name own JOIN name place ON place.ino = own.parent"
+                             " JOIN name sibling ON sibling.parent = place.parent"
+                             " JOIN name other ON other.parent = sibling.ino AND other.name = own.name"
+                             " JOIN inode i ON i.ino = other.ino"
+                             " WHERE own.ino = $1 AND other.ino <> $1 AND i.uid = $2 AND i.kind = 3"
+                             " ORDER BY i.btime DESC LIMIT 1",
+                             DB_INTEGER(ino), DB_INTEGER(uid));
+    int found = error ? error : db_next(&rows);
+    if (found > 0)
+        *out = (uint64_t)db_integer(&rows, 0);
+    return found < 0 ? found : 0;
+}
+
+/* -- what is alive ----------------------------------------------------------------------------------------
+ */
+
+errint object_mark_shrunk(struct meta *meta, uint64_t object)
+{
+    return db_run(meta->db, "INSERT INTO shrunk (object) VALUES ($1) ON CONFLICT (object) DO NOTHING",
+                  DB_INTEGER(object));
+}
+
+errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+{
+    META_LOCKED(meta);
+    *out = NULL;
+    *count = 0;
+    cleanup_free struct meta_range *ranges = NULL;
+    size_t range_count = 0;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT object_offset, length FROM extent WHERE object = $1"
+                             " ORDER BY object_offset",
+                             DB_INTEGER(object));
+    if (error)
+        return error;
+    int found;
+    while ((found = db_next(&rows)) > 0) {
+        const struct meta_range range = {object, db_integer(&rows, 0), db_integer(&rows, 1)};
+        struct meta_range *last = range_count ? &ranges[range_count - 1] : NULL;
+        if (last && last->offset + last->length >= range.offset) {
+            int64_t end = range.offset + range.length;
+            if (end > last->offset + last->length)
+                last->length = end - last->offset;
+            continue;
+        }
+        error = sharing_append_range(&ranges, &range_count, &range);
+        if (error)
+            return error;
+    }
+    if (found < 0)
+        return found;
+    *out = steal_pointer(ranges);
+    *count = range_count;
+    return 0;
+}
+
+errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT h.object FROM shrunk h JOIN summed s ON s.object = h.object"
+                             " JOIN object o ON o.id = h.object"
+                             " WHERE h.object > $1 AND o.owner = 0 ORDER BY h.object LIMIT $2",
+                             DB_INTEGER(after), DB_INTEGER(limit));
+    return error ? error : sharing_collect(&rows, out);
+}
+
+static errint sharing_forget_dead(struct meta *meta, uint64_t object, const struct meta_range *dead,
+                                  size_t count)
+{
+    errint error = db_run(meta->db, "DELETE FROM shrunk WHERE object = $1", DB_INTEGER(object));
+    for (size_t i = 0; !error && i < count; i++)
+        error = db_run(meta->db,
+                       "DELETE FROM segment WHERE object = $1 AND object_offset >= $2"
+                       " AND object_offset + length <= $3",
+                       DB_INTEGER(object), DB_INTEGER(dead[i].offset),
+                       DB_INTEGER(dead[i].offset + dead[i].length));
+    return error;
+}
+
+errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *dead, size_t count)
+{
+    struct change change = {.meta = meta, .spends = true};
+    while (change_next(&change))
+        change.error = sharing_forget_dead(meta, object, dead, count);
+    return change.error;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the namespace knows about equal bytes: the index of segments by hash, which objects were hashed, and
+ * which ones have lost extents and may have bytes that nothing needs.
+ *
+ * The index only says where to look: bytes are found dead or alive from the extents alone, so a row too many
+ * or too few costs space and never data. All rows of an object go when it is opened for writing again, is
+ * torn, or is forgotten. Otherwise as meta.h.
+ */
+#ifndef CKPTFS_META_SHARING_H
+#define CKPTFS_META_SHARING_H
+
+#include "meta/meta.h"
+
+enum { META_ROOT_BYTES = 16 };
+
+/* A segment of an object, by its 128-bit hash. */
+struct meta_segment {
+    int64_t object_offset, length;
+    uint64_t low, high;
+};
+
+/* A range of an object; or of another object that has the same bytes. */
+struct meta_range {
+    uint64_t object;
+    int64_t offset, length;
+};
+
+/*
+ * The object was hashed: its root, and its segments as `uid`'s. What was there before goes. -EBUSY when the
+ * object is being written, -ENOENT when it has no row.
+ */
+errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root[META_ROOT_BYTES],
+                          uint32_t uid, const struct meta_segment *segments, size_t count);
+/* The root that was recorded; -ENOENT when there is none. */
+errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES]);
+/* The files that have equal bytes in older objects were looked after. Does nothing for an object without a
+ * root. */
+errint meta_object_shared_out(struct meta *meta, uint64_t object);
+/* Sealed objects that were not hashed, or not looked after, yet: at most `limit`, the oldest first. Appended.
+ */
+errint meta_find_unshared(struct meta *meta, size_t limit, struct ids *out);
+/* Objects of a META_EXTENTS file that are sealed and have no root. Appended. */
+errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
+
+/*
+ * Where else `uid`'s index has a segment of this hash and length: ranges of objects that were looked after
+ * before (meta_object_shared_out), other than `except`. The caller frees *out.
+ */
+errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
+                         struct meta_range **out, size_t *count);
+/* The files of `uid` that cover a byte of the object. Appended. */
+errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, struct ids *out);
+/*
+ * The newest other file of `uid` with one of this inode's names below the same grandparent (the same file of
+ * another checkpoint of the run), or 0.
+ */
+errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint64_t *out);
+
+/* Bytes [offset, + length) of `object`, which has that root, are also at `to_offset` of another object. */
+struct meta_move {
+    uint64_t object;
+    int64_t offset, length;
+    int64_t to_offset;
+    const uint8_t *root; /* META_ROOT_BYTES */
+};
+
+/*
+ * Re-points what the file has of the moves' ranges to the object `to`, and joins neighbours. The moves are
+ * sorted by object and offset, and do not overlap. Nothing else of the file changes. `changed` tells whether
+ * anything was to do. -EBUSY when it is not a META_EXTENTS file, or when one of the objects has not the given
+ * root any more: it was written since.
+ */
+errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
+                    const struct meta_move *moves, size_t count, bool *changed, struct ids *freed);
+
+/*
+ * The ranges of the object that some file covers: sorted, not touching each other; none when nothing covers
+ * it. The caller frees *out.
+ */
+errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count);
+/* Sealed and hashed objects that lost extents since they were last tended: at most `limit`, from `after` on,
+ * in order. Appended. */
+errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out);
+/* The object's dead ranges were given back: its mark goes, and with it the index's rows inside `dead`. */
+errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *dead, size_t count);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Equal bytes in the namespace: the index, re-pointing, and what becomes dead. */
+#include <errno.h>
+
+#include "meta/sharing.h"
+#include "test_meta_frame.h"
+
+enum { UID = 0 };
+
+static const uint8_t root_a[META_ROOT_BYTES] = "root of A ......",
+                     root_b[META_ROOT_BYTES] = "root of B ......";
+
+static uint64_t object_of(uint64_t ino)
+{
+    struct meta_extent *extents;
+    size_t count;
+    CHECK_EQUAL(0, meta_extents(meta, ino, &extents, &count));
+    uint64_t object = count ? extents[0].object : 0;
+    free(extents);
+    return object;
+}
+
+/* A sealed file of one object that was hashed: [0, 8192) has the hash (seed, 1), the rest (seed, 2). */
+static uint64_t make_summed(const char *name, int64_t size, uint64_t seed, const uint8_t *root)
+{
+    uint64_t ino = frame_make_sealed(1, name, size);
+    const struct meta_segment segments[] = {{0, 8192, seed, 1}, {8192, size - 8192, seed, 2}};
+    CHECK_EQUAL(0, meta_object_summed(meta, object_of(ino), root, UID, segments, 2));
+    return ino;
+}
+
+/* How many places of the hash (low, high) the index gives to somebody who is not `except`. */
+static size_t found_places(uint64_t low, uint64_t high, int64_t length, uint32_t uid, uint64_t except)
+{
+    const struct meta_segment segment = {0, length, low, high};
+    struct meta_range *ranges;
+    size_t count;
+    CHECK_EQUAL(0, meta_find_segment(meta, &segment, uid, except, &ranges, &count));
+    for (size_t i = 0; i < count; i++)
+        CHECK_EQUAL(length, ranges[i].length);
+    free(ranges);
+    return count;
+}
+
+static size_t unshared(void)
+{
+    cleanup_ids struct ids objects = {0};
+    CHECK_EQUAL(0, meta_find_unshared(meta, 100, &objects));
+    return objects.count;
+}
+
+static size_t shrunk(void)
+{
+    cleanup_ids struct ids objects = {0};
+    CHECK_EQUAL(0, meta_find_shrunk(meta, 0, 100, &objects));
+    return objects.count;
+}
+
+static errint repoint(uint64_t ino, uint64_t to, int64_t to_offset, uint64_t object, int64_t offset,
+                      int64_t length, bool *changed, struct ids *freed)
+{
+    const struct meta_move move = {object, offset, length, to_offset, root_a};
+    return meta_repoint(meta, ino, to, root_b, &move, 1, changed, freed);
+}
+
+static void test_index(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), object = object_of(a);
+    uint8_t root[META_ROOT_BYTES];
+    CHECK_EQUAL(0, meta_object_root(meta, object, root));
+    CHECK(memcmp(root, root_a, sizeof root) == 0);
+    /* Only what was looked after can be found. */
+    CHECK_EQUAL(0, found_places(7, 1, 8192, UID, 0));
+    CHECK_EQUAL(1, unshared());
+    CHECK_EQUAL(0, meta_object_shared_out(meta, object));
+    CHECK_EQUAL(0, unshared());
+    CHECK_EQUAL(1, found_places(7, 1, 8192, UID, 0));
+    CHECK_EQUAL(0, found_places(7, 1, 8192, UID, object));
+    CHECK_EQUAL(0, found_places(7, 1, 8192, UID + 1, 0));
+    CHECK_EQUAL(0, found_places(7, 1, 8193, UID, 0));
+    CHECK_EQUAL(0, found_places(7, 3, 8192, UID, 0));
+    CHECK_EQUAL(0, found_places(8, 1, 8192, UID, 0));
+}
+
+static void test_index_follows_the_object(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), object = object_of(a);
+    uint8_t root[META_ROOT_BYTES];
+    CHECK_EQUAL(0, meta_object_shared_out(meta, object));
+    CHECK_EQUAL(0, meta_unseal(meta, a));
+    CHECK_EQUAL(-ENOENT, meta_object_root(meta, object, root));
+    CHECK_EQUAL(0, found_places(7, 1, 8192, UID, 0));
+    CHECK_EQUAL(-EBUSY, meta_object_summed(meta, object, root_a, UID, NULL, 0));
+    CHECK_EQUAL(0, unshared());
+    CHECK_EQUAL(0, meta_seal(meta, a, 20000, FRAME_NOW, FRAME_NOW, NULL));
+    CHECK_EQUAL(1, unshared());
+    cleanup_ids struct ids unsummed = {0};
+    CHECK_EQUAL(0, meta_find_unsummed(meta, a, &unsummed));
+    CHECK(unsummed.count == 1 && unsummed.at[0] == object);
+    CHECK_EQUAL(-ENOENT, meta_object_summed(meta, object + 1000, root_a, UID, NULL, 0));
+    /* A torn file's bytes are not what they were. */
+    CHECK_EQUAL(0, meta_object_summed(meta, object, root_a, UID, NULL, 0));
+    CHECK_EQUAL(0, meta_tear(meta, a, 100, NULL));
+    CHECK_EQUAL(-ENOENT, meta_object_root(meta, object, root));
+}
+
+static void test_repoint_whole(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
+    uint64_t old = object_of(a), new = object_of(b);
+    cleanup_ids struct ids freed = {0};
+    struct meta_inode before = frame_get(a);
+    bool changed = false;
+    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &changed, &freed));
+    CHECK(changed);
+    CHECK_EQUAL(new, object_of(a));
+    CHECK(freed.count == 1 && freed.at[0] == old);
+    struct meta_inode after = frame_get(a);
+    CHECK(memcmp(&before, &after, sizeof before) == 0);
+    /* Again: there is nothing left to do, although the old object has no row of hashes soon. */
+    CHECK_EQUAL(0, meta_object_forget(meta, &freed));
+    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &changed, &freed));
+    CHECK(!changed);
+    CHECK_EQUAL(1, freed.count);
+    CHECK_EQUAL(0, found_places(7, 1, 8192, UID, new));
+}
+
+static void test_repoint_parts(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 30000, 7, root_b);
+    uint64_t old = object_of(a), new = object_of(b);
+    cleanup_ids struct ids freed = {0};
+    bool changed = false;
+    char expected[200];
+    CHECK_EQUAL(0, repoint(a, new, 10, old, 5000, 5000, &changed, &freed));
+    snprintf(expected, sizeof expected, "0+5000:%llu@0 5000+5000:%llu@10 10000+10000:%llu@10000",
+             (unsigned long long)old, (unsigned long long)new, (unsigned long long)old);
+    CHECK_TEXT(expected, frame_extents(a));
+    CHECK_EQUAL(0, freed.count);
+    CHECK_EQUAL(1, shrunk());
+    struct meta_range *live;
+    size_t count;
+    CHECK_EQUAL(0, meta_live_ranges(meta, old, &live, &count));
+    CHECK(count == 2 && live[0].offset == 0 && live[0].length == 5000 && live[1].offset == 10000 &&
+          live[1].length == 10000);
+    free(live);
+    /* The neighbour continues what was moved: they are one extent. */
+    CHECK_EQUAL(0, repoint(a, new, 5010, old, 10000, 10000, &changed, &freed));
+    snprintf(expected, sizeof expected, "0+5000:%llu@0 5000+15000:%llu@10", (unsigned long long)old,
+             (unsigned long long)new);
+    CHECK_TEXT(expected, frame_extents(a));
+    const struct meta_range dead = {old, 8192, 20000 - 8192};
+    CHECK_EQUAL(0, meta_object_shared_out(meta, old));
+    CHECK_EQUAL(1, found_places(7, 2, 20000 - 8192, UID, 0));
+    CHECK_EQUAL(0, meta_shrunk_done(meta, old, &dead, 1));
+    CHECK_EQUAL(0, shrunk());
+    CHECK_EQUAL(0, found_places(7, 2, 20000 - 8192, UID, 0));
+    CHECK_EQUAL(1, found_places(7, 1, 8192, UID, 0));
+}
+
+static void test_repoint_refuses_what_changed(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
+    uint64_t old = object_of(a), new = object_of(b);
+    char before[200];
+    bool changed = false;
+    snprintf(before, sizeof before, "%s", frame_extents(a));
+    /* The new object was opened for writing, and closed again. */
+    CHECK_EQUAL(0, meta_unseal(meta, b));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, meta_seal(meta, b, 20000, FRAME_NOW, FRAME_NOW, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, meta_object_summed(meta, new, root_b, UID, NULL, 0));
+    /* The old one was. */
+    CHECK_EQUAL(0, meta_unseal(meta, a));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, meta_seal(meta, a, 20000, FRAME_NOW, FRAME_NOW, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, meta_object_summed(meta, old, root_b, UID, NULL, 0));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_TEXT(before, frame_extents(a));
+    CHECK_EQUAL(0, meta_object_summed(meta, old, root_a, UID, NULL, 0));
+    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK(changed);
+}
+
+/* Shared by re-pointing, the new object is not written in place any more. */
+static void test_shared_is_not_unsealed(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
+    bool changed = false;
+    CHECK_EQUAL(0, repoint(a, object_of(b), 0, object_of(a), 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, meta_unseal(meta, b));
+    CHECK_EQUAL(-EBUSY, meta_unseal(meta, a));
+}
+
+static void test_shrunk_by_all_changes(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), b = frame_make(1, "b", S_IFREG | 0644);
+    uint64_t old = object_of(a);
+    CHECK_EQUAL(0, meta_clone(meta, a, 0, b, 0, 10000, FRAME_NOW, NULL));
+    CHECK_EQUAL(0, shrunk());
+    CHECK_EQUAL(0, meta_truncate(meta, a, 15000, FRAME_NOW, 0, NULL));
+    CHECK_EQUAL(1, shrunk());
+    CHECK_EQUAL(0, meta_shrunk_done(meta, old, NULL, 0));
+    CHECK_EQUAL(0, frame_map(a, 12000, 1000, 900, 0, NULL));
+    CHECK_EQUAL(1, shrunk());
+    CHECK_EQUAL(0, meta_shrunk_done(meta, old, NULL, 0));
+    CHECK_EQUAL(0, meta_unlink(meta, 1, "a", 1, a, true, FRAME_NOW, 0, NULL));
+    CHECK_EQUAL(1, shrunk());
+    CHECK_EQUAL(0, meta_unlink(meta, 1, "b", 1, b, true, FRAME_NOW, 0, NULL));
+    const struct ids gone = {.at = &old, .count = 1};
+    CHECK_EQUAL(0, meta_object_forget(meta, &gone));
+    CHECK_EQUAL(0, shrunk());
+}
+
+static void test_predecessor(void)
+{
+    uint64_t run = frame_make(1, "run", S_IFDIR | 0755);
+    uint64_t first = frame_make(run, "checkpoint-1", S_IFDIR | 0755);
+    uint64_t second = frame_make(run, "checkpoint-2", S_IFDIR | 0755);
+    uint64_t a = frame_make_sealed(first, "model", 20000), b = frame_make_sealed(second, "model", 20000);
+    uint64_t other = frame_make_sealed(second, "other", 20000), found;
+    CHECK_EQUAL(0, meta_find_predecessor(meta, b, UID, &found));
+    CHECK_EQUAL(a, found);
+    CHECK_EQUAL(0, meta_find_predecessor(meta, b, UID + 1, &found));
+    CHECK_EQUAL(0, found);
+    CHECK_EQUAL(0, meta_find_predecessor(meta, other, UID, &found));
+    CHECK_EQUAL(0, found);
+}
+
+int main(void)
+{
+    frame_run("the index gives what was looked after, to its owner", test_index);
+    frame_run("hashes go when the object is written again or torn", test_index_follows_the_object);
+    frame_run("a file equal to another becomes its object", test_repoint_whole);
+    frame_run("parts are re-pointed, neighbours join, dead ranges leave the index", test_repoint_parts);
+    frame_run("nothing is re-pointed to or from an object that was written since",
+              test_repoint_refuses_what_changed);
+    frame_run("an object that others share is not opened in place", test_shared_is_not_unsealed);
+    frame_run("every loss of an extent is marked", test_shrunk_by_all_changes);
+    frame_run("the predecessor is the same name in another checkpoint", test_predecessor);
+    return check_done();
+}
