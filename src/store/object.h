@@ -19,7 +19,7 @@
 int object_create(struct store *store, uint64_t id);
 /* Opens one with `flags` (O_RDONLY, O_RDWR, O_DIRECT): the descriptor; -ENOENT when it is missing. */
 int object_open(struct store *store, uint64_t id, int flags);
-/* Removes it. 0 also when it is gone already. */
+/* Removes it and its table of chunk hashes (store/sums.h). 0 also when it is gone already. */
 errint object_remove(struct store *store, uint64_t id);
 
 /*
@@ -34,7 +34,22 @@ errint object_sync(struct store *store, uint64_t id, int fd);
  */
 int64_t object_data_end(int fd, int64_t from);
 
-/* Every object file that is there. Names that are no object's are skipped and logged. Appended to `out`. */
+/*
+ * Gives the disk's blocks of a range back: it reads as zeros from then on, and the object keeps its size.
+ * Whole blocks of 4096 bytes only; what the range covers of its first and last block stays, unless it reaches
+ * the object's end. `fd` is writable. 0 also when no whole block is in it; -EOPNOTSUPP: the disk cannot.
+ * Blocks.
+ */
+errint object_punch(int fd, int64_t offset, int64_t length);
+/* Whether the store's disk can do that: 1 or 0, found out once by trying; a negative errno. Thread-safe. */
+int object_can_punch(struct store *store);
+/* The bytes that the disk keeps for an object, or a negative errno. */
+int64_t object_stored_bytes(int fd);
+
+/*
+ * Every object file that is there, appended to `out`. Tables of chunk hashes are skipped; other names that
+ * are no object's are skipped and logged.
+ */
 errint object_list(struct store *store, struct ids *out);
 
 #endif

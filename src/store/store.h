@@ -7,7 +7,7 @@
  *     STORE/lock         flock'ed by whoever uses the store (keeper, daemon, offline command)
  *     STORE/reserve      allocated space that the database may fall back on when the disk is full
  *     STORE/meta.db      the namespace (opened by meta, not here)
- *     STORE/objects/xx/  backing files (store/object.h)
+ *     STORE/objects/xx/  backing files (store/object.h) and their chunk hashes (store/sums.h)
  *     STORE/manifests/   for later: one a completed checkpoint
  *
  * A store is never made where anything else lies: an empty directory (or one that does not exist yet;
@@ -47,6 +47,9 @@ struct store_directory {
 /* The 256 directories of objects, then objects/ itself. */
 enum { STORE_DIRECTORY_OBJECTS = 256, STORE_DIRECTORIES };
 
+/* Of store.can_punch. */
+enum { STORE_PUNCH_UNTRIED, STORE_PUNCH_WORKS, STORE_PUNCH_FAILS };
+
 struct store {
     char *path;     /* absolute */
     int fd;         /* the directory */
@@ -60,6 +63,7 @@ struct store {
     bool reserve_spent;   /* less than reserve_size is allocated */
     int64_t reserve_size; /* bytes that the reserve has when it is whole */
     struct store_directory directories[STORE_DIRECTORIES]; /* object.c's */
+    _Atomic int can_punch;                                 /* object.c's: STORE_PUNCH_... */
 };
 
 /*

@@ -8,13 +8,15 @@
  * its neighbourhood. A run cut by content becomes segments at chunk ends that a stricter rule selects (16
  * chunks on average, at most 64), so that the index of segments stays small.
  *
- * The hash of a segment is the hash of its chunks' lengths and hashes: equal bytes that start a segment have
- * equal chunks. The root is the same over all chunks of the object: two objects with equal roots are equal.
+ * The hash of a segment is the hash of its chunks' lengths and hashes, as the table on disk has them:
+ * segments of equal bytes that were cut in the same way have equal hashes, wherever they lie. The root is the
+ * same over all chunks of the object: two objects with equal roots have equal bytes and equal segments.
  *
  * On disk, objects/xx/ID.sum: magic "CKPTSUM\1", then little-endian: format version (u32), algorithm (u32: 1
  * is XXH3-128 with the store's secret), chunk count (u64), object size (i64), 16 bytes of root; then 20 bytes
  * a chunk: length (u32, bit 31: a segment starts here) and hash (16 bytes, canonical); then the hash of all
- * that. Nothing in it is trusted before it is checked.
+ * that. Nothing in it is trusted before it is checked. It can be computed again from the object, as long as
+ * nothing of that was punched.
  */
 #ifndef CKPTFS_STORE_SUMS_H
 #define CKPTFS_STORE_SUMS_H
@@ -70,18 +72,23 @@ struct sums_request {
 };
 
 /*
- * Reads and hashes the object. -ECANCELED; -EIO when it is shorter than `size`; -EINVAL when the parts do not
- * add up to it. The caller gives `out` to sums_release. Memory: one buffer of a few MiB, and 40 bytes a
- * chunk.
+ * Reads and hashes the object, in reads that are aligned to 4096 bytes (a descriptor with O_DIRECT will do).
+ * -ECANCELED; -EIO when it is shorter than `size`; -EINVAL when the parts do not add up to it. The caller
+ * gives `out` to sums_release; it is not touched on an error. Memory: one buffer of a few MiB, and at most 60
+ * bytes a chunk and 50 a segment. Blocks; thread-safe.
  */
 errint sums_compute(const struct sums_request *request, struct sums *out);
 void sums_release(struct sums *sums);
 
-/* Writes the table beside the object, whole or not at all, and brings it to stable storage. */
+/*
+ * Writes the table beside the object, whole or not at all, and brings it to stable storage. -ENOENT: the
+ * object was removed meanwhile, and nothing is left. One writer at a time of one object. Blocks.
+ */
 errint sums_write(struct store *store, uint64_t object, const struct sums *sums);
 /*
- * Reads it. -ENOENT: there is none; -EUCLEAN, with one line: damaged, or of another size than the object. A
- * newer format version is -EPROTONOSUPPORT.
+ * Reads it. -ENOENT: there is none (or no object); -EUCLEAN, with one line: damaged, or of another size than
+ * the object. A newer format version is -EPROTONOSUPPORT, with one line. The caller gives `out` to
+ * sums_release; it is not touched on an error. Blocks; thread-safe.
  */
 errint sums_read(struct store *store, uint64_t object, struct sums *out);
 /* Removes it; 0 also when there is none. */
@@ -89,7 +96,10 @@ errint sums_remove(struct store *store, uint64_t object);
 
 /* The chunk that holds byte `offset` (binary search); chunk_count when it is beyond the end. */
 size_t sums_chunk_at(const struct sums *sums, int64_t offset);
-/* Hashes the bytes of one chunk anew: 1 equal, 0 different, or a negative errno (-EIO: cannot be read). */
+/*
+ * Hashes the bytes of one chunk anew, read as sums_compute reads: 1 equal, 0 different, or a negative errno
+ * (-EIO: cannot be read, or beyond the end). Blocks; thread-safe.
+ */
 int sums_check_chunk(const struct store *store, int fd, const struct sums_chunk *chunk);
 
 #define cleanup_sums __attribute__((cleanup(sums_release)))

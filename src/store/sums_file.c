@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of chunk hashes beside an object: objects/xx/ID.sum. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "store/object_path.h"
+#include "store/sums.h"
+#include "store/sums_table.h"
+
+/* -- writing --------------------------------------------------------------------------------------------- */
+
+static errint sums_file_write_all(int fd, const uint8_t *bytes, size_t length)
+{
+    for (size_t done = 0; done < length;) {
+        ssize_t wrote = write(fd, bytes + done, length - done);
+        if (wrote < 0 && errno != EINTR)
+            return -errno;
+        if (wrote > 0)
+            done += (size_t)wrote;
+    }
+    return fsync(fd) == 0 ? 0 : -errno;
+}
+
+static errint sums_file_write_new(const struct store *store, const struct object_path *path,
+                                  const uint8_t *bytes, size_t length)
+{
+    const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+    cleanup_fd int fd = openat(store->objects_fd, path->sums_new, flags, 0600);
+    return fd >= 0 ? sums_file_write_all(fd, bytes, length) : -errno;
+}
+
+/* An object may go while its table is made: object_remove has then looked for the table before it was there.
+ */
+static errint sums_file_check_object(const struct store *store, const struct object_path *path)
+{
+    if (faccessat(store->objects_fd, path->file, F_OK, 0) == 0)
+        return 0;
+    errint error = -errno;
+    if (error == -ENOENT)
+        unlinkat(store->objects_fd, path->sums, 0);
+    return error;
+}
+
+errint sums_write(struct store *store, uint64_t object, const struct sums *sums)
+{
+    errint error = fault_hit("sums-write");
+    if (error)
+        return error;
+    size_t length;
+    cleanup_free uint8_t *bytes = sums_table_encode(store, sums, &length);
+    if (!bytes)
+        return -ENOMEM;
+    struct object_path path = object_path_of(object);
+    error = sums_file_write_new(store, &path, bytes, length);
+    if (!error && renameat(store->objects_fd, path.sums_new, store->objects_fd, path.sums) != 0)
+        error = -errno;
+    if (error) {
+        unlinkat(store->objects_fd, path.sums_new, 0);
+        return error;
+    }
+    object_directory_note(store, object);
+    error = sums_file_check_object(store, &path);
+    return error ? error : object_directory_sync(store, object);
+}
+
+errint sums_remove(struct store *store, uint64_t object)
+{
+    struct object_path path = object_path_of(object);
+    return unlinkat(store->objects_fd, path.sums, 0) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+/* -- reading --------------------------------------------------------------------------------------------- */
+
+static errint sums_file_read_all(int fd, uint8_t *bytes, size_t length, size_t offset)
+{
+    while (offset < length) {
+        ssize_t got = pread(fd, bytes + offset, length - offset, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? -errno : -EIO;
+        offset += (size_t)got;
+    }
+    return 0;
+}
+
+/* The header is believed only where it fits the file's length: then that many bytes are worth allocating. */
+static errint sums_file_read(int fd, uint8_t **bytes, size_t *length, char why[SUMS_TABLE_WHY])
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if (status.st_size < SUMS_TABLE_FIXED || (uint64_t)status.st_size > SIZE_MAX) {
+        snprintf(why, SUMS_TABLE_WHY, "expected at least %d bytes, found %lld", SUMS_TABLE_FIXED,
+                 (long long)status.st_size);
+        return -EUCLEAN;
+    }
+    uint8_t header[SUMS_TABLE_HEADER];
+    errint error = sums_file_read_all(fd, header, sizeof header, 0);
+    if (!error)
+        error = sums_table_check_header(header, (uint64_t)status.st_size, why);
+    if (error)
+        return error;
+    *length = (size_t)status.st_size;
+    *bytes = malloc(*length);
+    if (!*bytes)
+        return -ENOMEM;
+    memcpy(*bytes, header, sizeof header);
+    return sums_file_read_all(fd, *bytes, *length, sizeof header);
+}
+
+static errint sums_file_load(const struct store *store, const struct object_path *path, struct sums *out,
+                             char why[SUMS_TABLE_WHY])
+{
+    cleanup_fd int fd = openat(store->objects_fd, path->sums, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    struct stat object;
+    if (fstatat(store->objects_fd, path->file, &object, AT_SYMLINK_NOFOLLOW) != 0)
+        return -errno;
+    cleanup_free uint8_t *bytes = NULL;
+    size_t length = 0;
+    errint error = sums_file_read(fd, &bytes, &length, why);
+    if (error)
+        return error;
+    cleanup_sums struct sums sums = {0};
+    error = sums_table_decode(store, bytes, length, &sums, why);
+    if (error)
+        return error;
+    if (sums.size != object.st_size) {
+        snprintf(why, SUMS_TABLE_WHY, "expected the table of an object of %lld bytes, found one of %" PRId64,
+                 (long long)object.st_size, sums.size);
+        return -EUCLEAN;
+    }
+    *out = sums;
+    sums = (struct sums){0};
+    return 0;
+}
+
+errint sums_read(struct store *store, uint64_t object, struct sums *out)
+{
+    errint error = fault_hit("sums-read");
+    if (error)
+        return error;
+    struct object_path path = object_path_of(object);
+    char why[SUMS_TABLE_WHY] = "";
+    error = sums_file_load(store, &path, out, why);
+    if (error == -EUCLEAN || error == -EPROTONOSUPPORT)
+        log_error("%s/objects/%s cannot be used: %s", store->path, path.sums,
+                  *why ? why : strerror(-error));
+    return error;
+}
