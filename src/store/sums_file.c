@@ -49,15 +49,14 @@ static errint sums_file_check_object(const struct store *store, const struct obj
 
 errint sums_write(struct store *store, uint64_t object, const struct sums *sums)
 {
-    errint error = fault_hit("sums-write");
-    if (error)
-        return error;
     size_t length;
     cleanup_free uint8_t *bytes = sums_table_encode(store, sums, &length);
     if (!bytes)
         return -ENOMEM;
     struct object_path path = object_path_of(object);
-    error = sums_file_write_new(store, &path, bytes, length);
+    errint error = sums_file_write_new(store, &path, bytes, length);
+    if (!error)
+        error = fault_hit("sums-write");
     if (!error && renameat(store->objects_fd, path.sums_new, store->objects_fd, path.sums) != 0)
         error = -errno;
     if (error) {
@@ -152,7 +151,6 @@ errint sums_read(struct store *store, uint64_t object, struct sums *out)
     char why[SUMS_TABLE_WHY] = "";
     error = sums_file_load(store, &path, out, why);
     if (error == -EUCLEAN || error == -EPROTONOSUPPORT)
-        log_error("%s/objects/%s cannot be used: %s", store->path, path.sums,
-                  *why ? why : strerror(-error));
+        log_error("%s/objects/%s cannot be used: %s", store->path, path.sums, *why ? why : strerror(-error));
     return error;
 }
