@@ -7,13 +7,17 @@
  * be saved. Total on any input: no crash, no read outside the source, no allocation over
  * FORMAT_SEGMENTS_MEMORY, time linear in what is parsed.
  *
- *   safetensors   the header (with its padding) is one segment, each tensor one, gaps their own
- *                 (safetensors, safetensors/src/tensor.rs, 0.8)
- *   torch zip     each stored entry's bytes are one segment; what lies between (local headers with their
- * padding, the central directory) is grouped into segments of its own (PyTorch,
- * caffe2/serialize/inline_container.cc, 2.13) distcp        archives and raw tensors one after the other,
- * without an index in the file: each zip archive is found by walking local headers and its end record; what
- * is no archive is left to be cut by content (PyTorch, torch/distributed/checkpoint/filesystem.py, 2.13)
+ * safetensors: the header with its padding is one segment, each tensor one; bytes of no tensor are segments
+ * of their own (safetensors, safetensors/src/tensor.rs, 0.8).
+ *
+ * torch zip: each stored entry's bytes are one segment, a compressed entry's one opaque segment; what lies
+ * between (local headers with their padding, descriptors, the central directory) is grouped into segments of
+ * its own (PyTorch, caffe2/serialize/inline_container.cc, 2.13). Any other zip archive is cut the same way.
+ *
+ * distcp: archives one after the other, without an index in the file. They are found from the end of the
+ * file, since a local header of torch does not say how long its data is; the bytes in front of the first one
+ * found, and an archive that is damaged inside, are one opaque segment each. A file that does not end with an
+ * archive is FORMAT_UNKNOWN (PyTorch, torch/distributed/checkpoint/filesystem.py, 2.13).
  */
 #ifndef CKPTFS_FORMAT_SEGMENTS_H
 #define CKPTFS_FORMAT_SEGMENTS_H
@@ -48,8 +52,9 @@ errint format_segments_find(const struct format_source *source, struct format_se
 void format_segments_release(struct format_segments *segments);
 
 /*
- * The name of the tensor or entry at `offset`, for a message; control characters become '?', cut to fit.
- * "bytes" when it has none.
+ * The name of the tensor or entry whose bytes `offset` is among, for a message: as it is written in the file,
+ * without undoing escapes; control characters become '?', cut to fit. "bytes" when there is none, or the file
+ * cannot be read. Reads the whole header or directory again.
  */
 void format_segment_name(const struct format_source *source, int64_t offset, char *name, size_t size);
 

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A JSON text read from front to back in blocks. */
+#include "format/json.h"
+
+#include <string.h>
+
+bool json_fail(struct json *json, int status)
+{
+    if (!json->status)
+        json->status = status;
+    json->at = json->limit = json->block;
+    json->next = json->end;
+    return false;
+}
+
+void json_begin(struct json *json, const struct format_source *source, int64_t offset, int64_t length)
+{
+    json->source = source;
+    json->next = offset;
+    json->end = offset + length;
+    json->at = json->limit = json->block;
+    json->status = 0;
+}
+
+/* Fetches the next block; false at the end of the text. */
+static bool json_fill(struct json *json)
+{
+    int64_t left = json->end - json->next;
+    if (left == 0)
+        return false;
+    size_t length = left < JSON_BLOCK ? (size_t)left : JSON_BLOCK;
+    errint error = json->source->read(json->source->context, json->block, length, json->next);
+    if (error)
+        return json_fail(json, error);
+    json->next += (int64_t)length;
+    json->at = json->block;
+    json->limit = json->block + length;
+    return true;
+}
+
+/* The next byte, whitespace or not; -1 at the end. */
+static int json_get(struct json *json)
+{
+    if (json->at == json->limit && !json_fill(json))
+        return -1;
+    return *json->at++;
+}
+
+int json_peek(struct json *json)
+{
+    for (;;) {
+        if (json->at == json->limit && !json_fill(json))
+            return -1;
+        uint8_t byte = *json->at;
+        if (byte != ' ' && byte != '\t' && byte != '\n' && byte != '\r')
+            return byte;
+        json->at++;
+    }
+}
+
+bool json_take(struct json *json, char byte)
+{
+    if (json_peek(json) != byte)
+        return json_fail(json, FORMAT_FOREIGN);
+    json->at++;
+    return true;
+}
+
+bool json_end(struct json *json)
+{
+    return json_peek(json) < 0 ? json->status == 0 : json_fail(json, FORMAT_FOREIGN);
+}
+
+bool json_more(struct json *json, char close, bool *started)
+{
+    int next = json_peek(json);
+    if (next == close) {
+        json->at++;
+        return false;
+    }
+    if (*started) {
+        if (!json_take(json, ','))
+            return false;
+        next = json_peek(json);
+    }
+    *started = true;
+    if (next < 0 || next == close)
+        return json_fail(json, FORMAT_FOREIGN);
+    return true;
+}
+
+/* -- strings ----------------------------------------------------------------------------------------------
+ */
+
+static void json_text_append(struct json_text *text, int byte)
+{
+    if (text->length < sizeof text->start)
+        text->start[text->length] = (char)byte;
+    text->length++;
+    text->hash = format_hash_byte(text->hash, (uint8_t)byte);
+}
+
+static bool json_is_hex_digit(int byte)
+{
+    return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'f') || (byte >= 'A' && byte <= 'F');
+}
+
+/* What follows a backslash. */
+static bool json_take_escape(struct json *json, struct json_text *text)
+{
+    int byte = json_get(json);
+    if (byte <= 0 || !strchr("\"\\/bfnrtu", byte))
+        return json_fail(json, FORMAT_FOREIGN);
+    json_text_append(text, byte);
+    for (unsigned digits = byte == 'u' ? 4 : 0; digits > 0; digits--) {
+        byte = json_get(json);
+        if (!json_is_hex_digit(byte))
+            return json_fail(json, FORMAT_FOREIGN);
+        json_text_append(text, byte);
+    }
+    return true;
+}
+
+bool json_take_string(struct json *json, struct json_text *text)
+{
+    text->length = 0;
+    text->hash = FORMAT_HASH_START;
+    if (!json_take(json, '"'))
+        return false;
+    for (;;) {
+        int byte = json_get(json);
+        if (byte == '"')
+            return true;
+        if (byte < 0x20)
+            return json_fail(json, FORMAT_FOREIGN);
+        json_text_append(text, byte);
+        if (byte == '\\' && !json_take_escape(json, text))
+            return false;
+    }
+}
+
+bool json_take_key(struct json *json, struct json_text *text)
+{
+    return json_take_string(json, text) && json_take(json, ':');
+}
+
+bool json_text_is(const struct json_text *text, const char *word)
+{
+    size_t length = strlen(word);
+    return text->length == length && memcmp(text->start, word, length) == 0;
+}
+
+/* -- numbers and words ------------------------------------------------------------------------------------
+ */
+
+/* The next byte without taking it and without skipping whitespace; -1 at the end. */
+static int json_look(struct json *json)
+{
+    if (json->at == json->limit && !json_fill(json))
+        return -1;
+    return *json->at;
+}
+
+static bool json_is_digit(int byte)
+{
+    return byte >= '0' && byte <= '9';
+}
+
+bool json_take_size(struct json *json, int64_t *value)
+{
+    int first = json_peek(json);
+    if (!json_is_digit(first))
+        return json_fail(json, FORMAT_FOREIGN);
+    *value = 0;
+    for (int byte = first; json_is_digit(byte); byte = json_look(json)) {
+        if (__builtin_mul_overflow(*value, 10, value) || __builtin_add_overflow(*value, byte - '0', value))
+            return json_fail(json, FORMAT_FOREIGN);
+        json->at++;
+        if (first == '0')
+            break;
+    }
+    int after = json_look(json);
+    if (json_is_digit(after) || after == '.' || after == 'e' || after == 'E')
+        return json_fail(json, FORMAT_FOREIGN);
+    return json->status == 0;
+}
+
+/* One digit or more. */
+static bool json_skip_digits(struct json *json)
+{
+    if (!json_is_digit(json_look(json)))
+        return json_fail(json, FORMAT_FOREIGN);
+    while (json_is_digit(json_look(json)))
+        json->at++;
+    return true;
+}
+
+static bool json_skip_number(struct json *json)
+{
+    if (json_look(json) == '-')
+        json->at++;
+    if (json_look(json) == '0')
+        json->at++;
+    else if (!json_skip_digits(json))
+        return false;
+    if (json_look(json) == '.') {
+        json->at++;
+        if (!json_skip_digits(json))
+            return false;
+    }
+    if (json_look(json) == 'e' || json_look(json) == 'E') {
+        json->at++;
+        if (json_look(json) == '+' || json_look(json) == '-')
+            json->at++;
+        return json_skip_digits(json);
+    }
+    return json->status == 0;
+}
+
+static bool json_skip_word(struct json *json, const char *word)
+{
+    for (; *word; word++) {
+        if (json_get(json) != *word)
+            return json_fail(json, FORMAT_FOREIGN);
+    }
+    return true;
+}
+
+/* -- any value --------------------------------------------------------------------------------------------
+ */
+
+static bool json_skip_scalar(struct json *json, struct json_text *text)
+{
+    switch (json_peek(json)) {
+    case '"': return json_take_string(json, text);
+    case 't': return json_skip_word(json, "true");
+    case 'f': return json_skip_word(json, "false");
+    case 'n': return json_skip_word(json, "null");
+    default: return json_skip_number(json);
+    }
+}
+
+bool json_skip(struct json *json)
+{
+    /* A stack of our own: how deep a text nests is its writer's choice, how deep we call is not. */
+    struct {
+        char close;
+        bool started;
+    } open[JSON_DEPTH];
+    size_t depth = 0;
+    struct json_text text;
+    do {
+        int next = json_peek(json);
+        if (next == '{' || next == '[') {
+            if (depth == JSON_DEPTH)
+                return json_fail(json, FORMAT_FOREIGN);
+            json->at++;
+            open[depth].close = next == '{' ? '}' : ']';
+            open[depth++].started = false;
+        } else if (!json_skip_scalar(json, &text)) {
+            return false;
+        }
+        while (depth > 0 && !json_more(json, open[depth - 1].close, &open[depth - 1].started)) {
+            if (json->status)
+                return false;
+            depth--;
+        }
+        if (depth > 0 && open[depth - 1].close == '}' && !json_take_key(json, &text))
+            return false;
+    } while (depth > 0);
+    return json->status == 0;
+}
