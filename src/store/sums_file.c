@@ -71,7 +71,11 @@ errint sums_write(struct store *store, uint64_t object, const struct sums *sums)
 errint sums_remove(struct store *store, uint64_t object)
 {
     struct object_path path = object_path_of(object);
-    return unlinkat(store->objects_fd, path.sums, 0) == 0 || errno == ENOENT ? 0 : -errno;
+    if (unlinkat(store->objects_fd, path.sums, 0) != 0)
+        return errno == ENOENT ? 0 : -errno;
+    /* The next sync of the object takes it along: new bytes that were acknowledged have no old table. */
+    object_directory_note(store, object);
+    return 0;
 }
 
 /* -- reading --------------------------------------------------------------------------------------------- */
