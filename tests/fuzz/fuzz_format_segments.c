@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a file: the segments cover it, and nothing outside of it is read. */
+/* fuzz-sources: src/format */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
