@@ -47,14 +47,27 @@ class Distinct:
 
 
 class Case:
-    """A tree of files under `source`. `ideal` bytes are what a store must keep that knows each piece once."""
+    """A tree of files under `source`; their sizes and digests by relative path, once it is finished.
+
+    `ideal` bytes are what a store must keep that knows each piece once.
+    """
 
     def __init__(self, key, title, source):
         self.key = key
         self.title = title
         self.source = source
         self.distinct = Distinct()
+        self.sizes = {}
+        self.digests = {}
         os.makedirs(source)
+
+    @property
+    def ideal(self):
+        return self.distinct.total()
+
+    @property
+    def bytes(self):
+        return sum(self.sizes.values())
 
     def write(self, name, pieces):
         path = os.path.join(self.source, name)
@@ -74,9 +87,7 @@ class Case:
         return found
 
     def finish(self):
-        self.ideal = self.distinct.total()
         self.sizes = self.files()
-        self.bytes = sum(self.sizes.values())
         self.digests = {name: digest_file(os.path.join(self.source, name)) for name in self.sizes}
         return self
 
@@ -119,15 +130,22 @@ def random_model(size, source):
     return {name: random_tensor(source, shape) for name, shape in model_shapes(size)}
 
 
+def last_tensors(model, size):
+    """The names of as many of the last tensors as fit into `size` bytes."""
+    names = []
+    for name in reversed(model):
+        size -= len(model[name][1])
+        if size < 0:
+            break
+        names.append(name)
+    return names
+
+
 def make_frozen(case, options):
-    """Only the last tensors change from save to save."""
+    """Only the last layers change from save to save."""
     source = random.Random(SEED)
     model = random_model(options.size, source)
-    total, changing, left = sum(len(data) for _, data in model.values()), [], 0
-    for name in reversed(model):
-        if left + len(model[name][1]) <= (1 - FROZEN) * total:
-            changing.append(name)
-            left += len(model[name][1])
+    changing = last_tensors(model, (1 - FROZEN) * options.size)
     for save in range(1, SAVES + 1):
         for name in changing:
             model[name] = random_tensor(source, model[name][0])

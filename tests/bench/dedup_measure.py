@@ -106,8 +106,9 @@ def store_case(case, tool):
     started = time.monotonic()
     tool.ingest(case.source)
     durable = time.monotonic() - started
-    settled = durable + tool.settle()
-    sample = {"durable": durable, "settled": settled, "stored_bytes": tool.stored()}
+    sample = {"durable": durable, "durable_bytes": tool.stored()}
+    sample["settled"] = durable + tool.settle()
+    sample["stored_bytes"] = tool.stored()
     if tool.tree:
         verify(case, tool.tree)
     if tool.name in BESIDES:

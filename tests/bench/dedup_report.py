@@ -74,7 +74,6 @@ def text(result):
         f"{result['rounds']} rounds, models of {result['size_bytes'] / MIB:g} MiB",
     ]
     parts += [f"{name}: {version}" for name, version in result["versions"].items()]
-    parts += [f"skipped: {reason}" for reason in result["skipped"].values()]
     parts += [f"case {case['key']}: {case['title']}" for case in result["cases"]]
     lines = [["medians", "stored MiB", "/ideal", "durable MiB/s", "settled MiB/s", *BESIDES.values()]]
     for case in result["cases"]:
