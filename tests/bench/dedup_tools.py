@@ -282,7 +282,7 @@ class Ckptfs(Tool):
         copy_durably(source, self.tree)
 
     def behind(self, status):
-        return sum(value for key, value in status.items() if key.startswith("behind_"))
+        return sum(value for key, value in status.items() if key.startswith("behind_") or key == "unshared_files")
 
     def settle(self):
         """Until nothing is behind, and for a while neither the store's size changes nor the daemon works."""
