@@ -232,13 +232,14 @@ static void test_zip(void)
         cleanup_segments struct format_segments segments;
         bool zip64 = variant & 1;
         struct archive archive = {
-            .entries = {{.name = "model/data.pkl", .size = 200},
-                        {.name = "model/byteorder", .size = 6, .zip64 = zip64},
-                        {.name = "model/data/0", .size = 4096, .zip64 = zip64},
-                        {.name = "model/data/1", .size = 0},
-                        {.name = "model/data/2", .size = 1, .no_crc32 = true},
-                        {.name = "model/code", .size = 300, .method = 8},
-                        {.name = "model/local", .size = 64, .local = true, .zip64 = zip64}},
+            .entries =
+                (struct archive_entry[]){{.name = "model/data.pkl", .size = 200},
+                                         {.name = "model/byteorder", .size = 6, .zip64 = zip64},
+                                         {.name = "model/data/0", .size = 4096, .zip64 = zip64},
+                                         {.name = "model/data/1", .size = 0},
+                                         {.name = "model/data/2", .size = 1, .no_crc32 = true},
+                                         {.name = "model/code", .size = 300, .method = 8},
+                                         {.name = "model/local", .size = 64, .local = true, .zip64 = zip64}},
             .count = 7,
             .no_zip64 = variant & 2,
         };
@@ -325,8 +326,8 @@ static void test_zip_lies(void)
 static void test_zip_duplicates(void)
 {
     cleanup_bytes struct bytes file = {0}, shared = {0}, count = {0}, empty = {0};
-    struct archive archive = {.entries = {{.name = "a/data/0", .size = 9}, {.name = "a/data/0", .size = 9}},
-                              .count = 2};
+    struct archive_entry entries[] = {{.name = "a/data/0", .size = 9}, {.name = "a/data/0", .size = 9}};
+    struct archive archive = {.entries = entries, .count = 2};
     archive_build(&file, &archive);
     test_unknown(&file);
 
