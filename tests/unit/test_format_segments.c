@@ -351,6 +351,23 @@ static void test_zip_duplicates(void)
     test_unknown(&empty);
 }
 
+static void test_zip_prefix(void)
+{
+    /* An archive that counts from bytes before its first header, which belong to nobody. */
+    enum { PREFIX = 64 };
+    cleanup_bytes struct bytes file = {0};
+    struct archive archive;
+    bytes_put(&file, "PK\3\4", 4);
+    bytes_fill(&file, 0, PREFIX - 4);
+    archive_build_tensor(&file, &archive, 500);
+    for (size_t i = 0; i < archive.count; i++)
+        bytes_set_number(&file, archive.entries[i].central + 42, archive.entries[i].header, 4);
+    bytes_set_number(&file, archive.end64 + 48, archive.directory, 8);
+    bytes_set_number(&file, archive.end64 + 56 + 8, archive.end64, 8);
+    bytes_set_number(&file, archive.end + 16, archive.directory, 4);
+    test_unknown(&file);
+}
+
 static void test_zip_disorder(void)
 {
     /* The directory may list the entries in another order than the file has them. */
@@ -511,6 +528,7 @@ int main(void)
     check_run("entries of a zip archive are segments, with their CRC-32 and names", test_zip);
     check_run("any field of an archive that lies makes it unknown", test_zip_lies);
     check_run("entries that are there twice, hidden, or not at all", test_zip_duplicates);
+    check_run("bytes in front of an archive that it counts as its own", test_zip_prefix);
     check_run("a directory in another order than the file", test_zip_disorder);
     check_run("archives one after the other", test_distcp);
     check_run("what is damaged between archives is opaque", test_distcp_damage);
