@@ -161,7 +161,7 @@ static void archive_put_end(struct bytes *file, struct archive *archive)
     if (!archive->no_zip64) {
         bytes_put_number(file, 0x06064b50, 4);
         bytes_put_number(file, 44, 8);
-        bytes_put_number(file, 0, 12);
+        bytes_fill(file, 0, 12);
         bytes_put_number(file, archive->count, 8);
         bytes_put_number(file, archive->count, 8);
         bytes_put_number(file, size, 8);
@@ -174,8 +174,9 @@ static void archive_put_end(struct bytes *file, struct archive *archive)
     archive->end = file->count;
     bytes_put_number(file, 0x06054b50, 4);
     bytes_put_number(file, 0, 4);
-    bytes_put_number(file, archive->count, 2);
-    bytes_put_number(file, archive->count, 2);
+    size_t count = archive->count < UINT16_MAX ? archive->count : UINT16_MAX;
+    bytes_put_number(file, count, 2);
+    bytes_put_number(file, count, 2);
     bytes_put_number(file, size, 4);
     bytes_put_number(file, offset, 4);
     bytes_put_number(file, 0, 2);
@@ -197,12 +198,13 @@ void archive_build(struct bytes *file, struct archive *archive)
 void archive_build_tensor(struct bytes *file, struct archive *archive, size_t size)
 {
     *archive = (struct archive){
-        .entries = {{.name = "archive/data.pkl", .size = 70},
-                    {.name = "archive/byteorder", .size = 6},
-                    {.name = "archive/data/0", .size = size},
-                    {.name = "archive/version", .size = 2}},
+        .tensor = {{.name = "archive/data.pkl", .size = 70},
+                   {.name = "archive/byteorder", .size = 6},
+                   {.name = "archive/data/0", .size = size},
+                   {.name = "archive/version", .size = 2}},
         .count = 4,
     };
+    archive->entries = archive->tensor;
     archive_build(file, archive);
 }
 

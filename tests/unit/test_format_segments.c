@@ -232,13 +232,14 @@ static void test_zip(void)
         cleanup_segments struct format_segments segments;
         bool zip64 = variant & 1;
         struct archive archive = {
-            .entries = {{.name = "model/data.pkl", .size = 200},
-                        {.name = "model/byteorder", .size = 6, .zip64 = zip64},
-                        {.name = "model/data/0", .size = 4096, .zip64 = zip64},
-                        {.name = "model/data/1", .size = 0},
-                        {.name = "model/data/2", .size = 1, .no_crc32 = true},
-                        {.name = "model/code", .size = 300, .method = 8},
-                        {.name = "model/local", .size = 64, .local = true, .zip64 = zip64}},
+            .entries =
+                (struct archive_entry[]){{.name = "model/data.pkl", .size = 200},
+                                         {.name = "model/byteorder", .size = 6, .zip64 = zip64},
+                                         {.name = "model/data/0", .size = 4096, .zip64 = zip64},
+                                         {.name = "model/data/1", .size = 0},
+                                         {.name = "model/data/2", .size = 1, .no_crc32 = true},
+                                         {.name = "model/code", .size = 300, .method = 8},
+                                         {.name = "model/local", .size = 64, .local = true, .zip64 = zip64}},
             .count = 7,
             .no_zip64 = variant & 2,
         };
@@ -325,8 +326,8 @@ static void test_zip_lies(void)
 static void test_zip_duplicates(void)
 {
     cleanup_bytes struct bytes file = {0}, shared = {0}, count = {0}, empty = {0};
-    struct archive archive = {.entries = {{.name = "a/data/0", .size = 9}, {.name = "a/data/0", .size = 9}},
-                              .count = 2};
+    struct archive_entry entries[] = {{.name = "a/data/0", .size = 9}, {.name = "a/data/0", .size = 9}};
+    struct archive archive = {.entries = entries, .count = 2};
     archive_build(&file, &archive);
     test_unknown(&file);
 
@@ -348,6 +349,23 @@ static void test_zip_duplicates(void)
     archive.count = 0;
     archive_build(&empty, &archive);
     test_unknown(&empty);
+}
+
+static void test_zip_prefix(void)
+{
+    /* An archive that counts from bytes before its first header, which belong to nobody. */
+    enum { PREFIX = 64 };
+    cleanup_bytes struct bytes file = {0};
+    struct archive archive;
+    bytes_put(&file, "PK\3\4", 4);
+    bytes_fill(&file, 0, PREFIX - 4);
+    archive_build_tensor(&file, &archive, 500);
+    for (size_t i = 0; i < archive.count; i++)
+        bytes_set_number(&file, archive.entries[i].central + 42, archive.entries[i].header, 4);
+    bytes_set_number(&file, archive.end64 + 48, archive.directory, 8);
+    bytes_set_number(&file, archive.end64 + 56 + 8, archive.end64, 8);
+    bytes_set_number(&file, archive.end + 16, archive.directory, 4);
+    test_unknown(&file);
 }
 
 static void test_zip_disorder(void)
@@ -510,6 +528,7 @@ int main(void)
     check_run("entries of a zip archive are segments, with their CRC-32 and names", test_zip);
     check_run("any field of an archive that lies makes it unknown", test_zip_lies);
     check_run("entries that are there twice, hidden, or not at all", test_zip_duplicates);
+    check_run("bytes in front of an archive that it counts as its own", test_zip_prefix);
     check_run("a directory in another order than the file", test_zip_disorder);
     check_run("archives one after the other", test_distcp);
     check_run("what is damaged between archives is opaque", test_distcp_damage);
