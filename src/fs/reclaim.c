@@ -102,7 +102,7 @@ static errint reclaim_object(struct filesystem *fs, uint64_t object)
         if (!error)
             error = reclaim_punch(fs, object, &dead);
     }
-    return error ? error : meta_shrunk_done(fs->meta, object, dead.at, dead.count);
+    return error ? error : meta_shrunk_done(fs->meta, object, live, live_count, dead.at, dead.count);
 }
 
 int reclaim_run(struct filesystem *fs)

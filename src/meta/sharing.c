@@ -236,9 +236,8 @@ errint object_mark_shrunk(struct meta *meta, uint64_t object)
                   DB_INTEGER(object));
 }
 
-errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+static errint sharing_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
 {
-    META_LOCKED(meta);
     *out = NULL;
     *count = 0;
     cleanup_free struct meta_range *ranges = NULL;
@@ -271,6 +270,12 @@ errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **
     return 0;
 }
 
+errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+{
+    META_LOCKED(meta);
+    return sharing_live_ranges(meta, object, out, count);
+}
+
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out)
 {
     META_LOCKED(meta);
@@ -283,23 +288,50 @@ errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct 
     return error ? error : sharing_collect(&rows, out);
 }
 
-static errint sharing_forget_dead(struct meta *meta, uint64_t object, const struct meta_range *dead,
-                                  size_t count)
+struct sharing_done {
+    uint64_t object;
+    const struct meta_range *live;
+    size_t live_count;
+    const struct meta_range *dead;
+    size_t dead_count;
+};
+
+/* 0 when the object's live ranges are still those. */
+static errint sharing_check_live(struct meta *meta, const struct sharing_done *done)
 {
-    errint error = db_run(meta->db, "DELETE FROM shrunk WHERE object = $1", DB_INTEGER(object));
-    for (size_t i = 0; !error && i < count; i++)
+    cleanup_free struct meta_range *live = NULL;
+    size_t count;
+    errint error = sharing_live_ranges(meta, done->object, &live, &count);
+    if (error)
+        return error;
+    bool same = count == done->live_count;
+    for (size_t i = 0; same && i < count; i++)
+        same = live[i].offset == done->live[i].offset && live[i].length == done->live[i].length;
+    return same ? 0 : -EBUSY;
+}
+
+static errint sharing_forget_dead(struct meta *meta, const struct sharing_done *done)
+{
+    errint error = sharing_check_live(meta, done);
+    if (!error)
+        error = db_run(meta->db, "DELETE FROM shrunk WHERE object = $1", DB_INTEGER(done->object));
+    for (size_t i = 0; !error && i < done->dead_count; i++) {
+        const struct meta_range *dead = &done->dead[i];
         error = db_run(meta->db,
                        "DELETE FROM segment WHERE object = $1 AND object_offset >= $2"
                        " AND object_offset + length <= $3",
-                       DB_INTEGER(object), DB_INTEGER(dead[i].offset),
-                       DB_INTEGER(dead[i].offset + dead[i].length));
+                       DB_INTEGER(done->object), DB_INTEGER(dead->offset),
+                       DB_INTEGER(dead->offset + dead->length));
+    }
     return error;
 }
 
-errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *dead, size_t count)
+errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *live, size_t live_count,
+                        const struct meta_range *dead, size_t dead_count)
 {
+    const struct sharing_done done = {object, live, live_count, dead, dead_count};
     struct change change = {.meta = meta, .spends = true};
     while (change_next(&change))
-        change.error = sharing_forget_dead(meta, object, dead, count);
+        change.error = sharing_forget_dead(meta, &done);
     return change.error;
 }

@@ -68,8 +68,8 @@ struct meta_move {
 /*
  * Re-points what the file has of the moves' ranges to the object `to`, and joins neighbours. The moves are
  * sorted by object and offset, and do not overlap. Nothing else of the file changes. `changed` tells whether
- * anything was to do. -EBUSY when it is not a META_EXTENTS file, or when one of the objects has not the given
- * root any more: it was written since.
+ * anything was to do. -EBUSY when it is not a META_EXTENTS file, when one of the objects has not the given
+ * root any more (it was written since), or when no file is all of `to` any more.
  */
 errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
                     const struct meta_move *moves, size_t count, bool *changed, struct ids *freed);
@@ -82,7 +82,11 @@ errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **
 /* Sealed and hashed objects that lost extents since they were last tended: at most `limit`, from `after` on,
  * in order. Appended. */
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out);
-/* The object's dead ranges were given back: its mark goes, and with it the index's rows inside `dead`. */
-errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *dead, size_t count);
+/*
+ * The object's dead ranges were given back: its mark goes, and with it the index's rows inside `dead`. -EBUSY
+ * when its live ranges are not `live` any more: then it has lost something since, and keeps its mark.
+ */
+errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *live, size_t live_count,
+                        const struct meta_range *dead, size_t dead_count);
 
 #endif
