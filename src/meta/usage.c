@@ -395,3 +395,38 @@ errint meta_usage_root(struct meta *meta, uint64_t ino, uint8_t root[META_ROOT_B
     memcpy(root, bytes, META_ROOT_BYTES);
     return 0;
 }
+
+/* -- what waits to be given back --------------------------------------------------------------------------
+ */
+
+int meta_find_unreferenced_after(struct meta *meta, uint64_t *after, struct ids *out)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT o.id, o.owner = 0 AND NOT EXISTS (SELECT 1 FROM extent e"
+                             " WHERE e.object = o.id) FROM object o WHERE o.id > $1 ORDER BY o.id LIMIT $2",
+                             DB_INTEGER(*after), DB_INTEGER(USAGE_ROWS));
+    int found = 0, count = 0;
+    for (; !error && (found = db_next(&rows)) > 0; count++) {
+        *after = (uint64_t)db_integer(&rows, 0);
+        if (db_integer(&rows, 1))
+            error = ids_append(out, *after);
+    }
+    if (error || found < 0)
+        return error ? error : found;
+    return count == USAGE_ROWS;
+}
+
+errint meta_count_unhashed(struct meta *meta, uint64_t *count)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT count(*) FROM shrunk h JOIN object o ON o.id = h.object"
+                             " WHERE o.owner = 0 AND NOT EXISTS"
+                             " (SELECT 1 FROM summed s WHERE s.object = h.object)");
+    int found = error ? error : db_next(&rows);
+    *count = found > 0 ? (uint64_t)db_integer(&rows, 0) : 0;
+    return found < 0 ? found : 0;
+}

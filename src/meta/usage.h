@@ -43,4 +43,12 @@ errint meta_usage_compute(struct meta *meta, const struct meta_usage_request *re
 /* The root of the object that the META_EXTENTS file is, whole; -ENODATA when it is not one, or not hashed. */
 errint meta_usage_root(struct meta *meta, uint64_t ino, uint8_t root[META_ROOT_BYTES]);
 
+/*
+ * Looks at the next few hundred objects after `after`, which goes to the last of them, and appends those that
+ * nothing refers to. 1: there may be more objects; 0: that was all.
+ */
+int meta_find_unreferenced_after(struct meta *meta, uint64_t *after, struct ids *out);
+/* Sealed objects that have lost extents and were not hashed yet. */
+errint meta_count_unhashed(struct meta *meta, uint64_t *count);
+
 #endif
