@@ -35,29 +35,36 @@ int mounted_find(const char *argument, struct mount_table *table, const struct m
     return EXIT_FINE;
 }
 
-/* What the child sends: the error, and the text when there is none. */
-struct mounted_answer {
-    int error;
-    struct control_text control;
+/* What is asked, and where the answer goes. */
+struct mounted_question {
+    const char *mountpoint;
+    unsigned long command;
+    void *data;
+    size_t size;
 };
 
 /* In the child. */
-static void mounted_ask_kernel(const char *mountpoint, int out_fd)
+static void mounted_send(int out_fd, const void *data, size_t size)
 {
-    static struct mounted_answer answer;
-    int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || ioctl(fd, CKPTFS_IOCTL_STATUS, &answer.control) < 0)
-        answer.error = errno;
-    const char *at = (const char *)&answer;
-    for (size_t left = sizeof answer; left > 0;) {
+    const char *at = data;
+    for (size_t left = size; left > 0;) {
         ssize_t wrote = write(out_fd, at, left);
         if (wrote < 0 && errno != EINTR)
-            break;
+            _exit(0);
         if (wrote > 0) {
             at += wrote;
             left -= (size_t)wrote;
         }
     }
+}
+
+/* In the child, which sends the error and then the data. */
+static void mounted_ask_kernel(const struct mounted_question *question, int out_fd)
+{
+    int fd = open(question->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = fd < 0 || ioctl(fd, question->command, question->data) < 0 ? errno : 0;
+    mounted_send(out_fd, &error, sizeof error);
+    mounted_send(out_fd, question->data, question->size);
     _exit(0);
 }
 
@@ -79,7 +86,7 @@ static errint mounted_read_until(int fd, void *out, size_t size, int64_t deadlin
     return 0;
 }
 
-static errint mounted_ask(const char *mountpoint, unsigned seconds, struct mounted_answer *answer)
+static errint mounted_ask(const struct mounted_question *question, unsigned seconds)
 {
     int pipes[2];
     if (pipe2(pipes, O_CLOEXEC) != 0)
@@ -90,14 +97,17 @@ static errint mounted_ask(const char *mountpoint, unsigned seconds, struct mount
     if (child < 0)
         return -errno;
     if (child == 0)
-        mounted_ask_kernel(mountpoint, write_end);
+        mounted_ask_kernel(question, write_end);
     close(steal_fd(write_end));
-    errint error = mounted_read_until(read_end, answer, sizeof *answer,
-                                      clock_monotonic() + (int64_t)seconds * CLOCK_NS_PER_SECOND);
+    int64_t deadline = clock_monotonic() + (int64_t)seconds * CLOCK_NS_PER_SECOND;
+    int refused = 0;
+    errint error = mounted_read_until(read_end, &refused, sizeof refused, deadline);
+    if (!error)
+        error = mounted_read_until(read_end, question->data, question->size, deadline);
     /* One that waits for a hung daemon cannot die before that does: it is not waited for. */
     kill(child, SIGKILL);
     waitpid(child, NULL, error == -ETIMEDOUT ? WNOHANG : 0);
-    return error ? error : -answer->error;
+    return error ? error : -refused;
 }
 
 static int mounted_explain(const char *mountpoint, errint error)
@@ -116,17 +126,27 @@ static int mounted_explain(const char *mountpoint, errint error)
         log_error("%s may not be asked: %s; run as the user who mounted it", mountpoint, strerror(-error));
         return EXIT_NOT_PERMITTED;
     default:
-        log_error("%s cannot be asked for its status: %s; see the log", mountpoint, strerror(-error));
+        log_error("%s cannot be asked: %s; see the log", mountpoint, strerror(-error));
         return EXIT_FAILED;
     }
 }
 
+int mounted_ask_ioctl(const struct mount_entry *entry, unsigned seconds, unsigned long command, void *data,
+                      size_t size)
+{
+    const struct mounted_question question = {entry->mountpoint, command, data, size};
+    errint error = mounted_ask(&question, seconds);
+    return error ? mounted_explain(entry->mountpoint, error) : EXIT_FINE;
+}
+
 int mounted_ask_status(const struct mount_entry *entry, unsigned seconds, char **json)
 {
-    cleanup_free struct mounted_answer *answer = calloc(1, sizeof *answer);
-    errint error = answer ? mounted_ask(entry->mountpoint, seconds, answer) : -ENOMEM;
-    if (error)
-        return mounted_explain(entry->mountpoint, error);
-    *json = strndup(answer->control.text, sizeof answer->control.text - 1);
+    cleanup_free struct control_text *answer = calloc(1, sizeof *answer);
+    if (!answer)
+        return mounted_explain(entry->mountpoint, -ENOMEM);
+    int code = mounted_ask_ioctl(entry, seconds, CKPTFS_IOCTL_STATUS, answer, sizeof *answer);
+    if (code)
+        return code;
+    *json = strndup(answer->text, sizeof answer->text - 1);
     return *json ? EXIT_FINE : mounted_explain(entry->mountpoint, -ENOMEM);
 }

@@ -11,6 +11,7 @@
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/mounted.h"
+#include "cmd/size_text.h"
 
 enum { STATUS_LABEL_WIDTH = 24, STATUS_INDENT = 2 };
 
@@ -31,11 +32,8 @@ static bool status_key_ends_with(const char *key, const char *end)
 
 static void status_print_bytes(double bytes)
 {
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
-    size_t unit = 0;
-    for (; bytes >= 1024 && unit + 1 < sizeof units / sizeof *units; unit++)
-        bytes /= 1024;
-    printf("%.*f %s\n", unit == 0 ? 0 : 1, bytes, units[unit]);
+    char text[SIZE_TEXT_MAX];
+    puts(size_text(bytes, text));
 }
 
 static void status_print_seconds(double seconds)

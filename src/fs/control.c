@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers to commands: the mount's state as JSON, by ioctl on the root directory. */
+/* Answers to commands, by ioctl: the mount's state as JSON; control_report.h has what takes longer. */
 #include "fs/control.h"
 
 #include <cjson/cJSON.h>
@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 
+#include "fs/control_report.h"
 #include "fs/ops.h"
 #include "fs/share.h"
 #include "fs/writeback.h"
@@ -129,12 +130,14 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
 {
     (void)argument;
     (void)fi;
-    (void)in;
-    (void)in_size;
     if (flags & FUSE_IOCTL_COMPAT)
         fuse_reply_err(request, ENOSYS);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_STATUS)
         control_status(request, out_size);
+    else if (command == CKPTFS_IOCTL_USAGE)
+        control_usage(request, ino, out_size);
+    else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)
+        control_reclaim(request, in, in_size, out_size);
     else
         fuse_reply_err(request, ENOTTY);
 }

@@ -24,9 +24,11 @@ struct discard {
     pthread_cond_t wake;
     pthread_t thread;
     struct ids inodes, objects;
-    bool kicked;   /* objects may have dead bytes to give back */
-    int64_t again; /* clock_monotonic() when what could not be given back is tried again; INT64_MAX: nothing
-                      is left */
+    uint64_t kicks; /* how often it was said that objects may have dead bytes to give back */
+    uint64_t taken; /* kicks that the present round, or the last one, was begun after */
+    uint64_t done;  /* the same of the last round that has ended */
+    int64_t again;  /* clock_monotonic() when what could not be given back is tried again; INT64_MAX: nothing
+                       is left */
     bool stopping;
 };
 
@@ -101,9 +103,17 @@ void discard_kick(struct filesystem *fs)
 {
     struct discard *discard = fs->discard;
     pthread_mutex_lock(&discard->lock);
-    discard->kicked = true;
+    discard->kicks++;
     pthread_cond_signal(&discard->wake);
     pthread_mutex_unlock(&discard->lock);
+}
+
+void discard_progress(struct filesystem *fs, uint64_t *kicks, uint64_t *done)
+{
+    pthread_mutex_lock(&fs->discard->lock);
+    *kicks = fs->discard->kicks;
+    *done = fs->discard->done;
+    pthread_mutex_unlock(&fs->discard->lock);
 }
 
 /* Whether there is nothing to remove. The lock is held. */
@@ -116,7 +126,7 @@ static bool discard_is_idle(const struct discard *discard)
 static void discard_wait(struct discard *discard)
 {
     struct timespec again = clock_to_timespec(discard->again);
-    while (discard_is_idle(discard) && !discard->kicked && !discard->stopping) {
+    while (discard_is_idle(discard) && discard->kicks == discard->taken && !discard->stopping) {
         if (discard->again == INT64_MAX)
             pthread_cond_wait(&discard->wake, &discard->lock);
         else if (pthread_cond_clockwait(&discard->wake, &discard->lock, CLOCK_MONOTONIC, &again) == ETIMEDOUT)
@@ -137,6 +147,7 @@ static void discard_reclaim(struct filesystem *fs)
         log_warning("dead bytes of objects are not given back now: %s", strerror(-left));
     pthread_mutex_lock(&fs->discard->lock);
     fs->discard->again = left ? clock_monotonic() + DISCARD_AGAIN_NS : INT64_MAX;
+    fs->discard->done = fs->discard->taken;
     pthread_mutex_unlock(&fs->discard->lock);
 }
 
@@ -149,7 +160,7 @@ static void *discard_run(void *context)
         discard_wait(discard);
         if (discard_is_idle(discard) && discard->stopping)
             break;
-        discard->kicked = false;
+        discard->taken = discard->kicks;
         cleanup_ids struct ids inodes = discard->inodes;
         cleanup_ids struct ids objects = discard->objects;
         discard->inodes = discard->objects = (struct ids){0};

@@ -22,6 +22,8 @@ void discard_stop(struct filesystem *fs, bool finish);
 void discard_objects(struct filesystem *fs, const struct ids *objects);
 /* Objects may have lost extents: what no file covers any more is given back soon. Does not block on I/O. */
 void discard_kick(struct filesystem *fs);
+/* How often that was called, and how many of these calls have been followed up. */
+void discard_progress(struct filesystem *fs, uint64_t *kicks, uint64_t *done);
 /* Queues an inode without a name, which nobody uses, and what it is made of. */
 void discard_inode(struct filesystem *fs, uint64_t ino);
 

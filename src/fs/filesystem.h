@@ -32,6 +32,9 @@
 
 enum { FS_MAX_WRITE = 1 << 20 };
 
+/* Threads that answer later. Each has a slot of the requests in work, from the last one down. */
+enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2 };
+
 /* What is possible here; found at the start by trying. A text is NULL where nothing is missing. */
 struct features {
     bool passthrough;
@@ -58,7 +61,8 @@ struct filesystem {
     struct features features;
     struct backing_table backings;
     struct node_table nodes;
-    struct workers *workers; /* for syncs that a request waits for */
+    struct workers *workers;   /* for syncs that a request waits for */
+    struct workers *reporters; /* for figures that a request waits for (report.h) */
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;

@@ -11,6 +11,7 @@
 
 #include "base/fault.h"
 #include "fs/content.h"
+#include "fs/control_report.h"
 #include "fs/handle.h"
 #include "fs/seal.h"
 
@@ -273,6 +274,8 @@ static void ops_reply_xattr(fuse_req_t request, ssize_t length, const char *byte
 
 void ops_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, size_t size)
 {
+    if (control_answers_xattr(request, ino, name, size))
+        return;
     struct filesystem *fs = fs_of(request);
     cleanup_free char *value = malloc(size + 1);
     ssize_t length = -ENOMEM;

@@ -10,7 +10,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "fs/filesystem.h"
-#include "meta/sharing.h"
+#include "meta/usage.h"
 #include "store/object.h"
 #include "store/sums.h"
 
@@ -79,17 +79,21 @@ static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct
     return error;
 }
 
-static errint reclaim_object(struct filesystem *fs, uint64_t object)
+static errint reclaim_plan(struct filesystem *fs, uint64_t object, struct reclaim_ranges *dead)
 {
     cleanup_sums struct sums sums = {0};
-    cleanup_ranges struct reclaim_ranges dead = {0};
     cleanup_free struct meta_range *live = NULL;
     size_t live_count;
     errint error = sums_read(fs->store, object, &sums);
     if (!error)
         error = meta_live_ranges(fs->meta, object, &live, &live_count);
-    if (!error)
-        error = reclaim_find_dead(&sums, object, live, live_count, &dead);
+    return error ? error : reclaim_find_dead(&sums, object, live, live_count, dead);
+}
+
+static errint reclaim_object(struct filesystem *fs, uint64_t object)
+{
+    cleanup_ranges struct reclaim_ranges dead = {0};
+    errint error = reclaim_plan(fs, object, &dead);
     if (error)
         return error;
     if (dead.count > 0) {
@@ -125,4 +129,126 @@ int reclaim_run(struct filesystem *fs)
         }
         after = objects.at[objects.count - 1];
     }
+}
+
+/* -- what is left -----------------------------------------------------------------------------------------
+ */
+
+/* The bytes of a range that the disk still keeps. */
+static int64_t reclaim_count_data(int fd, const struct meta_range *range)
+{
+    int64_t count = 0, end = range->offset + range->length;
+    for (int64_t at = range->offset; at < end;) {
+        int64_t data = lseek(fd, at, SEEK_DATA);
+        if (data < 0 || data >= end)
+            break;
+        int64_t hole = lseek(fd, data, SEEK_HOLE);
+        at = hole > data && hole < end ? hole : end;
+        count += at - data;
+    }
+    return count;
+}
+
+/* What punching would give back, or a negative errno. */
+static int64_t reclaim_count_dead(struct filesystem *fs, uint64_t object)
+{
+    cleanup_ranges struct reclaim_ranges dead = {0};
+    struct backing *backing;
+    errint error = reclaim_plan(fs, object, &dead);
+    if (error || dead.count == 0)
+        return error;
+    error = backing_get(&fs->backings, object, &backing);
+    if (error)
+        return error;
+    int64_t bytes = 0;
+    for (size_t i = 0; i < dead.count; i++)
+        bytes += reclaim_count_data(backing->fd, &dead.at[i]);
+    backing_put(&fs->backings, backing);
+    return bytes;
+}
+
+static errint reclaim_survey_shrunk(struct filesystem *fs, uint64_t object, struct reclaim_survey *survey)
+{
+    int64_t bytes = reclaim_count_dead(fs, object);
+    if (bytes <= 0) /* What cannot be read now is the next try's to tell. */
+        return bytes == -ENOMEM ? -ENOMEM : 0;
+    survey->punch.objects++;
+    survey->punch.bytes += bytes;
+    if (reclaim_check_seen(fs, object) == -EBUSY) {
+        survey->held.objects++;
+        survey->held.bytes += bytes;
+    }
+    return 0;
+}
+
+static errint reclaim_survey_unused(struct filesystem *fs, uint64_t object, struct reclaim_survey *survey)
+{
+    cleanup_fd int fd = object_open(fs->store, object, O_RDONLY);
+    int64_t bytes = fd < 0 ? fd : object_stored_bytes(fd);
+    survey->remove.objects++;
+    survey->remove.bytes += bytes > 0 ? bytes : 0;
+    return 0;
+}
+
+/* What only a deleted file that is still open has. */
+static errint reclaim_survey_nameless(struct filesystem *fs, uint64_t ino, struct reclaim_survey *survey)
+{
+    struct meta_usage usage;
+    const struct meta_usage_request request = {
+        .ino = ino, .everybody = true, .stop = survey->stop, .context = survey->context};
+    errint error = meta_usage_compute(fs->meta, &request, &usage);
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    survey->open.objects += usage.files;
+    survey->open.bytes += usage.unique_bytes;
+    return 0;
+}
+
+static errint reclaim_survey_each(struct filesystem *fs, const struct ids *ids, struct reclaim_survey *survey,
+                                  errint (*look)(struct filesystem *, uint64_t, struct reclaim_survey *))
+{
+    errint error = 0;
+    for (size_t i = 0; !error && i < ids->count; i++)
+        error = survey->stop(survey->context) ? -ECANCELED : look(fs, ids->at[i], survey);
+    return error;
+}
+
+static errint reclaim_survey_all_shrunk(struct filesystem *fs, struct reclaim_survey *survey)
+{
+    for (uint64_t after = 0;;) {
+        cleanup_ids struct ids objects = {0};
+        errint error = meta_find_shrunk(fs->meta, after, RECLAIM_BATCH, &objects);
+        if (!error)
+            error = reclaim_survey_each(fs, &objects, survey, reclaim_survey_shrunk);
+        if (error || objects.count == 0)
+            return error;
+        after = objects.at[objects.count - 1];
+    }
+}
+
+static errint reclaim_survey_all_unused(struct filesystem *fs, struct reclaim_survey *survey)
+{
+    uint64_t after = 0;
+    int more;
+    do {
+        cleanup_ids struct ids objects = {0};
+        more = meta_find_unreferenced_after(fs->meta, &after, &objects);
+        errint error = more < 0 ? more : reclaim_survey_each(fs, &objects, survey, reclaim_survey_unused);
+        if (error)
+            return error;
+    } while (more);
+    return 0;
+}
+
+errint reclaim_look(struct filesystem *fs, struct reclaim_survey *survey)
+{
+    cleanup_ids struct ids nameless = {0};
+    errint error = reclaim_survey_all_shrunk(fs, survey);
+    if (!error)
+        error = reclaim_survey_all_unused(fs, survey);
+    if (!error)
+        error = meta_find_orphans(fs->meta, &nameless);
+    if (!error)
+        error = reclaim_survey_each(fs, &nameless, survey, reclaim_survey_nameless);
+    return error ? error : meta_count_unhashed(fs->meta, &survey->unhashed);
 }

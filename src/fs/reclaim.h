@@ -6,6 +6,9 @@
 #ifndef CKPTFS_FS_RECLAIM_H
 #define CKPTFS_FS_RECLAIM_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/cleanup.h"
 
 struct filesystem;
@@ -15,5 +18,24 @@ struct filesystem;
  * The number of objects that are left, or a negative errno. For the thread that discards; blocks.
  */
 int reclaim_run(struct filesystem *fs);
+
+struct reclaim_sum {
+    uint64_t objects;
+    int64_t bytes; /* as the disk keeps them */
+};
+
+/* What waits to be given back. */
+struct reclaim_survey {
+    bool (*stop)(void *context); /* asked between objects: true ends it with -ECANCELED */
+    void *context;
+    struct reclaim_sum punch;  /* dead chunks of objects that are still used */
+    struct reclaim_sum held;   /* of those: somebody has the object open or mapped */
+    struct reclaim_sum remove; /* objects that no file uses */
+    struct reclaim_sum open;   /* deleted files that are still open, and what only they have */
+    uint64_t unhashed;         /* objects that lost bytes and have no hashes yet */
+};
+
+/* Adds it all up; `stop` and `context` are the caller's, all else is 0. Reads much, changes nothing. */
+errint reclaim_look(struct filesystem *fs, struct reclaim_survey *survey);
 
 #endif

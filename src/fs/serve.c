@@ -28,7 +28,6 @@
 enum {
     SERVE_THREADS_MIN = 4,
     SERVE_THREADS_MAX = 16,
-    SERVE_WORKERS = 8,
 };
 
 /* -- start ------------------------------------------------------------------------------------------------
@@ -71,7 +70,9 @@ static errint serve_open_store(struct filesystem *fs)
 
 static errint serve_start_queues(struct filesystem *fs)
 {
-    errint error = workers_start(SERVE_WORKERS, "sync", &fs->workers);
+    errint error = workers_start(FS_SYNC_WORKERS, "sync", &fs->workers);
+    if (!error)
+        error = workers_start(FS_REPORTERS, "report", &fs->reporters);
     if (!error)
         error = discard_start(fs);
     if (!error)
@@ -150,8 +151,9 @@ static void serve_drop_session(struct filesystem *fs)
  */
 static errint serve_finish(struct filesystem *fs, bool unmounted)
 {
+    workers_stop(fs->reporters);
     workers_stop(fs->workers);
-    fs->workers = NULL;
+    fs->reporters = fs->workers = NULL;
     errint error = 0;
     if (fs->sealer)
         seal_stop(fs, unmounted);
