@@ -149,7 +149,11 @@ static errint measure_find_users(struct meta *meta, struct ids *ids)
 
 static errint measure_find_unshared(struct meta *meta, struct ids *ids)
 {
-    return meta_find_unshared(meta, 4096, ids);
+    uint64_t after = 0;
+    int more;
+    while ((more = meta_find_unshared_after(meta, &after, ids)) > 0)
+        continue;
+    return more;
 }
 
 enum { MEASURE_PARTS = 7 };

@@ -174,7 +174,8 @@ static void test_format_1(void)
     frame_open();
     CHECK(frame_find(1, "f") == file);
     cleanup_ids struct ids objects = {0};
-    CHECK_EQUAL(0, meta_find_unshared(meta, 10, &objects));
+    uint64_t after = 0;
+    CHECK_EQUAL(0, meta_find_unshared_after(meta, &after, &objects));
     CHECK_EQUAL(1, objects.count);
     char backup[4300];
     snprintf(backup, sizeof backup, "%s.format-1", frame_path);
