@@ -264,24 +264,46 @@ static int match_compare(const void *a, const void *b)
     return (left->offset > right->offset) - (left->offset < right->offset);
 }
 
+static const struct match_source *match_find_source(const struct match *match, uint64_t object)
+{
+    size_t i = 0;
+    while (match->sources[i].object != object)
+        i++;
+    return &match->sources[i];
+}
+
+/*
+ * Whether it pays to re-point files to get rid of these bytes. Without this, files of one layout that have
+ * nothing but their header in common would all be changed by each new one, and none would stay whole.
+ */
+static bool match_pays(const struct match_source *source, int64_t bytes)
+{
+    int64_t least = source->sums.size / MATCH_PART_MIN;
+    return bytes >= (least < MATCH_BYTES_ENOUGH ? least : MATCH_BYTES_ENOUGH);
+}
+
 static errint match_finish(struct match *match)
 {
+    size_t kept = 0, next;
     if (match->move_count)
         qsort(match->moves, match->move_count, sizeof *match->moves, match_compare);
-    errint error = 0;
-    for (size_t i = 0; !error && i < match->move_count; i++) {
-        struct meta_move *move = &match->moves[i];
-        if (i > 0 && move->object == move[-1].object) {
-            move->root = move[-1].root;
+    for (size_t first = 0; first < match->move_count; first = next) {
+        const struct match_source *source = match_find_source(match, match->moves[first].object);
+        int64_t bytes = 0;
+        for (next = first; next < match->move_count && match->moves[next].object == source->object; next++)
+            bytes += match->moves[next].length;
+        if (!match_pays(source, bytes))
             continue;
+        for (size_t i = first; i < next; i++) {
+            match->moves[kept] = match->moves[i];
+            match->moves[kept++].root = source->root;
         }
-        for (size_t j = 0; j < match->source_count; j++) {
-            if (match->sources[j].object == move->object)
-                move->root = match->sources[j].root;
-        }
-        error = ids_append(&match->objects, move->object);
+        errint error = ids_append(&match->objects, source->object);
+        if (error)
+            return error;
     }
-    return error;
+    match->move_count = kept;
+    return 0;
 }
 
 errint match_find(const struct match_request *request, struct match *out)

@@ -5,7 +5,7 @@
  * A segment that the index knows is a seed. From each seed the match grows over neighbouring chunks for as
  * long as both objects agree, so that what is too small for the index (a bias, a zip's local header) does not
  * tear a run of equal tensors apart. What the seeds leave of an older object is compared chunk by chunk, at
- * any offset.
+ * any offset. What would take only a little from an older object is left out.
  *
  * Everything is decided on hashes of one store (store/hash.h), and only between files of one owner.
  */
@@ -15,8 +15,11 @@
 #include "meta/sharing.h"
 #include "store/sums.h"
 
-/* Shorter ranges are not shared by hash. */
-enum { MATCH_LENGTH_MIN = 4096 };
+enum {
+    MATCH_LENGTH_MIN = 4096,     /* shorter ranges are not shared by hash */
+    MATCH_PART_MIN = 64,         /* an older object is left as it is when less than 1/64 of it would go, */
+    MATCH_BYTES_ENOUGH = 1 << 20 /* and that is less than this */
+};
 
 struct match_request {
     struct store *store;

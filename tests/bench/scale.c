@@ -16,7 +16,7 @@ struct scale_options {
     const char *path; /* of the database */
     double tib;
     int small_files; /* per stored TiB */
-    bool json;
+    bool json, eager;
 };
 
 struct scale_work {
@@ -174,6 +174,7 @@ static bool scale_parse(int argc, char **argv, struct scale_options *options)
     static const struct option names[] = {{"tib", required_argument, NULL, 't'},
                                           {"small-files", required_argument, NULL, 's'},
                                           {"json", no_argument, NULL, 'j'},
+                                          {"eager", no_argument, NULL, 'e'},
                                           {0}};
     *options = (struct scale_options){.tib = 10, .small_files = 20000};
     int option;
@@ -181,6 +182,7 @@ static bool scale_parse(int argc, char **argv, struct scale_options *options)
         switch (option) {
         case 't': options->tib = strtod(optarg, NULL); break;
         case 's': options->small_files = (int)strtol(optarg, NULL, 10); break;
+        case 'e': options->eager = true; break;
         case 'j': options->json = true; break;
         default: return false;
         }
@@ -194,13 +196,14 @@ int main(int argc, char **argv)
 {
     struct scale_options options;
     if (!scale_parse(argc, argv, &options) || scale_kind_count > SCALE_KINDS_MAX) {
-        fprintf(stderr, "usage: tests/bench/scale [--tib N] [--small-files N] [--json]\n");
+        fprintf(stderr, "usage: tests/bench/scale [--tib N] [--small-files N] [--eager] [--json]\n");
         return 2;
     }
     struct scale_work *work = calloc(1, sizeof *work);
     if (!work)
         return 1;
     work->options = options;
+    work->state.eager = options.eager;
     errint error = scale_run_all(work);
     if (error)
         fprintf(stderr, "scale: %s\n", strerror(-error));

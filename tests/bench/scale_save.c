@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 
-enum { SAVE_SHARE_MIN = 4096, SAVE_HEADER_TENSOR = 104, SAVE_UID = 1000 };
+enum { SAVE_SHARE_MIN = 4096, SAVE_HEADER_TENSOR = 104, SAVE_ELDER_FILES = 64, SAVE_UID = 1000 };
 
 static const int64_t save_file_max = 5000000000;
 
@@ -175,6 +175,25 @@ static void save_settle_moves(struct save_moves *moves)
     moves->count = kept;
 }
 
+/* Drops what is only a little of an older object, as matching does. */
+static errint save_drop_small(struct scale_state *state, struct save_moves *moves)
+{
+    size_t kept = 0, next;
+    errint error = 0;
+    for (size_t first = 0; !error && first < moves->count; first = next) {
+        int64_t bytes = 0, size = 0;
+        for (next = first; next < moves->count && moves->at[next].object == moves->at[first].object; next++)
+            bytes += moves->at[next].length;
+        error = meta_object_size(state->meta, moves->at[first].object, &size);
+        if (error || bytes < (size / 64 < 1 << 20 ? size / 64 : 1 << 20))
+            continue;
+        memmove(&moves->at[kept], &moves->at[first], (next - first) * sizeof *moves->at);
+        kept += next - first;
+    }
+    moves->count = kept;
+    return error;
+}
+
 static errint save_find(struct scale_state *state, const struct meta_segment *segment, uint64_t object,
                         struct save_moves *moves)
 {
@@ -214,20 +233,51 @@ static errint save_find_users(struct scale_state *state, struct save_moves *move
     return error;
 }
 
+/* The older object that is so many files that the new one gives way; 0: there is none (fs/share_out.c). */
+static uint64_t save_find_elder(struct scale_state *state, const struct save_moves *moves, int64_t size)
+{
+    int64_t object_size;
+    for (size_t i = 0; i < moves->count; i++) {
+        const struct meta_move *move = &moves->at[i];
+        cleanup_ids struct ids files = {0};
+        if (move->offset == 0 && move->to_offset == 0 && move->length == size &&
+            meta_object_size(state->meta, move->object, &object_size) == 0 && object_size == size &&
+            meta_find_users_of(state->meta, move->object, SAVE_UID, &files) == 0 &&
+            files.count >= SAVE_ELDER_FILES)
+            return move->object;
+    }
+    return 0;
+}
+
+static errint save_repoint(struct scale_state *state, uint64_t ino, uint64_t to, const uint8_t *root,
+                           const struct save_moves *moves, struct ids *freed)
+{
+    bool changed;
+    int64_t since = scale_clock();
+    errint error = meta_repoint(state->meta, ino, to, root, moves->at, moves->count, &changed, freed);
+    save_count(&state->repoint, since, 1);
+    return error;
+}
+
 static errint save_share_out(struct scale_state *state, uint64_t ino, uint64_t object, const uint8_t *root,
-                             struct save_moves *moves)
+                             struct save_moves *moves, int64_t size)
 {
     cleanup_ids struct ids files = {0}, freed = {0};
     cleanup_free uint8_t *roots = calloc(moves->count + 1, META_ROOT_BYTES);
-    errint error = roots ? save_find_users(state, moves, roots, &files) : -ENOMEM;
+    uint64_t elder = state->eager ? 0 : save_find_elder(state, moves, size);
+    uint8_t elder_root[META_ROOT_BYTES];
+    errint error = roots ? 0 : -ENOMEM;
+    if (!error && elder) {
+        struct meta_move back = {.object = object, .length = size, .root = root};
+        error = meta_object_root(state->meta, elder, elder_root);
+        if (!error)
+            error = save_repoint(state, ino, elder, elder_root, &(struct save_moves){&back, 1, 1}, &freed);
+    } else if (!error) {
+        error = save_find_users(state, moves, roots, &files);
+    }
     for (size_t i = 0; !error && i < files.count; i++) {
-        bool changed;
-        if (files.at[i] == ino || (i > 0 && files.at[i] == files.at[i - 1]))
-            continue;
-        int64_t since = scale_clock();
-        error =
-            meta_repoint(state->meta, files.at[i], object, root, moves->at, moves->count, &changed, &freed);
-        save_count(&state->repoint, since, 1);
+        if (files.at[i] != ino && (i == 0 || files.at[i] != files.at[i - 1]))
+            error = save_repoint(state, files.at[i], object, root, moves, &freed);
     }
     if (!error)
         error = save_forget(state, &freed);
@@ -253,8 +303,10 @@ static errint save_share(struct scale_state *state, uint64_t ino, uint64_t objec
     save_count(&state->predecessor, since, 1);
     if (!error) {
         save_settle_moves(&moves);
-        error = save_share_out(state, ino, object, root, &moves);
+        error = state->eager ? 0 : save_drop_small(state, &moves);
     }
+    if (!error)
+        error = save_share_out(state, ino, object, root, &moves, rows[0].length);
     free(moves.at);
     return error;
 }

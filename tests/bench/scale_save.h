@@ -22,6 +22,7 @@ struct scale_sample {
 
 struct scale_state {
     struct meta *meta;
+    bool eager;           /* share whatever is equal, and always re-point the older files */
     uint64_t runs;        /* numbers of runs that are taken */
     int64_t saved_bytes;  /* what the trainers wrote */
     int64_t stored_bytes; /* of that, what is not the same as something older */
