@@ -15,9 +15,8 @@
 #include "base/log.h"
 #include "ckpt/digest.h"
 #include "ckpt/match.h"
-#include "fs/content.h"
-#include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/share_out.h"
 #include "store/object.h"
 
 /* Until the write-back has brought a new file to stable storage. */
@@ -282,95 +281,6 @@ static errint share_sum(struct filesystem *fs, struct node *node, const struct s
     return error;
 }
 
-/* -- re-pointing ------------------------------------------------------------------------------------------
- */
-
-static bool share_may_touch(struct node *node)
-{
-    return node->kind == META_EXTENTS && node->mode != NODE_PASSTHROUGH && node->writers == 0 &&
-           !node->overlay && !content_is_mapped(node);
-}
-
-/* One older file. -EBUSY: not now. */
-static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
-                            const struct match *match)
-{
-    cleanup_ids struct ids freed = {0};
-    struct meta_inode row;
-    bool changed = false;
-    struct node *node = node_get(fs, ino);
-    if (!node)
-        return -ENOMEM;
-    node_lock(node);
-    errint error = node_load(fs, node);
-    if (!error && !share_may_touch(node))
-        error = -EBUSY;
-    if (!error)
-        error = fault_hit("fs.share");
-    if (!error)
-        error = meta_repoint(fs->meta, ino, to, to_root, match->moves, match->move_count, &changed, &freed);
-    /* The bytes are the same: what the kernel has cached of the file stays right. */
-    if (!error && changed)
-        error = meta_get(fs->meta, ino, &row);
-    if (!error && changed)
-        error = node_adopt_row(fs, node, &row);
-    node_unlock(node);
-    node_put(fs, node);
-    discard_objects(fs, &freed);
-    return error == -ENOENT ? 0 : error;
-}
-
-static errint share_find_files(struct filesystem *fs, const struct match *match, uint32_t uid,
-                               struct ids *out)
-{
-    errint error = 0;
-    for (size_t i = 0; !error && i < match->objects.count; i++)
-        error = meta_find_users_of(fs->meta, match->objects.at[i], uid, out);
-    return error;
-}
-
-/* Older files give way to the object. -EBUSY: some of them cannot now. */
-static errint share_out(struct filesystem *fs, struct node *node, uint32_t uid, uint64_t object)
-{
-    cleanup_sums struct sums sums = {0};
-    cleanup_match struct match match = {0};
-    cleanup_ids struct ids files = {0};
-    uint8_t root[META_ROOT_BYTES], found[META_ROOT_BYTES];
-    errint error = meta_object_root(fs->meta, object, root);
-    if (!error)
-        error = sums_read(fs->store, object, &sums);
-    if (error)
-        return error;
-    hash_to_bytes(sums.root, found);
-    if (memcmp(root, found, sizeof root) != 0)
-        return -EUCLEAN;
-    const struct match_request request = {
-        .store = fs->store,
-        .meta = fs->meta,
-        .object = object,
-        .sums = &sums,
-        .ino = node->ino,
-        .uid = uid,
-    };
-    error = match_find(&request, &match);
-    if (!error)
-        error = share_find_files(fs, &match, uid, &files);
-    bool busy = false;
-    uint64_t last = 0;
-    for (size_t i = 0; !error && i < files.count && !share_stops(fs); i++) {
-        if (files.at[i] == last || files.at[i] == node->ino)
-            continue;
-        last = files.at[i];
-        error = share_repoint(fs, last, object, root, &match);
-        busy |= error == -EBUSY;
-        error = error == -EBUSY ? 0 : error;
-    }
-    discard_kick(fs);
-    if (error || busy)
-        return error ? error : -EBUSY;
-    return share_stops(fs) ? -ECANCELED : meta_object_shared_out(fs->meta, object);
-}
-
 /* -- the thread -------------------------------------------------------------------------------------------
  */
 
@@ -394,7 +304,7 @@ static errint share_settle(struct filesystem *fs, struct node *node, const struc
     cleanup_free struct meta_extent *extents = NULL;
     size_t count;
     if (view->whole)
-        return share_out(fs, node, view->uid, view->whole);
+        return share_out(fs, node->ino, view->uid, view->whole, share_stops);
     errint error = meta_extents(fs->meta, node->ino, &extents, &count);
     for (size_t i = 0; !error && i < count; i++) {
         if (i == 0 || extents[i].object != extents[i - 1].object)

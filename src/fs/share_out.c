@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Re-pointing files whose bytes another object has too. */
+#include "fs/share_out.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "ckpt/match.h"
+#include "fs/content.h"
+#include "fs/discard.h"
+#include "fs/filesystem.h"
+
+/* From so many files on, an older object stays and the new one gives way. */
+enum { SHARE_ELDER_FILES = 64 };
+
+static bool share_may_touch(struct node *node)
+{
+    return node->kind == META_EXTENTS && node->mode != NODE_PASSTHROUGH && node->writers == 0 &&
+           !node->overlay && !content_is_mapped(node);
+}
+
+/* One older file. -EBUSY: not now. */
+static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
+                            const struct match *match)
+{
+    cleanup_ids struct ids freed = {0};
+    struct meta_inode row;
+    bool changed = false;
+    struct node *node = node_get(fs, ino);
+    if (!node)
+        return -ENOMEM;
+    node_lock(node);
+    errint error = node_load(fs, node);
+    if (!error && !share_may_touch(node))
+        error = -EBUSY;
+    if (!error)
+        error = fault_hit("fs.share");
+    if (!error)
+        error = meta_repoint(fs->meta, ino, to, to_root, match->moves, match->move_count, &changed, &freed);
+    /* The bytes are the same: what the kernel has cached of the file stays right. */
+    if (!error && changed)
+        error = meta_get(fs->meta, ino, &row);
+    if (!error && changed)
+        error = node_adopt_row(fs, node, &row);
+    node_unlock(node);
+    node_put(fs, node);
+    discard_objects(fs, &freed);
+    return error == -ENOENT ? 0 : error;
+}
+
+static errint share_find_files(struct filesystem *fs, const struct match *match, uint32_t uid,
+                               struct ids *out)
+{
+    errint error = 0;
+    for (size_t i = 0; !error && i < match->objects.count; i++)
+        error = meta_find_users_of(fs->meta, match->objects.at[i], uid, out);
+    return error;
+}
+
+/*
+ * The older object that equals all of the new one and is so many files that they shall not all give way to
+ * it; 0: there is none. Each save of a file that all checkpoints have would change the rows of all of them.
+ */
+static errint share_find_elder(struct filesystem *fs, const struct match *match, const struct sums *sums,
+                               uint32_t uid, const struct meta_move **out)
+{
+    *out = NULL;
+    for (size_t i = 0; i < match->move_count; i++) {
+        const struct meta_move *move = &match->moves[i];
+        cleanup_ids struct ids files = {0};
+        int64_t size;
+        if (move->offset != 0 || move->to_offset != 0 || move->length != sums->size)
+            continue;
+        errint error = meta_object_size(fs->meta, move->object, &size);
+        if (!error && size == sums->size)
+            error = meta_find_users_of(fs->meta, move->object, uid, &files);
+        if (error && error != -ENOENT)
+            return error;
+        if (files.count >= SHARE_ELDER_FILES) {
+            *out = move;
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* What gives way to which object. */
+struct share_turn {
+    uint64_t to;
+    const uint8_t *root;
+    const struct match *match;
+    struct ids files;
+    uint64_t keep; /* of the files, one that does not */
+};
+
+static errint share_turn_all(struct filesystem *fs, const struct share_turn *turn,
+                             bool (*stops)(struct filesystem *fs))
+{
+    bool busy = false;
+    errint error = 0;
+    uint64_t last = 0;
+    for (size_t i = 0; !error && i < turn->files.count && !stops(fs); i++) {
+        if (turn->files.at[i] == last || turn->files.at[i] == turn->keep)
+            continue;
+        last = turn->files.at[i];
+        error = share_repoint(fs, last, turn->to, turn->root, turn->match);
+        busy |= error == -EBUSY;
+        error = error == -EBUSY ? 0 : error;
+    }
+    return error ? error : busy ? -EBUSY : 0;
+}
+
+/* Older files give way to the new object, or the new object's files to an older one. */
+static errint share_turn(struct filesystem *fs, const struct match_request *request,
+                         const struct match *match, const uint8_t *root, bool (*stops)(struct filesystem *fs))
+{
+    const struct meta_move *elder;
+    errint error = share_find_elder(fs, match, request->sums, request->uid, &elder);
+    struct share_turn turn = {.to = request->object, .root = root, .match = match, .keep = request->ino};
+    struct meta_move back = {.object = request->object, .length = request->sums->size, .root = root};
+    const struct match backwards = {.moves = &back, .move_count = 1};
+    if (!error && elder) {
+        turn = (struct share_turn){.to = elder->object, .root = elder->root, .match = &backwards};
+        error = meta_find_users_of(fs->meta, request->object, request->uid, &turn.files);
+    } else if (!error) {
+        error = share_find_files(fs, match, request->uid, &turn.files);
+    }
+    if (!error)
+        error = share_turn_all(fs, &turn, stops);
+    ids_release(&turn.files);
+    return error;
+}
+
+errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
+                 bool (*stops)(struct filesystem *fs))
+{
+    cleanup_sums struct sums sums = {0};
+    cleanup_match struct match match = {0};
+    uint8_t root[META_ROOT_BYTES], found[META_ROOT_BYTES];
+    errint error = meta_object_root(fs->meta, object, root);
+    if (!error)
+        error = sums_read(fs->store, object, &sums);
+    if (error)
+        return error;
+    hash_to_bytes(sums.root, found);
+    if (memcmp(root, found, sizeof root) != 0)
+        return -EUCLEAN;
+    const struct match_request request = {
+        .store = fs->store,
+        .meta = fs->meta,
+        .object = object,
+        .sums = &sums,
+        .ino = ino,
+        .uid = uid,
+    };
+    error = match_find(&request, &match);
+    if (!error)
+        error = share_turn(fs, &request, &match, root, stops);
+    discard_kick(fs);
+    if (error)
+        return error;
+    return stops(fs) ? -ECANCELED : meta_object_shared_out(fs->meta, object);
+}

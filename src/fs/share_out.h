@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Older files give way to a new object that has the same bytes, so that the newest file stays whole. Where an
+ * older object equals all of the new one and is many files already, the new one gives way to that: else each
+ * save of a file that all checkpoints have (a tokenizer) would change the rows of all of them.
+ */
+#ifndef CKPTFS_FS_SHARE_OUT_H
+#define CKPTFS_FS_SHARE_OUT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct filesystem;
+
+/*
+ * Shares the object that is all of the file `ino` with `uid`'s other files. -EBUSY: some of them cannot be
+ * touched now; -ECANCELED: `stops` said so.
+ */
+errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
+                 bool (*stops)(struct filesystem *fs));
+
+#endif
