@@ -28,7 +28,8 @@ struct meta_range {
 
 /*
  * The object was hashed: its root, and its segments as `uid`'s. What was there before goes. -EBUSY when the
- * object is being written, -ENOENT when it has no row.
+ * object is being written, -ENOENT when it has no row. Many segments take several transactions; they count
+ * from the last one on, in which the root is recorded.
  */
 errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root[META_ROOT_BYTES],
                           uint32_t uid, const struct meta_segment *segments, size_t count);
