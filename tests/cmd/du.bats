@@ -175,8 +175,8 @@ attribute() {
     mkdir -m 755 "$MNT/mine" "$MNT/theirs"
     random_file 2 "$MNT/mine/model"
     cp --reflink=auto "$MNT/mine/model" "$MNT/theirs/model"
-    chown "${CKPTFS_TEST_USER:-nobody}" "$MNT/theirs" "$MNT/theirs/model"
     wait_until 30 is_figure stored_bytes "$MNT" $((2 * MIB))
+    chown "${CKPTFS_TEST_USER:-nobody}" "$MNT/theirs" "$MNT/theirs/model"
     # Root sees all; the user sees his file alone.
     is_figure unique_bytes "$MNT/theirs" 0
     [ "$(run_as_user "$CKPTFS" du -s -j "$MNT/theirs" | jq '.[0].unique_bytes')" -eq $((2 * MIB)) ]
