@@ -40,7 +40,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -54,8 +54,18 @@ _ckptfs() {
                     ;;
             esac
             ;;
-        umount | restart | status)
+        du)
+            case $word in
+                -*) _ckptfs_complete_words $'--summarize\n--max-depth\n--bytes\n--json\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        umount | restart | status | gc)
             case $command:$word in
+                gc:-*) _ckptfs_complete_words $'--dry-run\n--json\n--timeout\n--help' "$word" ;;
                 status:-*) _ckptfs_complete_words $'--json\n--timeout\n--help' "$word" ;;
                 *:-*) _ckptfs_complete_words $'--timeout\n--help' "$word" ;;
                 *)
