@@ -219,6 +219,23 @@ errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, stru
     return error ? error : sharing_collect(&rows, out);
 }
 
+errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out)
+{
+    META_LOCKED(meta);
+    *out = 0;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT i.ino FROM extent e JOIN object o ON o.id = e.object"
+                             " JOIN inode i ON i.ino = e.ino"
+                             " WHERE e.object = $1 AND e.object_offset = 0 AND e.file_offset = 0"
+                             " AND e.length = o.size AND i.size = o.size ORDER BY i.ino DESC LIMIT 1",
+                             DB_INTEGER(object));
+    int found = error ? error : db_next(&rows);
+    if (found > 0)
+        *out = (uint64_t)db_integer(&rows, 0);
+    return found < 0 ? found : 0;
+}
+
 errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint64_t *out)
 {
     META_LOCKED(meta);

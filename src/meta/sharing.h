@@ -52,6 +52,8 @@ errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, 
                          struct meta_range **out, size_t *count);
 /* The files of `uid` that cover a byte of the object. Appended. */
 errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, struct ids *out);
+/* A file that is the object, whole and nothing else, or 0. */
+errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out);
 /*
  * The newest other file of `uid` with one of this inode's names below the same grandparent (the same file of
  * another checkpoint of the run), or 0.
