@@ -23,6 +23,7 @@ extern const struct command command_mount_helper;
 extern const struct command command_umount;
 extern const struct command command_status;
 extern const struct command command_restart;
+extern const struct command command_verify;
 extern const struct command command_daemon;
 
 /* Writes one line about a wrong command line, and where help is. Returns EXIT_USAGE. */

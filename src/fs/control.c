@@ -129,12 +129,10 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
 {
     (void)argument;
     (void)fi;
-    (void)in;
-    (void)in_size;
     if (flags & FUSE_IOCTL_COMPAT)
         fuse_reply_err(request, ENOSYS);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_STATUS)
         control_status(request, out_size);
-    else
+    else if (ino != META_ROOT_INO || !control_verify(request, command, in, in_size, out_size))
         fuse_reply_err(request, ENOTTY);
 }

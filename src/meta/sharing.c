@@ -40,6 +40,13 @@ static errint sharing_check_sealed(struct meta *meta, uint64_t object)
     return db_integer(&rows, 0) == 0 ? 0 : -EBUSY;
 }
 
+/* Hashes of damaged bytes would make them right. */
+static errint sharing_check_whole(struct meta *meta, uint64_t object)
+{
+    int damaged = object_is_damaged(meta, object);
+    return damaged > 0 ? -EBUSY : damaged;
+}
+
 struct sharing_summed {
     uint64_t object;
     const uint8_t *root;
@@ -52,6 +59,8 @@ static errint sharing_put_summed(struct change *change, const struct sharing_sum
 {
     struct meta *meta = change->meta;
     errint error = sharing_check_sealed(meta, summed->object);
+    if (!error)
+        error = sharing_check_whole(meta, summed->object);
     if (!error)
         error = object_unsum(meta, summed->object);
     if (!error)

@@ -91,6 +91,8 @@ errint sums_write(struct store *store, uint64_t object, const struct sums *sums)
  * sums_release; it is not touched on an error. Blocks; thread-safe.
  */
 errint sums_read(struct store *store, uint64_t object, struct sums *out);
+/* The same without a look at the object, which may be missing or cut off. */
+errint sums_read_alone(struct store *store, uint64_t object, struct sums *out);
 /* Removes it; 0 also when there is none. */
 errint sums_remove(struct store *store, uint64_t object);
 
