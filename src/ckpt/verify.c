@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "store/object.h"
@@ -22,7 +23,7 @@ struct verify_pass {
     const struct verify_request *request;
     struct verify_answer *answer;
     uint8_t root[META_ROOT_BYTES];
-    int fd;            /* -1: the object is missing */
+    int fd;            /* -1: not open */
     int64_t size;      /* recorded */
     int64_t file_size; /* of the object's file */
     struct meta_range *live;
@@ -146,10 +147,21 @@ static errint verify_read_live(struct verify_pass *pass)
 }
 
 /* By O_DIRECT, where the disk can: what memory holds says nothing about the disk. */
-static int verify_open(const struct verify_request *request)
+static errint verify_open(struct verify_pass *pass)
 {
-    int fd = object_open(request->store, request->object, O_RDONLY | O_DIRECT);
-    return fd == -EINVAL ? object_open(request->store, request->object, O_RDONLY) : fd;
+    const struct verify_request *request = pass->request;
+    pass->fd = object_open(request->store, request->object, O_RDONLY | O_DIRECT);
+    if (pass->fd == -EINVAL)
+        pass->fd = object_open(request->store, request->object, O_RDONLY);
+    return pass->fd < 0 ? pass->fd : 0;
+}
+
+/* Others notice that it is open. */
+static void verify_close(struct verify_pass *pass)
+{
+    if (pass->fd >= 0)
+        close(pass->fd);
+    pass->fd = -1;
 }
 
 static int verify_check(const struct verify_pass *pass, const struct sums_chunk *chunk)
@@ -351,12 +363,11 @@ static errint verify_repair(struct verify_pass *pass)
 {
     const struct verify_request *request = pass->request;
     bool may_write = !request->may_write || request->may_write(request->context, request->object);
-    for (size_t i = 0; i < pass->found_count; i++) {
-        errint error = verify_repair_range(pass, &pass->found[i], may_write);
-        if (error)
-            return error;
-    }
-    return verify_record(pass);
+    errint error = verify_open(pass);
+    for (size_t i = 0; !error && i < pass->found_count; i++)
+        error = verify_repair_range(pass, &pass->found[i], may_write);
+    verify_close(pass);
+    return error ? error : verify_record(pass);
 }
 
 /* -- the step ---------------------------------------------------------------------------------------------
@@ -400,7 +411,11 @@ static errint verify_hashed(struct verify_pass *pass)
         verify_add_cut(pass);
         return 0;
     }
+    error = verify_open(pass);
+    if (error)
+        return error == -ENOENT ? -EBUSY : error;
     error = verify_chunks(pass);
+    verify_close(pass);
     if (!error)
         error = verify_record(pass);
     if (!error && pass->request->repair && pass->found_count > 0)
@@ -424,29 +439,22 @@ static errint verify_missing(struct verify_pass *pass)
 static errint verify_object(struct verify_pass *pass)
 {
     const struct verify_request *request = pass->request;
-    struct stat status = {0};
     errint error = meta_object_size(request->meta, request->object, &pass->size);
     if (!error)
         error = verify_read_live(pass);
     if (error)
         return error == -ENOENT ? -EBUSY : error;
-    pass->fd = verify_open(request);
-    if (pass->fd < 0 && pass->fd != -ENOENT)
-        return pass->fd;
-    if (pass->fd >= 0 && fstat(pass->fd, &status) < 0)
-        return -errno;
-    pass->file_size = status.st_size;
     error = meta_object_root(request->meta, request->object, pass->root);
     if (error && error != -ENOENT)
         return error;
     pass->answer->state = error ? VERIFY_UNHASHED : VERIFY_LOOKED_AT;
-    if (pass->fd < 0)
-        return verify_missing(pass);
-    if (pass->answer->state == VERIFY_UNHASHED) {
-        verify_add_cut(pass);
-        return 0;
-    }
-    return verify_hashed(pass);
+    pass->file_size = object_file_size(request->store, request->object);
+    if (pass->file_size < 0)
+        return pass->file_size == -ENOENT ? verify_missing(pass) : (errint)pass->file_size;
+    if (pass->answer->state == VERIFY_LOOKED_AT)
+        return verify_hashed(pass);
+    verify_add_cut(pass);
+    return 0;
 }
 
 errint verify_step(const struct verify_request *request, struct verify_answer *out)
@@ -467,8 +475,7 @@ errint verify_step(const struct verify_request *request, struct verify_answer *o
         out->lines = out->left_out = out->damaged = 0;
         error = 0;
     }
-    if (pass->fd >= 0)
-        close(pass->fd);
+    verify_close(pass);
     free(pass->live);
     sums_release(&pass->sums);
     free(pass);

@@ -300,7 +300,7 @@ static bool verify_print_json(struct verify_work *work, size_t files, int code)
     } numbers[] = {
         {"verified_objects", (double)work->objects},   {"verified_bytes", (double)work->checked},
         {"damaged_ranges", (double)work->damaged},     {"damaged_files", (double)files},
-        {"repaired_ranges", (double)work->repaired},   {"unverifiable_objects", (double)work->unverifiable},
+        {"repaired_parts", (double)work->repaired},    {"unverifiable_objects", (double)work->unverifiable},
         {"unhashed_objects", (double)work->unhashed},  {"changed_objects", (double)work->changed},
         {"findings_left_out", (double)work->left_out}, {"exit_code", code},
     };
@@ -323,17 +323,17 @@ static bool verify_print_json(struct verify_work *work, size_t files, int code)
 static void verify_print_summary(const struct verify_work *work, size_t files)
 {
     if (work->left_out)
-        printf("%" PRIu64 " more parts of files are not listed\n", work->left_out);
-    printf("verified %" PRIu64 " objects, %.1f MiB: %" PRIu64 " damaged ranges in %zu files", work->objects,
-           (double)work->checked / VERIFY_MIB, work->damaged, files);
+        printf("parts of files that are not listed: %" PRIu64 "\n", work->left_out);
+    printf("objects verified: %" PRIu64 " (%.1f MiB); damaged ranges: %" PRIu64 ", in files: %zu",
+           work->objects, (double)work->checked / VERIFY_MIB, work->damaged, files);
     if (work->repair)
-        printf(", %" PRIu64 " repaired", work->repaired);
+        printf("; parts of files repaired: %" PRIu64, work->repaired);
     if (work->unverifiable)
-        printf("; %" PRIu64 " objects cannot be verified", work->unverifiable);
+        printf("; objects that cannot be verified: %" PRIu64, work->unverifiable);
     if (work->unhashed)
-        printf("; %" PRIu64 " objects are not hashed yet", work->unhashed);
+        printf("; not hashed yet: %" PRIu64, work->unhashed);
     if (work->changed)
-        printf("; %" PRIu64 " changed meanwhile", work->changed);
+        printf("; changed meanwhile: %" PRIu64, work->changed);
     putchar('\n');
 }
 

@@ -113,9 +113,9 @@ void verify_source_close(struct verify_source *source)
 /* -- files ------------------------------------------------------------------------------------------------
  */
 
-static errint verify_source_walk_mount(int parent, const char *name, struct ids *out);
+static errint verify_source_walk_mount(int parent, const char *name, dev_t device, struct ids *out);
 
-static errint verify_source_walk_directory(int fd, struct ids *out)
+static errint verify_source_walk_directory(int fd, dev_t device, struct ids *out)
 {
     DIR *directory = fdopendir(fd);
     if (!directory) {
@@ -127,9 +127,9 @@ static errint verify_source_walk_directory(int fd, struct ids *out)
     struct dirent *entry;
     while (!error && (errno = 0, entry = readdir(directory))) {
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            error = verify_source_walk_mount(dirfd(directory), entry->d_name, out);
-        /* Gone meanwhile. */
-        error = error == -ENOENT ? 0 : error;
+            error = verify_source_walk_mount(dirfd(directory), entry->d_name, device, out);
+        /* Gone meanwhile; or another filesystem is mounted there. */
+        error = error == -ENOENT || error == -EXDEV ? 0 : error;
     }
     if (!error && errno)
         error = -errno;
@@ -137,17 +137,19 @@ static errint verify_source_walk_directory(int fd, struct ids *out)
     return error;
 }
 
-static errint verify_source_walk_mount(int parent, const char *name, struct ids *out)
+static errint verify_source_walk_mount(int parent, const char *name, dev_t device, struct ids *out)
 {
     struct stat status;
     if (fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
+    if (status.st_dev != device)
+        return -EXDEV;
     if (S_ISREG(status.st_mode))
         return ids_append(out, status.st_ino);
     if (!S_ISDIR(status.st_mode))
         return 0;
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : verify_source_walk_directory(fd, out);
+    return fd < 0 ? -errno : verify_source_walk_directory(fd, device, out);
 }
 
 struct verify_source_entries {
@@ -203,8 +205,12 @@ errint verify_source_files(const struct verify_source *source, const char *path,
     if (prefix && strncmp(path, source->mountpoint, prefix) == 0 && (path[prefix] == '/' || !path[prefix]))
         path += prefix;
     path += strspn(path, "/");
-    if (source->mountpoint)
-        return verify_source_walk_mount(source->fd, *path ? path : ".", out);
+    if (source->mountpoint) {
+        struct stat root;
+        return fstat(source->fd, &root) < 0
+                   ? -errno
+                   : verify_source_walk_mount(source->fd, *path ? path : ".", root.st_dev, out);
+    }
     struct meta_inode inode;
     errint error = verify_source_find(source->meta, path, &inode);
     if (error || (!S_ISREG(inode.mode) && !S_ISDIR(inode.mode)))
