@@ -40,7 +40,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\nverify\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -54,9 +54,10 @@ _ckptfs() {
                     ;;
             esac
             ;;
-        umount | restart | status)
+        umount | restart | status | verify)
             case $command:$word in
                 status:-*) _ckptfs_complete_words $'--json\n--timeout\n--help' "$word" ;;
+                verify:-*) _ckptfs_complete_words $'--json\n--repair\n--rate\n--help' "$word" ;;
                 *:-*) _ckptfs_complete_words $'--timeout\n--help' "$word" ;;
                 *)
                     compopt -o filenames

@@ -7,7 +7,7 @@ load ../lib/ckptfs.bash
 setup() {
     ckptfs_setup
     DOC=$CKPTFS_TREE/doc
-    COMMANDS=(mount umount status restart)
+    COMMANDS=(mount umount status restart verify)
 }
 teardown() { ckptfs_teardown; }
 
