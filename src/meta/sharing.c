@@ -38,6 +38,13 @@ static errint sharing_check_sealed(struct meta *meta, uint64_t object)
     return db_integer(&rows, 0) == 0 ? 0 : -EBUSY;
 }
 
+/* Hashes of damaged bytes would make them right. */
+static errint sharing_check_whole(struct meta *meta, uint64_t object)
+{
+    int damaged = object_is_damaged(meta, object);
+    return damaged > 0 ? -EBUSY : damaged;
+}
+
 /* So many rows at a time, so that other changes of the namespace never wait long. */
 enum { SHARING_BATCH = 512 };
 
@@ -65,6 +72,8 @@ static errint sharing_put_batch(struct change *change, const struct sharing_summ
     struct meta *meta = change->meta;
     size_t last = summed->count - first > SHARING_BATCH ? first + SHARING_BATCH : summed->count;
     errint error = sharing_check_sealed(meta, summed->object);
+    if (!error)
+        error = sharing_check_whole(meta, summed->object);
     if (!error && first == 0)
         error = object_unsum(meta, summed->object);
     for (size_t i = first; !error && i < last; i++)

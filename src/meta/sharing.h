@@ -28,8 +28,8 @@ struct meta_range {
 
 /*
  * The object was hashed: its root, and its segments as `uid`'s. What was there before goes. -EBUSY when the
- * object is being written, -ENOENT when it has no row. Many segments take several transactions; they count
- * from the last one on, in which the root is recorded.
+ * object is being written or is known to be damaged, -ENOENT when it has no row. Many segments take several
+ * transactions; they count from the last one on, in which the root is recorded.
  */
 errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root[META_ROOT_BYTES],
                           uint32_t uid, const struct meta_segment *segments, size_t count);
@@ -72,7 +72,8 @@ struct meta_move {
  * Re-points what the file has of the moves' ranges to the object `to`, and joins neighbours. The moves are
  * sorted by object and offset, and do not overlap. Nothing else of the file changes. `changed` tells whether
  * anything was to do. -EBUSY when it is not a META_EXTENTS file, when one of the objects has not the given
- * root any more (it was written since), or when no file is all of `to` any more.
+ * root any more (it was written since), or when no file is all of `to` any more, or `to` is known to be
+ * damaged.
  */
 errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
                     const struct meta_move *moves, size_t count, bool *changed, struct ids *freed);
