@@ -11,7 +11,7 @@ teardown() { ckptfs_teardown; }
 random_saves() {
     local options="log=$CKPTFS_LOG${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}${1:+,$1}" objects
     ckptfs_mount "$@"
-    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-25}" \
+    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-20}" \
         --remount "'$CKPTFS' umount '$MNT' && '$CKPTFS' mount -o '$options' '$STORE' '$MNT' 3>&-" \
         --restart "'$CKPTFS' restart '$MNT'"
     same_bytes
