@@ -60,17 +60,18 @@ static void control_step_run(void *context, unsigned worker)
     free(step);
 }
 
-static errint control_start_step(fuse_req_t request, const struct control_verify *asked)
+/* `in` is a struct control_verify, perhaps not aligned. */
+static errint control_start_step(fuse_req_t request, const void *in)
 {
     struct filesystem *fs = fs_of(request);
-    if (asked->offset < 0 || asked->budget < 0 || asked->budget > CONTROL_VERIFY_MAX)
-        return -EINVAL;
     struct control_step *step = malloc(sizeof *step);
     if (!step)
         return -ENOMEM;
-    *step =
-        (struct control_step){.fs = fs, .request = request, .unique = fs_current_unique(), .verify = *asked};
-    errint error = workers_submit(fs->workers, control_step_run, step);
+    *step = (struct control_step){.fs = fs, .request = request, .unique = fs_current_unique()};
+    memcpy(&step->verify, in, sizeof step->verify);
+    const struct control_verify *asked = &step->verify;
+    bool sound = asked->offset >= 0 && asked->budget >= 0 && asked->budget <= CONTROL_VERIFY_MAX;
+    errint error = sound ? workers_submit(fs->workers, control_step_run, step) : -EINVAL;
     if (error)
         free(step);
     return error;

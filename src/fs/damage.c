@@ -67,6 +67,14 @@ bool damage_touches(struct filesystem *fs, uint64_t object, int64_t offset, int6
     return found;
 }
 
+size_t damage_count(struct filesystem *fs)
+{
+    pthread_rwlock_rdlock(&fs->damage.lock);
+    size_t count = fs->damage.count;
+    pthread_rwlock_unlock(&fs->damage.lock);
+    return count;
+}
+
 /*
  * The node looks at its object again: damaged, it is served in pieces and changed by copy on write. Where the
  * kernel has the object itself open, that has to wait for the next first open.

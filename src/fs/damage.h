@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -37,5 +38,7 @@ void damage_changed(struct filesystem *fs, uint64_t object);
 
 /* Whether a byte of the range is damaged. */
 bool damage_touches(struct filesystem *fs, uint64_t object, int64_t offset, int64_t length);
+/* How many ranges are recorded; neighbours count as one. */
+size_t damage_count(struct filesystem *fs);
 
 #endif
