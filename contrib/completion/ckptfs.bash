@@ -40,7 +40,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -63,10 +63,11 @@ _ckptfs() {
                     ;;
             esac
             ;;
-        umount | restart | status | gc)
+        umount | restart | status | gc | verify)
             case $command:$word in
                 gc:-*) _ckptfs_complete_words $'--dry-run\n--json\n--timeout\n--help' "$word" ;;
                 status:-*) _ckptfs_complete_words $'--json\n--timeout\n--help' "$word" ;;
+                verify:-*) _ckptfs_complete_words $'--json\n--repair\n--rate\n--help' "$word" ;;
                 *:-*) _ckptfs_complete_words $'--timeout\n--help' "$word" ;;
                 *)
                     compopt -o filenames

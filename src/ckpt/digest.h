@@ -18,6 +18,11 @@ struct digest_request {
     bool whole; /* the object is a whole file, so that its format can be looked for */
     /* Asked between chunks: true ends it with -ECANCELED. NULL: never. */
     bool (*stop)(void *context);
+    /*
+     * An entry of a torch zip whose bytes have another CRC-32 than the archive says: its name, its offset,
+     * what the archive says and what was found. NULL: nobody wants to know.
+     */
+    void (*mismatch)(void *context, const char *name, int64_t offset, uint32_t expected, uint32_t found);
     void *context;
 };
 

@@ -93,6 +93,8 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
     error = meta_object_forget(fs->meta, objects);
     if (error)
         log_warning("%zu removed objects are still listed: %s", objects->count, strerror(-error));
+    if (atomic_load(&fs->damage.any) && objects->count > 0)
+        damage_load(fs);
     if (atomic_load(&fs->disk_full) && store_reserve_restore(fs->store) == 0) {
         atomic_store(&fs->disk_full, false);
         log_info("the disk has space again");

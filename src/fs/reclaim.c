@@ -17,21 +17,25 @@
 enum { RECLAIM_BATCH = 256 };
 
 /* The dead ranges of an object, in whole chunks: a chunk with one live byte can still be verified. */
-struct reclaim_ranges {
+struct reclaim_plan {
     struct meta_range *at;
     size_t count;
+    struct meta_range *live; /* what it was made from */
+    size_t live_count;
 };
 
-static void reclaim_ranges_release(struct reclaim_ranges *ranges)
+static void reclaim_plan_release(struct reclaim_plan *plan)
 {
-    free(ranges->at);
+    free(plan->at);
+    free(plan->live);
 }
 
-#define cleanup_ranges __attribute__((cleanup(reclaim_ranges_release)))
+#define cleanup_plan __attribute__((cleanup(reclaim_plan_release)))
 
-static errint reclaim_find_dead(const struct sums *sums, uint64_t object, const struct meta_range *live,
-                                size_t live_count, struct reclaim_ranges *out)
+static errint reclaim_find_dead(const struct sums *sums, uint64_t object, struct reclaim_plan *out)
 {
+    const struct meta_range *live = out->live;
+    const size_t live_count = out->live_count;
     out->at = calloc(live_count + 1, sizeof *out->at);
     if (!out->at)
         return -ENOMEM;
@@ -70,7 +74,7 @@ static errint reclaim_check_seen(struct filesystem *fs, uint64_t object)
     return is_free ? 0 : -EBUSY;
 }
 
-static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct reclaim_ranges *dead)
+static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct reclaim_plan *dead)
 {
     cleanup_fd int fd = object_open(fs->store, object, O_RDWR);
     errint error = fd < 0 ? fd : 0;
@@ -79,21 +83,19 @@ static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct
     return error;
 }
 
-static errint reclaim_plan(struct filesystem *fs, uint64_t object, struct reclaim_ranges *dead)
+static errint reclaim_make_plan(struct filesystem *fs, uint64_t object, struct reclaim_plan *out)
 {
     cleanup_sums struct sums sums = {0};
-    cleanup_free struct meta_range *live = NULL;
-    size_t live_count;
     errint error = sums_read(fs->store, object, &sums);
     if (!error)
-        error = meta_live_ranges(fs->meta, object, &live, &live_count);
-    return error ? error : reclaim_find_dead(&sums, object, live, live_count, dead);
+        error = meta_live_ranges(fs->meta, object, &out->live, &out->live_count);
+    return error ? error : reclaim_find_dead(&sums, object, out);
 }
 
 static errint reclaim_object(struct filesystem *fs, uint64_t object)
 {
-    cleanup_ranges struct reclaim_ranges dead = {0};
-    errint error = reclaim_plan(fs, object, &dead);
+    cleanup_plan struct reclaim_plan dead = {0};
+    errint error = reclaim_make_plan(fs, object, &dead);
     if (error)
         return error;
     if (dead.count > 0) {
@@ -106,7 +108,8 @@ static errint reclaim_object(struct filesystem *fs, uint64_t object)
         if (!error)
             error = reclaim_punch(fs, object, &dead);
     }
-    return error ? error : meta_shrunk_done(fs->meta, object, dead.at, dead.count);
+    return error ? error
+                 : meta_shrunk_done(fs->meta, object, dead.live, dead.live_count, dead.at, dead.count);
 }
 
 int reclaim_run(struct filesystem *fs)
@@ -152,9 +155,9 @@ static int64_t reclaim_count_data(int fd, const struct meta_range *range)
 /* What punching would give back, or a negative errno. */
 static int64_t reclaim_count_dead(struct filesystem *fs, uint64_t object)
 {
-    cleanup_ranges struct reclaim_ranges dead = {0};
+    cleanup_plan struct reclaim_plan dead = {0};
     struct backing *backing;
-    errint error = reclaim_plan(fs, object, &dead);
+    errint error = reclaim_make_plan(fs, object, &dead);
     if (error || dead.count == 0)
         return error;
     error = backing_get(&fs->backings, object, &backing);

@@ -112,6 +112,8 @@ static errint serve_prepare(struct filesystem *fs)
     error = serve_open_session(fs);
     if (!error)
         error = serve_start_queues(fs);
+    if (!error)
+        error = damage_load(fs);
     if (!error && !takeover)
         error = recover_at_mount(fs);
     if (!error)
@@ -291,6 +293,7 @@ int fs_serve(const struct fs_options *options)
         return FS_EXIT_FAILED;
     /* Threads must not make the resident set grow with every arena. */
     mallopt(M_ARENA_MAX, 2);
+    damage_init(&fs->damage);
     fs->options = options;
     fs->state = state_attach(options->state_fd);
     if (!fs->state) {
@@ -306,6 +309,7 @@ int fs_serve(const struct fs_options *options)
     } else {
         code = serve_run(fs, signal_fd);
     }
+    damage_release(&fs->damage);
     free(fs);
     return code;
 }

@@ -42,7 +42,9 @@ struct share {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t thread;
-    struct share_entry *first;
+    struct share_entry *first, **last; /* to be looked at now, in the order of their seals */
+    struct share_entry *waiting;
+    int64_t next_due; /* of those that wait; INT64_MAX: there are none */
     size_t count;
     atomic_bool stopping;
 };
@@ -52,6 +54,55 @@ enum share_outcome { SHARE_DONE, SHARE_DIRTY, SHARE_BUSY };
 /* -- the queue --------------------------------------------------------------------------------------------
  */
 
+/* Appends to what can be looked at now. The lock is held. */
+static void share_append(struct share *share, struct share_entry *entry)
+{
+    entry->next = NULL;
+    *share->last = entry;
+    share->last = &entry->next;
+}
+
+/* Keeps it until it is due. The lock is held. */
+static void share_postpone(struct share *share, struct share_entry *entry, int64_t due)
+{
+    entry->due = due;
+    entry->next = share->waiting;
+    share->waiting = entry;
+    if (due < share->next_due)
+        share->next_due = due;
+}
+
+/* Moves what has become due to the others. The lock is held. */
+static void share_collect_due(struct share *share, int64_t now)
+{
+    if (share->next_due > now)
+        return;
+    share->next_due = INT64_MAX;
+    struct share_entry *list = share->waiting;
+    share->waiting = NULL;
+    while (list) {
+        struct share_entry *entry = list;
+        list = entry->next;
+        if (entry->due <= now)
+            share_append(share, entry);
+        else
+            share_postpone(share, entry, entry->due);
+    }
+}
+
+/* The next entry to look at, taken off; NULL: none is due. The lock is held. */
+static struct share_entry *share_take(struct share *share)
+{
+    share_collect_due(share, clock_monotonic());
+    struct share_entry *entry = share->first;
+    if (!entry)
+        return NULL;
+    share->first = entry->next;
+    if (!share->first)
+        share->last = &share->first;
+    return entry;
+}
+
 void share_add(struct filesystem *fs, uint64_t ino)
 {
     struct share *share = fs->share;
@@ -60,8 +111,7 @@ void share_add(struct filesystem *fs, uint64_t ino)
         return; /* the next start finds it */
     *entry = (struct share_entry){.ino = ino, .delay = SHARE_RETRY_BUSY_NS};
     pthread_mutex_lock(&share->lock);
-    entry->next = share->first;
-    share->first = entry;
+    share_append(share, entry);
     share->count++;
     pthread_cond_signal(&share->wake);
     pthread_mutex_unlock(&share->lock);
@@ -75,26 +125,6 @@ size_t share_waiting(struct filesystem *fs)
     size_t count = fs->share->count;
     pthread_mutex_unlock(&fs->share->lock);
     return count;
-}
-
-/* The entry that has been due for longest, taken off; else NULL, and `until` says when the next one is. The
- * lock is held. */
-static struct share_entry *share_take(struct share *share, int64_t now, int64_t *until)
-{
-    struct share_entry **best = NULL;
-    *until = INT64_MAX;
-    for (struct share_entry **link = &share->first; *link; link = &(*link)->next) {
-        if ((*link)->due > now && (*link)->due < *until)
-            *until = (*link)->due;
-        /* Of several the one that was added first is the last in the list. */
-        if ((*link)->due <= now && (!best || (*link)->due <= (*best)->due))
-            best = link;
-    }
-    if (!best)
-        return NULL;
-    struct share_entry *entry = *best;
-    *best = entry->next;
-    return entry;
 }
 
 /* -- hashing ----------------------------------------------------------------------------------------------
@@ -128,14 +158,41 @@ static errint share_look(struct filesystem *fs, struct node *node, struct share_
     return error == -ENOENT ? 0 : error;
 }
 
-static bool share_stops(void *context)
+static bool share_stops(struct filesystem *fs)
 {
-    struct filesystem *fs = context;
     return atomic_load(&fs->share->stopping);
 }
 
-static errint share_digest(struct filesystem *fs, uint64_t object, bool whole, struct sums *sums)
+/* What an object is hashed for. */
+struct share_work {
+    struct filesystem *fs;
+    uint64_t ino;
+};
+
+static bool share_digest_stops(void *context)
 {
+    const struct share_work *work = context;
+    return share_stops(work->fs);
+}
+
+/* The bytes stay as they were written. */
+static void share_report_mismatch(void *context, const char *name, int64_t offset, uint32_t expected,
+                                  uint32_t found)
+{
+    const struct share_work *work = context;
+    cleanup_free char *path = NULL;
+    if (meta_path(work->fs->meta, work->ino, &path) < 0)
+        path = NULL;
+    log_error("%s: %s at byte %lld: its CRC-32 is %08x, the archive says %08x: it was damaged before or "
+              "while it was "
+              "written",
+              path ? path : "a file", name, (long long)offset, found, expected);
+}
+
+static errint share_digest(struct filesystem *fs, uint64_t ino, uint64_t object, bool whole,
+                           struct sums *sums)
+{
+    struct share_work work = {fs, ino};
     struct backing *backing;
     struct stat status;
     errint error = backing_get(&fs->backings, object, &backing);
@@ -149,8 +206,9 @@ static errint share_digest(struct filesystem *fs, uint64_t object, bool whole, s
         .fd = backing->fd,
         .size = status.st_size,
         .whole = whole,
-        .stop = share_stops,
-        .context = fs,
+        .stop = share_digest_stops,
+        .mismatch = share_report_mismatch,
+        .context = &work,
     };
     enum format_kind kind;
     if (!error)
@@ -211,7 +269,7 @@ static errint share_sum(struct filesystem *fs, struct node *node, const struct s
     errint error = meta_find_unsummed(fs->meta, node->ino, &objects);
     for (size_t i = 0; !error && i < objects.count; i++) {
         cleanup_sums struct sums sums = {0};
-        error = share_digest(fs, objects.at[i], objects.at[i] == view->whole, &sums);
+        error = share_digest(fs, node->ino, objects.at[i], objects.at[i] == view->whole, &sums);
         if (!error)
             error = share_record(fs, node, view, objects.at[i], &sums);
         if (error == -ENODATA)
@@ -326,7 +384,15 @@ static enum share_outcome share_outcome_of(const struct node *node, errint error
     }
 }
 
-/* What is not the whole of a file is hashed, so that it can be verified, and shares nothing out. */
+/* An object that is not the whole of any file shares nothing out. */
+static errint share_settle_object(struct filesystem *fs, uint64_t object)
+{
+    uint64_t whole;
+    errint error = meta_find_whole(fs->meta, object, &whole);
+    return error || whole ? error : meta_object_shared_out(fs->meta, object);
+}
+
+/* What is not the whole of a file is hashed, so that it can be verified. What it lost can be punched now. */
 static errint share_settle(struct filesystem *fs, struct node *node, const struct share_view *view)
 {
     cleanup_free struct meta_extent *extents = NULL;
@@ -336,8 +402,9 @@ static errint share_settle(struct filesystem *fs, struct node *node, const struc
     errint error = meta_extents(fs->meta, node->ino, &extents, &count);
     for (size_t i = 0; !error && i < count; i++) {
         if (i == 0 || extents[i].object != extents[i - 1].object)
-            error = meta_object_shared_out(fs->meta, extents[i].object);
+            error = share_settle_object(fs, extents[i].object);
     }
+    discard_kick(fs);
     return error;
 }
 
@@ -374,19 +441,15 @@ static enum share_outcome share_visit(struct filesystem *fs, uint64_t ino)
 static void share_finish_entry(struct filesystem *fs, struct share_entry *entry, enum share_outcome outcome)
 {
     struct share *share = fs->share;
-    if (outcome == SHARE_DIRTY)
-        entry->due = clock_monotonic() + SHARE_RETRY_DIRTY_NS;
-    if (outcome == SHARE_BUSY) {
-        entry->due = clock_monotonic() + entry->delay;
-        entry->delay = entry->delay * 2 < SHARE_RETRY_MAX_NS ? entry->delay * 2 : SHARE_RETRY_MAX_NS;
-    }
     pthread_mutex_lock(&share->lock);
     if (outcome == SHARE_DONE) {
         free(entry);
         share->count--;
+    } else if (outcome == SHARE_DIRTY) {
+        share_postpone(share, entry, clock_monotonic() + SHARE_RETRY_DIRTY_NS);
     } else {
-        entry->next = share->first;
-        share->first = entry;
+        share_postpone(share, entry, clock_monotonic() + entry->delay);
+        entry->delay = entry->delay * 2 < SHARE_RETRY_MAX_NS ? entry->delay * 2 : SHARE_RETRY_MAX_NS;
     }
 }
 
@@ -397,9 +460,12 @@ static void share_take_up(struct filesystem *fs)
     errint error = meta_find_unshared(fs->meta, SHARE_FIND, &objects);
     for (size_t i = 0; !error && i < objects.count; i++) {
         cleanup_ids struct ids files = {0};
-        error = meta_find_users(fs->meta, objects.at[i], &files);
-        if (!error && files.count > 0)
-            share_add(fs, files.at[files.count - 1]);
+        uint64_t whole;
+        error = meta_find_whole(fs->meta, objects.at[i], &whole);
+        if (!error && !whole)
+            error = meta_find_users(fs->meta, objects.at[i], &files);
+        if (!error && (whole || files.count > 0))
+            share_add(fs, whole ? whole : files.at[files.count - 1]);
     }
     if (error)
         log_warning("files of before this start are not looked at for equal bytes: %s", strerror(-error));
@@ -414,11 +480,10 @@ static void *share_run(void *context)
     share_take_up(fs);
     pthread_mutex_lock(&share->lock);
     while (!atomic_load(&share->stopping)) {
-        int64_t until;
-        struct share_entry *entry = share_take(share, clock_monotonic(), &until);
+        struct share_entry *entry = share_take(share);
         if (!entry) {
-            struct timespec time = clock_to_timespec(until);
-            if (until == INT64_MAX)
+            struct timespec time = clock_to_timespec(share->next_due);
+            if (share->next_due == INT64_MAX)
                 pthread_cond_wait(&share->wake, &share->lock);
             else
                 pthread_cond_clockwait(&share->wake, &share->lock, CLOCK_MONOTONIC, &time);
@@ -440,6 +505,8 @@ errint share_start(struct filesystem *fs)
         return -ENOMEM;
     pthread_mutex_init(&share->lock, NULL);
     pthread_cond_init(&share->wake, NULL);
+    share->last = &share->first;
+    share->next_due = INT64_MAX;
     fs->share = share;
     int error = pthread_create(&share->thread, NULL, share_run, fs);
     if (error) {
@@ -449,6 +516,15 @@ errint share_start(struct filesystem *fs)
     }
     pthread_setname_np(share->thread, "share");
     return 0;
+}
+
+static void share_drop(struct share_entry *list)
+{
+    while (list) {
+        struct share_entry *entry = list;
+        list = entry->next;
+        free(entry);
+    }
 }
 
 void share_stop(struct filesystem *fs)
@@ -461,11 +537,8 @@ void share_stop(struct filesystem *fs)
     pthread_cond_signal(&share->wake);
     pthread_mutex_unlock(&share->lock);
     pthread_join(share->thread, NULL);
-    while (share->first) {
-        struct share_entry *entry = share->first;
-        share->first = entry->next;
-        free(entry);
-    }
+    share_drop(share->first);
+    share_drop(share->waiting);
     pthread_cond_destroy(&share->wake);
     pthread_mutex_destroy(&share->lock);
     free(share);

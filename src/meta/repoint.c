@@ -149,12 +149,32 @@ static errint repoint_check_root(struct meta *meta, uint64_t object, const uint8
 }
 
 /*
+ * Some file still is all of the object. Else what only a deleted or changed file had of it is dead already:
+ * it may be punched, or the object removed, at any moment.
+ */
+static errint repoint_check_alive(struct meta *meta, uint64_t object)
+{
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT 1 FROM extent e JOIN object o ON o.id = e.object"
+                             " WHERE e.object = $1 AND e.object_offset = 0 AND e.length = o.size LIMIT 1",
+                             DB_INTEGER(object));
+    int found = error ? error : db_next(&rows);
+    return found > 0 ? 0 : found < 0 ? found : -EBUSY;
+}
+
+/*
  * The objects that the file has something of are what they were when they were compared. One that was written
  * since has another root, or none.
  */
 static errint repoint_check(struct meta *meta, const struct repoint *repoint, const struct ids *touched)
 {
     errint error = repoint_check_root(meta, repoint->to, repoint->to_root);
+    if (!error)
+        error = repoint_check_alive(meta, repoint->to);
+    int damaged = error ? error : object_is_damaged(meta, repoint->to);
+    if (damaged)
+        return damaged > 0 ? -EBUSY : damaged;
     for (size_t i = 0; !error && i < touched->count; i++) {
         size_t first = repoint_find(repoint->moves, repoint->count, touched->at[i], 0);
         error = repoint_check_root(meta, touched->at[i], repoint->moves[first].root);

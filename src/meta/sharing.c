@@ -13,9 +13,7 @@
 errint object_unsum(struct meta *meta, uint64_t object)
 {
     errint error = db_run(meta->db, "DELETE FROM summed WHERE object = $1", DB_INTEGER(object));
-    if (error || db_changed(meta->db) == 0)
-        return error;
-    return db_run(meta->db, "DELETE FROM segment WHERE object = $1", DB_INTEGER(object));
+    return error ? error : db_run(meta->db, "DELETE FROM segment WHERE object = $1", DB_INTEGER(object));
 }
 
 errint object_unsum_all(struct meta *meta, uint64_t ino)
@@ -40,6 +38,16 @@ static errint sharing_check_sealed(struct meta *meta, uint64_t object)
     return db_integer(&rows, 0) == 0 ? 0 : -EBUSY;
 }
 
+/* Hashes of damaged bytes would make them right. */
+static errint sharing_check_whole(struct meta *meta, uint64_t object)
+{
+    int damaged = object_is_damaged(meta, object);
+    return damaged > 0 ? -EBUSY : damaged;
+}
+
+/* So many rows at a time, so that other changes of the namespace never wait long. */
+enum { SHARING_BATCH = 512 };
+
 struct sharing_summed {
     uint64_t object;
     const uint8_t *root;
@@ -48,25 +56,31 @@ struct sharing_summed {
     size_t count;
 };
 
-static errint sharing_put_summed(struct change *change, const struct sharing_summed *summed)
+static errint sharing_put_segment(struct meta *meta, const struct sharing_summed *summed,
+                                  const struct meta_segment *segment)
+{
+    return db_run(meta->db,
+                  "INSERT INTO segment (object, object_offset, length, low, high, uid)"
+                  " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (object, object_offset, length) DO NOTHING",
+                  DB_INTEGER(summed->object), DB_INTEGER(segment->object_offset), DB_INTEGER(segment->length),
+                  DB_INTEGER(segment->low), DB_INTEGER(segment->high), DB_INTEGER(summed->uid));
+}
+
+/* One batch of segments, from `first` on. They count for nothing before the root is there. */
+static errint sharing_put_batch(struct change *change, const struct sharing_summed *summed, size_t first)
 {
     struct meta *meta = change->meta;
+    size_t last = summed->count - first > SHARING_BATCH ? first + SHARING_BATCH : summed->count;
     errint error = sharing_check_sealed(meta, summed->object);
     if (!error)
+        error = sharing_check_whole(meta, summed->object);
+    if (!error && first == 0)
         error = object_unsum(meta, summed->object);
-    if (!error)
+    for (size_t i = first; !error && i < last; i++)
+        error = sharing_put_segment(meta, summed, &summed->segments[i]);
+    if (!error && last == summed->count)
         error = db_run(meta->db, "INSERT INTO summed (object, root, shared) VALUES ($1, $2, 0)",
                        DB_INTEGER(summed->object), DB_BLOB(summed->root, META_ROOT_BYTES));
-    for (size_t i = 0; !error && i < summed->count; i++) {
-        const struct meta_segment *segment = &summed->segments[i];
-        error = db_run(meta->db,
-                       "INSERT INTO segment (object, object_offset, length, low, high, uid)"
-                       " VALUES ($1, $2, $3, $4, $5, $6)"
-                       " ON CONFLICT (object, object_offset, length) DO NOTHING",
-                       DB_INTEGER(summed->object), DB_INTEGER(segment->object_offset),
-                       DB_INTEGER(segment->length), DB_INTEGER(segment->low), DB_INTEGER(segment->high),
-                       DB_INTEGER(summed->uid));
-    }
     return error;
 }
 
@@ -74,10 +88,16 @@ errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root
                           uint32_t uid, const struct meta_segment *segments, size_t count)
 {
     const struct sharing_summed summed = {object, root, uid, segments, count};
-    struct change change = {.meta = meta};
-    while (change_next(&change))
-        change.error = sharing_put_summed(&change, &summed);
-    return change.error;
+    errint error = 0;
+    size_t first = 0;
+    do {
+        struct change change = {.meta = meta};
+        while (change_next(&change))
+            change.error = sharing_put_batch(&change, &summed, first);
+        error = change.error;
+        first += SHARING_BATCH;
+    } while (!error && first < count);
+    return error;
 }
 
 errint object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES])
@@ -208,6 +228,23 @@ errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, stru
     return error ? error : sharing_collect(&rows, out);
 }
 
+errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out)
+{
+    META_LOCKED(meta);
+    *out = 0;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT i.ino FROM extent e JOIN object o ON o.id = e.object"
+                             " JOIN inode i ON i.ino = e.ino"
+                             " WHERE e.object = $1 AND e.object_offset = 0 AND e.file_offset = 0"
+                             " AND e.length = o.size AND i.size = o.size ORDER BY i.ino DESC LIMIT 1",
+                             DB_INTEGER(object));
+    int found = error ? error : db_next(&rows);
+    if (found > 0)
+        *out = (uint64_t)db_integer(&rows, 0);
+    return found < 0 ? found : 0;
+}
+
 errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint64_t *out)
 {
     META_LOCKED(meta);
@@ -236,9 +273,8 @@ errint object_mark_shrunk(struct meta *meta, uint64_t object)
                   DB_INTEGER(object));
 }
 
-errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+static errint sharing_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
 {
-    META_LOCKED(meta);
     *out = NULL;
     *count = 0;
     cleanup_free struct meta_range *ranges = NULL;
@@ -271,6 +307,12 @@ errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **
     return 0;
 }
 
+errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+{
+    META_LOCKED(meta);
+    return sharing_live_ranges(meta, object, out, count);
+}
+
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out)
 {
     META_LOCKED(meta);
@@ -283,23 +325,50 @@ errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct 
     return error ? error : sharing_collect(&rows, out);
 }
 
-static errint sharing_forget_dead(struct meta *meta, uint64_t object, const struct meta_range *dead,
-                                  size_t count)
+struct sharing_done {
+    uint64_t object;
+    const struct meta_range *live;
+    size_t live_count;
+    const struct meta_range *dead;
+    size_t dead_count;
+};
+
+/* 0 when the object's live ranges are still those. */
+static errint sharing_check_live(struct meta *meta, const struct sharing_done *done)
 {
-    errint error = db_run(meta->db, "DELETE FROM shrunk WHERE object = $1", DB_INTEGER(object));
-    for (size_t i = 0; !error && i < count; i++)
+    cleanup_free struct meta_range *live = NULL;
+    size_t count;
+    errint error = sharing_live_ranges(meta, done->object, &live, &count);
+    if (error)
+        return error;
+    bool same = count == done->live_count;
+    for (size_t i = 0; same && i < count; i++)
+        same = live[i].offset == done->live[i].offset && live[i].length == done->live[i].length;
+    return same ? 0 : -EBUSY;
+}
+
+static errint sharing_forget_dead(struct meta *meta, const struct sharing_done *done)
+{
+    errint error = sharing_check_live(meta, done);
+    if (!error)
+        error = db_run(meta->db, "DELETE FROM shrunk WHERE object = $1", DB_INTEGER(done->object));
+    for (size_t i = 0; !error && i < done->dead_count; i++) {
+        const struct meta_range *dead = &done->dead[i];
         error = db_run(meta->db,
                        "DELETE FROM segment WHERE object = $1 AND object_offset >= $2"
                        " AND object_offset + length <= $3",
-                       DB_INTEGER(object), DB_INTEGER(dead[i].offset),
-                       DB_INTEGER(dead[i].offset + dead[i].length));
+                       DB_INTEGER(done->object), DB_INTEGER(dead->offset),
+                       DB_INTEGER(dead->offset + dead->length));
+    }
     return error;
 }
 
-errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *dead, size_t count)
+errint meta_shrunk_done(struct meta *meta, uint64_t object, const struct meta_range *live, size_t live_count,
+                        const struct meta_range *dead, size_t dead_count)
 {
+    const struct sharing_done done = {object, live, live_count, dead, dead_count};
     struct change change = {.meta = meta, .spends = true};
     while (change_next(&change))
-        change.error = sharing_forget_dead(meta, object, dead, count);
+        change.error = sharing_forget_dead(meta, &done);
     return change.error;
 }

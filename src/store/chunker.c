@@ -29,21 +29,36 @@ void chunker_init(struct chunker *chunker)
 
 /*
  * Rolls over bytes[from, to) until the hash is below `limit`: the position after that byte; to + 1 when it
- * never is.
+ * never is. Eight steps a turn: this loop is what cutting costs.
  */
 static size_t chunker_scan(const struct chunker *chunker, const uint8_t *bytes, size_t from, size_t to,
                            uint64_t limit, uint64_t *hash)
 {
     uint64_t rolling = *hash;
-    for (size_t at = from; at < to; at++) {
-        rolling = (rolling << 1) + chunker->gear[bytes[at]];
-        if (rolling < limit) {
-            *hash = rolling;
-            return at + 1;
-        }
+    size_t at = from;
+#define CHUNKER_STEP()                                                                                       \
+    do {                                                                                                     \
+        rolling = (rolling << 1) + chunker->gear[bytes[at++]];                                               \
+        if (rolling < limit)                                                                                 \
+            goto found;                                                                                      \
+    } while (0)
+    while (to - at >= 8) {
+        CHUNKER_STEP();
+        CHUNKER_STEP();
+        CHUNKER_STEP();
+        CHUNKER_STEP();
+        CHUNKER_STEP();
+        CHUNKER_STEP();
+        CHUNKER_STEP();
+        CHUNKER_STEP();
     }
+    while (at < to)
+        CHUNKER_STEP();
+#undef CHUNKER_STEP
+    at = to + 1;
+found:
     *hash = rolling;
-    return to + 1;
+    return at;
 }
 
 struct chunker_cut chunker_cut(const struct chunker *chunker, const uint8_t *bytes, size_t length)

@@ -6,9 +6,9 @@
  *
  * The gear hash of a position is that of the 64 bytes before it. A chunk ends where its highest bits are all
  * zero: 20 of them up to CHUNKER_NORMAL bytes, 16 from there on, which gives 256 KiB on average. A segment
- * ends with a chunk where 4 lower bits are zero too. The gear values are the first 256 outputs of splitmix64
- * (Steele, Lea and Flood, OOPSLA 2014) from CHUNKER_SEED. Cuts must stay the same for ever: what was stored
- * is recognised by them.
+ * ends with it where 4 lower bits are zero too, and never with a chunk that only its length ended. The gear
+ * values are the first 256 outputs of splitmix64 (Steele, Lea and Flood, OOPSLA 2014) from CHUNKER_SEED. Cuts
+ * must stay the same for ever: what was stored is recognised by them.
  */
 #ifndef CKPTFS_STORE_CHUNKER_H
 #define CKPTFS_STORE_CHUNKER_H

@@ -5,9 +5,15 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 
 RSS_TARGET = 256 << 20
 GIB = 1 << 30
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def machine(directory):

@@ -38,6 +38,15 @@ def drop_caches():
     return True
 
 
+def find_program(named):
+    """The program that was named, else the build tree's, else an installed one."""
+    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    for candidate in (named, os.environ.get("CKPTFS"), os.path.join(top, "ckptfs"), shutil.which("ckptfs")):
+        if candidate and os.access(candidate, os.X_OK) and os.path.isfile(candidate):
+            return os.path.abspath(candidate)
+    raise BenchError("no ckptfs program found: build it, or name it with --ckptfs")
+
+
 class Side:
     """A directory to work in. The plain disk is a side without processes of its own."""
 

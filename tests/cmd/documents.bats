@@ -7,7 +7,7 @@ load ../lib/ckptfs.bash
 setup() {
     ckptfs_setup
     DOC=$CKPTFS_TREE/doc
-    COMMANDS=(mount umount status restart du gc)
+    COMMANDS=(mount umount status restart du gc verify)
 }
 teardown() { ckptfs_teardown; }
 

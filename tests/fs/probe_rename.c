@@ -49,7 +49,8 @@ static void rename_over_open_file(void)
     probe_file_expect("old", "new", 3);
 }
 
-/* Many times: the moment when the successor is synced and the replaced file is being written back is short. */
+/* Many times: the moment when the successor is synced and the replaced file is being written back is short.
+ */
 static void rename_over_linked(void)
 {
     for (int i = 0; i < 300; i++) {

@@ -56,6 +56,16 @@ static size_t shrunk(void)
     return objects.count;
 }
 
+static errint shrunk_done(uint64_t object, const struct meta_range *dead, size_t dead_count)
+{
+    struct meta_range *live;
+    size_t count;
+    CHECK_EQUAL(0, meta_live_ranges(meta, object, &live, &count));
+    errint error = meta_shrunk_done(meta, object, live, count, dead, dead_count);
+    free(live);
+    return error;
+}
+
 static errint repoint(uint64_t ino, uint64_t to, int64_t to_offset, uint64_t object, int64_t offset,
                       int64_t length, bool *changed, struct ids *freed)
 {
@@ -80,6 +90,23 @@ static void test_index(void)
     CHECK_EQUAL(0, found_places(7, 1, 8193, UID, 0));
     CHECK_EQUAL(0, found_places(7, 3, 8192, UID, 0));
     CHECK_EQUAL(0, found_places(8, 1, 8192, UID, 0));
+}
+
+/* More segments than one transaction takes. */
+static void test_many_segments(void)
+{
+    enum { COUNT = 1500, LENGTH = 5000 };
+    static struct meta_segment segments[COUNT];
+    uint64_t a = frame_make_sealed(1, "a", COUNT * LENGTH), object = object_of(a);
+    for (size_t i = 0; i < COUNT; i++)
+        segments[i] = (struct meta_segment){(int64_t)i * LENGTH, LENGTH, i, 9};
+    for (int again = 0; again < 2; again++) {
+        CHECK_EQUAL(0, meta_object_summed(meta, object, root_a, UID, segments, COUNT));
+        CHECK_EQUAL(0, found_places(1400, 9, LENGTH, UID, 0));
+        CHECK_EQUAL(0, meta_object_shared_out(meta, object));
+        CHECK_EQUAL(1, found_places(0, 9, LENGTH, UID, 0));
+        CHECK_EQUAL(1, found_places(1400, 9, LENGTH, UID, 0));
+    }
 }
 
 static void test_index_follows_the_object(void)
@@ -143,6 +170,10 @@ static void test_repoint_parts(void)
     CHECK_EQUAL(0, meta_live_ranges(meta, old, &live, &count));
     CHECK(count == 2 && live[0].offset == 0 && live[0].length == 5000 && live[1].offset == 10000 &&
           live[1].length == 10000);
+    /* What was lost after the live ranges were read is not forgotten. */
+    live[1].length++;
+    CHECK_EQUAL(-EBUSY, meta_shrunk_done(meta, old, live, count, NULL, 0));
+    CHECK_EQUAL(1, shrunk());
     free(live);
     /* The neighbour continues what was moved: they are one extent. */
     CHECK_EQUAL(0, repoint(a, new, 5010, old, 10000, 10000, &changed, &freed));
@@ -152,7 +183,7 @@ static void test_repoint_parts(void)
     const struct meta_range dead = {old, 8192, 20000 - 8192};
     CHECK_EQUAL(0, meta_object_shared_out(meta, old));
     CHECK_EQUAL(1, found_places(7, 2, 20000 - 8192, UID, 0));
-    CHECK_EQUAL(0, meta_shrunk_done(meta, old, &dead, 1));
+    CHECK_EQUAL(0, shrunk_done(old, &dead, 1));
     CHECK_EQUAL(0, shrunk());
     CHECK_EQUAL(0, found_places(7, 2, 20000 - 8192, UID, 0));
     CHECK_EQUAL(1, found_places(7, 1, 8192, UID, 0));
@@ -184,6 +215,28 @@ static void test_repoint_refuses_what_changed(void)
     CHECK(changed);
 }
 
+/* What is dead may be punched or removed at any moment. */
+static void test_repoint_refuses_what_died(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
+    uint64_t old = object_of(a), new = object_of(b);
+    uint64_t other = make_summed("c", 20000, 8, root_a);
+    cleanup_ids struct ids freed = {0};
+    bool changed = false;
+    CHECK_EQUAL(0, repoint(other, new, 0, object_of(other), 0, 5000, &changed, NULL));
+    /* A part of the new object has no file any more, then most of it, then all. */
+    CHECK_EQUAL(0, meta_truncate(meta, b, 15000, FRAME_NOW, 0, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, meta_unlink(meta, 1, "b", 1, b, true, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, freed.count);
+    CHECK_EQUAL(0, meta_unlink(meta, 1, "c", 1, other, true, FRAME_NOW, 0, &freed));
+    CHECK(frame_has(&freed, new));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(old, object_of(a));
+    CHECK_EQUAL(0, meta_object_forget(meta, &freed));
+}
+
 /* Shared by re-pointing, the new object is not written in place any more. */
 static void test_shared_is_not_unsealed(void)
 {
@@ -202,10 +255,10 @@ static void test_shrunk_by_all_changes(void)
     CHECK_EQUAL(0, shrunk());
     CHECK_EQUAL(0, meta_truncate(meta, a, 15000, FRAME_NOW, 0, NULL));
     CHECK_EQUAL(1, shrunk());
-    CHECK_EQUAL(0, meta_shrunk_done(meta, old, NULL, 0));
+    CHECK_EQUAL(0, shrunk_done(old, NULL, 0));
     CHECK_EQUAL(0, frame_map(a, 12000, 1000, 900, 0, NULL));
     CHECK_EQUAL(1, shrunk());
-    CHECK_EQUAL(0, meta_shrunk_done(meta, old, NULL, 0));
+    CHECK_EQUAL(0, shrunk_done(old, NULL, 0));
     CHECK_EQUAL(0, meta_unlink(meta, 1, "a", 1, a, true, FRAME_NOW, 0, NULL));
     CHECK_EQUAL(1, shrunk());
     CHECK_EQUAL(0, meta_unlink(meta, 1, "b", 1, b, true, FRAME_NOW, 0, NULL));
@@ -232,11 +285,13 @@ static void test_predecessor(void)
 int main(void)
 {
     frame_run("the index gives what was looked after, to its owner", test_index);
+    frame_run("an object of many segments", test_many_segments);
     frame_run("hashes go when the object is written again or torn", test_index_follows_the_object);
     frame_run("a file equal to another becomes its object", test_repoint_whole);
     frame_run("parts are re-pointed, neighbours join, dead ranges leave the index", test_repoint_parts);
     frame_run("nothing is re-pointed to or from an object that was written since",
               test_repoint_refuses_what_changed);
+    frame_run("nothing is re-pointed to bytes that no file has any more", test_repoint_refuses_what_died);
     frame_run("an object that others share is not opened in place", test_shared_is_not_unsealed);
     frame_run("every loss of an extent is marked", test_shrunk_by_all_changes);
     frame_run("the predecessor is the same name in another checkpoint", test_predecessor);

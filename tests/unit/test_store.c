@@ -345,6 +345,8 @@ static void test_object_list(void)
     /* None of these is an object. */
     test_write("objects/README", "x");
     test_write("objects/00/0000000000000001.tmp", "x");
+    test_write("objects/00/0000000000000001.sum", "x");
+    test_write("objects/00/0000000000000002.sum.new", "x");
     test_write("objects/00/000000000000ffff", "x");
     test_write("objects/00/00000000000000AB", "x");
     cleanup_ids struct ids ids = {0};
@@ -372,6 +374,60 @@ static void test_object_holes(void)
     CHECK(object_data_end(fd, 2 * BLOCK) == 2 * BLOCK);
     CHECK(object_data_end(fd, 3 * BLOCK) == 4 * BLOCK);
     CHECK(object_data_end(fd, 9 * BLOCK) == 9 * BLOCK);
+    store_close(store);
+    test_remove_all();
+}
+
+static void test_punch(void)
+{
+    enum { MIB = 1 << 20, SIZE = MIB + 100 };
+    test_make_store();
+    struct store *store = test_open();
+    int can = object_can_punch(store);
+    CHECK(can == 0 || can == 1);
+    CHECK_EQUAL(can, object_can_punch(store));
+    cleanup_free char *bytes = malloc(SIZE), *found = malloc(SIZE);
+    CHECK(bytes && found);
+    memset(bytes, 'x', SIZE);
+    cleanup_fd int fd = object_create(store, 1);
+    CHECK(pwrite(fd, bytes, SIZE, 0) == SIZE && fsync(fd) == 0);
+    int64_t stored = object_stored_bytes(fd);
+    CHECK(stored >= MIB);
+    CHECK_EQUAL(-EBADF, object_stored_bytes(-1));
+    CHECK_EQUAL(-EINVAL, object_punch(fd, -1, 5));
+    CHECK_EQUAL(-EINVAL, object_punch(fd, 0, -5));
+    CHECK_EQUAL(-EINVAL, object_punch(fd, INT64_MAX, 2));
+    if (can != 1) {
+        CHECK_EQUAL(-EOPNOTSUPP, object_punch(fd, 0, MIB));
+        check_skip("the disk of TMPDIR cannot punch holes");
+        store_close(store);
+        test_remove_all();
+        return;
+    }
+    /* Nothing whole is in these. */
+    CHECK_EQUAL(0, object_punch(fd, 1, 4095));
+    CHECK_EQUAL(0, object_punch(fd, 4095, 4096));
+    CHECK_EQUAL(0, object_punch(fd, 0, 0));
+    CHECK_EQUAL(0, object_punch(fd, SIZE, 0));
+    CHECK_EQUAL(0, object_punch(fd, SIZE - 50, 50));
+    CHECK_EQUAL(0, object_punch(fd, SIZE + MIB, MIB));
+    CHECK_EQUAL(0, object_punch(fd, INT64_MAX - 1, 1));
+    CHECK(pread(fd, found, SIZE, 0) == SIZE && memcmp(found, bytes, SIZE) == 0);
+    CHECK_EQUAL(stored, object_stored_bytes(fd));
+
+    /* Shrunk inwards in the middle, up to the very end at the end. */
+    CHECK_EQUAL(0, object_punch(fd, 65536 - 1, 131072 + 2));
+    memset(bytes + 65536, 0, 131072);
+    CHECK(pread(fd, found, SIZE, 0) == SIZE && memcmp(found, bytes, SIZE) == 0);
+    CHECK_EQUAL(stored - 131072, object_stored_bytes(fd));
+    CHECK_EQUAL(0, object_punch(fd, MIB - 1, 101));
+    memset(bytes + MIB, 0, 100);
+    struct stat status;
+    CHECK(fstat(fd, &status) == 0 && status.st_size == SIZE);
+    CHECK(pread(fd, found, SIZE, 0) == SIZE && memcmp(found, bytes, SIZE) == 0);
+    CHECK_EQUAL(0, object_punch(fd, 0, INT64_MAX));
+    CHECK_EQUAL(0, object_stored_bytes(fd));
+    CHECK(fstat(fd, &status) == 0 && status.st_size == SIZE);
     store_close(store);
     test_remove_all();
 }
@@ -430,13 +486,15 @@ static void test_faults(void)
 {
     test_make_store();
     struct store *store = test_open();
-    CHECK(setenv("CKPTFS_FAULT", "object-create:ENOSPC:2,object-sync:EIO,object-remove:EIO", 1) == 0);
+    CHECK(setenv("CKPTFS_FAULT",
+                 "object-create:ENOSPC:2,object-sync:EIO,object-remove:EIO,object-punch:EOPNOTSUPP", 1) == 0);
     CHECK(fault_configure() == 0);
     cleanup_fd int fd = object_create(store, 1);
     CHECK(fd >= 0);
     CHECK(object_create(store, 2) == -ENOSPC);
     CHECK(!test_exists("objects/00/0000000000000002"));
     CHECK(object_sync(store, 1, fd) == -EIO);
+    CHECK(object_can_punch(store) == 0 && object_can_punch(store) == 0);
     CHECK(object_remove(store, 1) == -EIO);
     CHECK(object_remove(store, 1) == 0);
     store_close(store);
@@ -458,6 +516,7 @@ int main(void)
     check_run("objects are made, synced, opened and removed", test_object_life);
     check_run("objects are listed, other names are not", test_object_list);
     check_run("the end of an object's written bytes is found", test_object_holes);
+    check_run("blocks of a range are given back, and the rest stays", test_punch);
     check_run("the reserve is given in parts and allocated again", test_reserve);
     check_run("the epoch names the boot and stays the same within a mount of the disk", test_epoch);
     check_run("faults reach the caller", test_faults);
