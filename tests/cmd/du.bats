@@ -257,3 +257,31 @@ for process in asking:
 assert slowest < 5
 PYTHON
 }
+
+# mount_with_faults FAULT: the first daemon meets it.
+mount_with_faults() {
+    ckptfs_umount
+    CKPTFS_FAULT=$1 CKPTFS_FAULT_STARTS=1 ckptfs_mount
+    [ "$(ckptfs_status_field features.takeover)" = true ] || skip "needs a kernel with takeover"
+}
+
+@test "a daemon that dies, or is replaced, while it is asked" {
+    random_file 1 "$MNT/model"
+    mount_with_faults fs.report:kill
+    is_figure stored_bytes "$MNT" $MIB
+    [ "$(ckptfs_status_field generation)" -eq 2 ]
+    local i asking
+    for i in $(seq 100); do "$CKPTFS" du -s -b "$MNT" || echo failed; done >"$TEST_DIR/answers" &
+    asking=$!
+    for i in 1 2 3; do "$CKPTFS" restart "$MNT"; done
+    wait "$asking"
+    [ "$(grep -c " 1.00  $MNT\$" "$TEST_DIR/answers")" -eq 100 ]
+}
+
+@test "an error of the daemon is told" {
+    mount_with_faults fs.report:EIO
+    run "$CKPTFS" du "$MNT"
+    [ "$status" -eq 1 ]
+    [[ "$output" == *"Input/output error"* ]]
+    is_figure stored_bytes "$MNT" 0
+}
