@@ -18,6 +18,7 @@
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/share_compare.h"
 #include "store/object.h"
 
 /* Until the write-back has brought a new file to stable storage. */
@@ -349,6 +350,8 @@ static errint share_out(struct filesystem *fs, struct node *node, uint32_t uid, 
         .uid = uid,
     };
     error = match_find(&request, &match);
+    if (!error && fs->options->verify_on_share)
+        error = share_compare(fs, object, &match);
     if (!error)
         error = share_find_files(fs, &match, uid, &files);
     bool busy = false;

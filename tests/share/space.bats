@@ -214,3 +214,46 @@ prepend_byte() { { printf x && cat "$1"; } >"$2"; }
     drop a
     same_bytes
 }
+
+# flip_byte FILE OFFSET: of an object of an unmounted store.
+flip_byte() {
+    local byte
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+    printf "\\x$(printf %02x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+the_object() { find "$STORE/objects" -type f ! -name '*.sum*'; }
+
+@test "verify-on-share=yes: bytes whose hashes are equal and that are not stay apart, and the log says so" {
+    ckptfs_mount verify-on-share=yes
+    save a models safetensors
+    settle
+    ckptfs_umount
+    flip_byte "$(the_object)" 500000
+    ckptfs_mount verify-on-share=yes
+    cp "$PLAIN/a" "$MNT/b"
+    sync "$MNT/b"
+    settle
+    cmp "$PLAIN/a" "$MNT/b"
+    [ "$(cmp -l "$PLAIN/a" "$MNT/a" | wc -l)" -eq 1 ]
+    grep -q "are not the same" "$CKPTFS_LOG"
+    # What is equal is shared as without the option.
+    cp "$MNT/b" "$MNT/c.new"
+    cat "$PLAIN/a" >"$MNT/c"
+    sync "$MNT/c"
+    rm "$MNT/a" "$MNT/c.new"
+    expect_stored_bytes "$(size_of "$PLAIN/a")"
+    cmp "$PLAIN/a" "$MNT/b"
+    cmp "$PLAIN/a" "$MNT/c"
+}
+
+@test "without it a damaged older file gets the bytes of a newer one that was equal" {
+    ckptfs_mount
+    save a models safetensors
+    settle
+    ckptfs_umount
+    flip_byte "$(the_object)" 500000
+    ckptfs_mount
+    save b cp "$PLAIN/a"
+    expect_stored "$(size_of "$PLAIN/a")"
+}
