@@ -270,10 +270,10 @@ mount_with_faults() {
     mount_with_faults fs.report:kill
     is_figure stored_bytes "$MNT" $MIB
     [ "$(ckptfs_status_field generation)" -eq 2 ]
-    local i asking
-    for i in $(seq 100); do "$CKPTFS" du -s -b "$MNT" || echo failed; done >"$TEST_DIR/answers" &
+    local asking
+    for _ in $(seq 100); do "$CKPTFS" du -s -b "$MNT" || echo failed; done >"$TEST_DIR/answers" &
     asking=$!
-    for i in 1 2 3; do "$CKPTFS" restart "$MNT"; done
+    for _ in 1 2 3; do "$CKPTFS" restart "$MNT"; done
     wait "$asking"
     [ "$(grep -c " 1.00  $MNT\$" "$TEST_DIR/answers")" -eq 100 ]
 }
