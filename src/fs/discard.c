@@ -136,8 +136,9 @@ static void discard_wait(struct discard *discard)
     }
     if (discard->stopping)
         return;
-    struct timespec until = clock_to_timespec(clock_read_ns(CLOCK_REALTIME) + DISCARD_GATHER_NS);
-    while (!discard->stopping && pthread_cond_timedwait(&discard->wake, &discard->lock, &until) == 0)
+    struct timespec until = clock_to_timespec(clock_monotonic() + DISCARD_GATHER_NS);
+    while (!discard->stopping &&
+           pthread_cond_clockwait(&discard->wake, &discard->lock, CLOCK_MONOTONIC, &until) == 0)
         continue;
 }
 

@@ -291,9 +291,9 @@ static bool writeback_wait(struct writeback *writeback)
 {
     pthread_mutex_lock(&writeback->lock);
     int64_t wait = writeback->first ? WRITEBACK_TICK_NS : WRITEBACK_IDLE_NS;
-    struct timespec until = clock_to_timespec(clock_read_ns(CLOCK_REALTIME) + wait);
+    struct timespec until = clock_to_timespec(clock_monotonic() + wait);
     while (!writeback->kicked && !writeback->stopping &&
-           pthread_cond_timedwait(&writeback->wake, &writeback->lock, &until) == 0)
+           pthread_cond_clockwait(&writeback->wake, &writeback->lock, CLOCK_MONOTONIC, &until) == 0)
         continue;
     writeback->kicked = false;
     bool stopping = writeback->stopping;
