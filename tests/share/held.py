@@ -96,8 +96,9 @@ class Held:
 
     # What happens at each step.
     def older(self):
-        self.save("older", model(self.seeds(0), 10))
+        # The older one is still a whole object when it is held; the other one points into it.
         self.save("other", model(self.seeds(1, 2), 20))
+        self.save("older", model(self.seeds(0), 10))
 
     def hold(self):
         pass
