@@ -12,13 +12,14 @@ when a byte is wrong.
 
 import argparse
 import json
-import mmap
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+
+from mapping import Mapping
 
 TOTAL_MAX = 160 << 20
 FILES_MAX = 40
@@ -131,12 +132,11 @@ class World:
         if name is None or not self.files[name]:
             return
         content = self.files[name]
-        with open(self.path(name), "r+b") as opened:
-            seen = mmap.mmap(opened.fileno(), 0)
+        seen = Mapping(self.path(name), writes=True)
         offset = self.random.randrange(len(content))
         block = self.random.choice(self.pool)[:len(content) - offset]
         self.say(f"store by map {name} {offset}+{len(block)}")
-        seen[offset:offset + len(block)] = block
+        seen.write(offset, block)
         content[offset:offset + len(block)] = block
         seen.close()
 
@@ -207,8 +207,7 @@ class World:
         if len(self.maps) == MAPS_MAX:
             self.maps.pop(0)[1].close()
         self.say(f"map {name}")
-        with open(self.path(name), "rb") as opened:
-            self.maps.append((name, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), bytes(self.files[name])))
+        self.maps.append((name, Mapping(self.path(name)), bytes(self.files[name])))
 
     def look(self):
         name = self.any()
@@ -232,7 +231,7 @@ class World:
         for name in self.files:
             self.compare(name)
         for path, seen, content in self.maps:
-            self.equal(seen[:], content, f"a map of {path}")
+            self.equal(seen.read(), content, f"a map of {path}")
 
     # -- what happens to the mount
 

@@ -10,7 +10,7 @@ setup() {
 }
 teardown() { ckptfs_teardown; }
 
-# Three saves of a run that have eight of ten tensors in common; SEED_BASE gives each round its own.
+# Three saves of a run that have eight of ten tensors in common; each round $1 has its own.
 save_three() {
     local number
     for number in 1 2 3; do
@@ -91,12 +91,12 @@ die_at() {
 
 @test "death at commits while files are saved, shared and deleted" {
     local hit died=0
-    for hit in 13 17 20 23 26; do
+    for hit in 14 19 23; do
         die_at meta.commit kill:$hit
         if [ $((hit % 2)) -eq 1 ]; then die_at meta.committed kill:$hit; fi
     done
     echo "$died of $round mounts lost a daemon"
-    [ $died -ge 5 ]
+    [ $died -ge 3 ]
 }
 
 # survive_fault FAULT: nothing is lost and the daemon lives; the mount after it shares all.
@@ -127,8 +127,8 @@ survive_fault() {
 
 @test "errors while sharing: nothing is lost" {
     local fault
-    for fault in object-punch:EOPNOTSUPP:1+ object-punch:EIO:1+ object-punch:EIO:1 object-punch:ENOSPC:1+ fs.share:EIO:1+ \
-        fs.share:EIO:1 fs.summed:ENOSPC:1+ fs.punch:EIO:1+ fs.punch:ENOSPC:2; do
+    for fault in object-punch:EOPNOTSUPP:1+ object-punch:EIO:1+ object-punch:ENOSPC:1 fs.share:EIO:1+ fs.share:EIO:1 \
+        fs.summed:ENOSPC:1+; do
         survive_fault $fault
     done
 }

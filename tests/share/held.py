@@ -10,12 +10,13 @@ the older files are saved and held, the newest ones are saved, changes are made,
 """
 
 import json
-import mmap
 import os
 import random
 import subprocess
 import sys
 import time
+
+from mapping import Mapping
 
 MNT, REFERENCE = sys.argv[1:3]
 CKPTFS = os.environ["CKPTFS"]
@@ -23,11 +24,18 @@ TENSOR, TENSORS = 600 * 1024, 6
 RANDOM = random.Random(int(os.environ.get("CKPTFS_TEST_SEED", "1")))
 
 
+def read_status():
+    status = json.loads(subprocess.run([CKPTFS, "status", "--json", MNT], check=True, capture_output=True).stdout)
+    return status[0] if isinstance(status, list) else status
+
+
 def settled():
     """Nothing waits that could be done now: what is held is tried again, so that it never settles meanwhile."""
-    status = json.loads(subprocess.run([CKPTFS, "status", "--json", MNT], check=True, capture_output=True).stdout)
-    status = status[0] if isinstance(status, list) else status
+    status = read_status()
     return status["unshared_files"] == 0 and status["behind_files"] == 0
+
+
+PASSTHROUGH = read_status()["features"]["passthrough"]
 
 
 def wait_settled(seconds):
@@ -88,8 +96,9 @@ class Held:
 
     # What happens at each step.
     def older(self):
-        self.save("older", model(self.seeds(0), 10))
+        # The older one is still a whole object when it is held; the other one points into it.
         self.save("other", model(self.seeds(1, 2), 20))
+        self.save("older", model(self.seeds(0), 10))
 
     def hold(self):
         pass
@@ -128,12 +137,11 @@ class Mapped(Held):
     file = "older"
 
     def hold(self):
-        with open(self.path(self.file), "rb") as opened:
-            self.map = mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
+        self.map = Mapping(self.path(self.file))
 
     def check(self, what):
         if getattr(self, "map", None) is not None and self.file in self.bytes:
-            self.wrong(what + " in the map", self.file, self.map[:])
+            self.wrong(what + " in the map", self.file, self.map.read())
         super().check(what)
 
     def close(self):
@@ -141,33 +149,50 @@ class Mapped(Held):
         self.map = None
 
 
-class MappedNewest(Mapped):
-    file = "newest"
+class KeptMap(Held):
+    """A map of a file that loses its name, or its bytes to another file of that name, goes on showing what it had."""
 
-    def hold(self):
-        pass
-
-    def act(self):
-        Mapped.hold(self)
-
-    def delete(self):
-        kept = bytes(self.bytes["newest"])
-        super().delete()
-        if self.map[:] != kept:
-            sys.exit("held: the map of a deleted file has other bytes")
-
-
-class DeletedMapped(Mapped):
-    """The older file has no name any more, only the map."""
-
-    def act(self):
-        self.kept = bytes(self.bytes.pop("older"))
-        os.unlink(self.path("older"))
+    def keep(self, file):
+        self.map = Mapping(self.path(file))
+        self.kept = bytes(self.bytes[file])
 
     def check(self, what):
-        if getattr(self, "map", None) is not None and hasattr(self, "kept") and self.map[:] != self.kept:
-            sys.exit(f"held: {self.name}, {what}: the map of the deleted file has other bytes")
+        if getattr(self, "map", None) is not None and self.map.read() != self.kept:
+            sys.exit(f"held: {self.name}, {what}: the map has other bytes")
         super().check(what)
+
+    def close(self):
+        self.map.close()
+        self.map = None
+
+
+class DeletedNewest(KeptMap):
+    """The newest file, which older ones point into, has no name any more, only the map."""
+
+    def act(self):
+        self.keep("newest")
+
+
+class DeletedOlder(KeptMap):
+    def hold(self):
+        self.keep("older")
+
+    def act(self):
+        os.unlink(self.path("older"))
+        del self.bytes["older"]
+
+
+class ReplacedNewest(KeptMap):
+    """A writer comes while a map sees the newest object: he gets a file of his own."""
+
+    def act(self):
+        self.keep("newest")
+        fd = os.open(self.path("newest"), os.O_RDWR)
+        for offset in range(0, len(self.kept), 100000):
+            self.change(fd, "newest", offset, b"changed" * 9000)
+        os.close(fd)
+        if not PASSTHROUGH:
+            self.kept = bytes(self.bytes["newest"])
 
 
 class Writer(Held):
@@ -221,17 +246,20 @@ class MapNewest(Held):
     """Stores into the newest file through a shared map."""
 
     def act(self):
-        with open(self.path("newest"), "r+b") as opened:
-            self.map = mmap.mmap(opened.fileno(), 0)
-        for offset in range(0, len(self.map), 300000):
-            self.map[offset:offset + 10] = self.bytes["newest"][offset:offset + 10] = b"0123456789"[:len(self.map) - offset]
-        self.map.flush()
+        self.map = Mapping(self.path("newest"), writes=True)
+        self.store(b"0123456789", 300000)
+        self.map.sync()
+
+    def store(self, content, distance):
+        for offset in range(0, self.map.length - len(content), distance):
+            self.map.write(offset, content)
+            self.bytes["newest"][offset:offset + len(content)] = content
 
     def delete(self):
         pass
 
     def close(self):
-        self.map[5:8] = self.bytes["newest"][5:8] = b"end"
+        self.store(b"at the end", 500000)
         self.map.close()
 
 
@@ -260,21 +288,6 @@ class AppendNewest(Held):
         self.bytes["newest"] = bytearray()
 
 
-class WriteBesideReader(WriteNewest):
-    """A reader sees the newest object when a writer comes: he goes on with the bytes that he has opened."""
-
-    def act(self):
-        self.reader = os.open(self.path("newest"), os.O_RDONLY)
-        self.map = mmap.mmap(self.reader, 0, prot=mmap.PROT_READ)
-        os.pread(self.reader, 1, 0)
-        super().act()
-
-    def close(self):
-        self.map.close()
-        os.close(self.reader)
-        super().close()
-
-
 class CopyOver(Held):
     """The older file's bytes are copied over the newest one, in place."""
 
@@ -291,8 +304,8 @@ class CopyOver(Held):
 
 
 def main():
-    kinds = (Held, Reader, Mapped, MappedNewest, DeletedMapped, Writer, WriteNewest, MapNewest, CutNewest, AppendNewest,
-             WriteBesideReader, CopyOver)
+    kinds = (Held, Reader, Mapped, DeletedNewest, DeletedOlder, ReplacedNewest, Writer, WriteNewest, MapNewest, CutNewest,
+             AppendNewest, CopyOver)
     held = [kind(kind.__name__) for kind in kinds]
     for step, seconds in (("older", 20), ("hold", 0), ("newest", 3), ("act", 3), ("delete", 1), ("close", 0)):
         for each in held:
