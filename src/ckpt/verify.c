@@ -396,21 +396,29 @@ static errint verify_read_table(struct verify_pass *pass, enum verify_finding *f
     return 0;
 }
 
+/* The table goes with the object, and both go before the namespace forgets them. */
+static errint verify_without_table(struct verify_pass *pass, enum verify_finding finding)
+{
+    int unchanged = verify_is_unchanged(pass);
+    errint error = unchanged < 0 ? unchanged : verify_read_live(pass);
+    if (error)
+        return error;
+    if (!unchanged || pass->live_count == 0)
+        return -EBUSY;
+    pass->answer->state = VERIFY_UNVERIFIABLE;
+    verify_add(pass, 0, pass->size, finding);
+    verify_add_cut(pass);
+    return 0;
+}
+
 static errint verify_hashed(struct verify_pass *pass)
 {
     enum verify_finding finding;
     errint error = verify_read_table(pass, &finding);
     if (error)
         return error;
-    if (finding) {
-        int unchanged = verify_is_unchanged(pass);
-        if (unchanged <= 0)
-            return unchanged < 0 ? unchanged : -EBUSY;
-        pass->answer->state = VERIFY_UNVERIFIABLE;
-        verify_add(pass, 0, pass->size, finding);
-        verify_add_cut(pass);
-        return 0;
-    }
+    if (finding)
+        return verify_without_table(pass, finding);
     error = verify_open(pass);
     if (error)
         return error == -ENOENT ? -EBUSY : error;

@@ -8,6 +8,9 @@
 #include "fs/damage.h"
 #include "fs/ops.h"
 
+_Static_assert(sizeof(struct control_verify) <= sizeof(struct control_text), "one ioctl moves no more");
+_Static_assert(sizeof(struct control_objects) <= sizeof(struct control_text), "one ioctl moves no more");
+
 /* A step that a worker does. */
 struct control_step {
     struct filesystem *fs;

@@ -18,6 +18,11 @@ nothing_unhashed() {
     [ "$(jq .unhashed_objects "$TEST_DIR/unhashed")" -eq 0 ] && [ "$(jq .verified_objects "$TEST_DIR/unhashed")" -gt 0 ]
 }
 
+# has_inodes COUNT: files whose last handle the kernel has not given back yet are there still.
+has_inodes() {
+    [ "$(ckptfs_status_field inodes)" -eq "$1" ]
+}
+
 # The store mounted, with the original as dir/file, hashed. OBJECT is its object's file.
 make_file() {
     ckptfs_mount "$@"
@@ -207,6 +212,7 @@ while done < 1 << 20:
     done += os.copy_file_range(source, copy, (1 << 20) - done, done, done)
 PYTHON
     rm "$MNT/dir/file"
+    wait_until 20 has_inodes 3
     [ -e "$OBJECT" ]
     flip "$OBJECT" 4000000
     wait_until 20 nothing_unhashed
