@@ -26,10 +26,11 @@
 /* While somebody sees an older file in a way that forbids to touch it; doubled each time. */
 #define SHARE_RETRY_BUSY_NS (5 * CLOCK_NS_PER_SECOND)
 #define SHARE_RETRY_MAX_NS  (300 * CLOCK_NS_PER_SECOND)
+/* Between two looks for what an earlier daemon left. */
+#define SHARE_PAUSE_NS 100000
 
 enum {
     SHARE_NICE = 10,
-    SHARE_FIND = 4096,                /* objects taken up at a start */
     SHARE_SPARSE_MIN = 64 * (1 << 20) /* from this size on, objects that are mostly holes are not hashed */
 };
 
@@ -47,6 +48,9 @@ struct share {
     struct share_entry *waiting;
     int64_t next_due; /* of those that wait; INT64_MAX: there are none */
     size_t count;
+    uint64_t found; /* objects of before this start up to this one were taken up; the thread's own */
+    uint64_t found_end;
+    atomic_bool finding; /* there are more */
     atomic_bool stopping;
 };
 
@@ -125,7 +129,7 @@ size_t share_waiting(struct filesystem *fs)
     pthread_mutex_lock(&fs->share->lock);
     size_t count = fs->share->count;
     pthread_mutex_unlock(&fs->share->lock);
-    return count;
+    return count + atomic_load(&fs->share->finding);
 }
 
 /* -- hashing ----------------------------------------------------------------------------------------------
@@ -456,12 +460,17 @@ static void share_finish_entry(struct filesystem *fs, struct share_entry *entry,
     }
 }
 
-/* Objects that an earlier daemon did not come to. */
+/*
+ * Some of the objects that an earlier daemon did not come to. All of them at once could be more than there is
+ * memory for. What was sealed since the start is queued by its seal.
+ */
 static void share_take_up(struct filesystem *fs)
 {
+    struct share *share = fs->share;
     cleanup_ids struct ids objects = {0};
-    errint error = meta_find_unshared(fs->meta, SHARE_FIND, &objects);
-    for (size_t i = 0; !error && i < objects.count; i++) {
+    int more = meta_find_unshared_after(fs->meta, &share->found, &objects);
+    errint error = more < 0 ? more : 0;
+    for (size_t i = 0; !error && i < objects.count && objects.at[i] < share->found_end; i++) {
         cleanup_ids struct ids files = {0};
         uint64_t whole;
         error = meta_find_whole(fs->meta, objects.at[i], &whole);
@@ -472,6 +481,10 @@ static void share_take_up(struct filesystem *fs)
     }
     if (error)
         log_warning("files of before this start are not looked at for equal bytes: %s", strerror(-error));
+    if (error || !more || share->found >= share->found_end)
+        atomic_store(&share->finding, false);
+    else /* without a pause, those who wait for the database might never get it */
+        nanosleep(&(struct timespec){.tv_nsec = SHARE_PAUSE_NS}, NULL);
 }
 
 static void *share_run(void *context)
@@ -480,10 +493,15 @@ static void *share_run(void *context)
     struct share *share = fs->share;
     /* Of this thread only: Linux keeps a nice value for each. */
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), SHARE_NICE);
-    share_take_up(fs);
     pthread_mutex_lock(&share->lock);
     while (!atomic_load(&share->stopping)) {
         struct share_entry *entry = share_take(share);
+        if (!entry && atomic_load(&share->finding)) {
+            pthread_mutex_unlock(&share->lock);
+            share_take_up(fs);
+            pthread_mutex_lock(&share->lock);
+            continue;
+        }
         if (!entry) {
             struct timespec time = clock_to_timespec(share->next_due);
             if (share->next_due == INT64_MAX)
@@ -510,6 +528,8 @@ errint share_start(struct filesystem *fs)
     pthread_cond_init(&share->wake, NULL);
     share->last = &share->first;
     share->next_due = INT64_MAX;
+    share->found_end = meta_object_next(fs->meta);
+    atomic_init(&share->finding, share->found_end != 0);
     fs->share = share;
     int error = pthread_create(&share->thread, NULL, share_run, fs);
     if (error) {

@@ -93,7 +93,11 @@ static errint change_begin(struct change *change)
     change->shadows_count = change_shadows(change)->count;
     change->nothing = false;
     errint error = fault_hit("meta.begin");
-    return error ? error : db_begin(meta->db);
+    if (!error)
+        error = db_begin(meta->db);
+    if (!error && meta->totals_kept)
+        error = db_run(meta->db, "DELETE FROM total");
+    return error;
 }
 
 static errint change_commit(struct change *change)
@@ -109,6 +113,7 @@ static errint change_commit(struct change *change)
         error = db_commit(meta->db);
     if (error)
         return error;
+    meta->totals_kept = false;
     meta->commit_last++;
     fault_hit("meta.committed"); /* too late for an error: it is there to kill or to hang */
     if (change->request) {
@@ -197,7 +202,40 @@ static errint change_read_answered(struct meta *meta)
     return 0;
 }
 
-static errint change_read_totals(struct meta *meta)
+/* The totals as the last stop left them: 1, 0 when something was changed since, or an error. */
+static int change_read_kept_totals(struct meta *meta)
+{
+    struct meta_known *known = &meta->known;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT inodes, objects, dirty, torn, shadows, mebibytes, bytes FROM total"
+                             " WHERE id = 1");
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found;
+    known->inodes = (uint64_t)db_integer(&rows, 0);
+    known->objects = (uint64_t)db_integer(&rows, 1);
+    known->dirty = (uint64_t)db_integer(&rows, 2);
+    known->torn = (uint64_t)db_integer(&rows, 3);
+    known->shadows = (uint64_t)db_integer(&rows, 4);
+    known->logical_bytes = ((__int128)db_integer(&rows, 5) << 20) + db_integer(&rows, 6);
+    return 1;
+}
+
+static errint change_keep_totals(struct meta *meta)
+{
+    const struct meta_known *known = &meta->known;
+    if (meta->totals_kept)
+        return 0;
+    return db_run(meta->db,
+                  "INSERT INTO total (id, inodes, objects, dirty, torn, shadows, mebibytes, bytes)"
+                  " VALUES (1, $1, $2, $3, $4, $5, $6, $7)",
+                  DB_INTEGER(known->inodes), DB_INTEGER(known->objects), DB_INTEGER(known->dirty),
+                  DB_INTEGER(known->torn), DB_INTEGER(known->shadows), DB_INTEGER(known->logical_bytes >> 20),
+                  DB_INTEGER(known->logical_bytes & 1048575));
+}
+
+static errint change_count_totals(struct meta *meta)
 {
     struct meta_known *known = &meta->known;
     /* The sizes are summed in two parts, since their sum may not fit the database's integers. */
@@ -229,6 +267,8 @@ static errint change_mark(struct meta *meta, bool clean)
     errint error = db_begin(meta->db);
     if (!error)
         error = change_write_counters(meta, next, clean);
+    if (!error && clean)
+        error = change_keep_totals(meta);
     if (!error)
         error = db_commit(meta->db);
     if (error)
@@ -238,6 +278,13 @@ static errint change_mark(struct meta *meta, bool clean)
     return error;
 }
 
+static errint change_start_totals(struct meta *meta)
+{
+    int kept = change_read_kept_totals(meta);
+    meta->totals_kept = kept > 0;
+    return kept ? (kept < 0 ? kept : 0) : change_count_totals(meta);
+}
+
 errint change_start(struct meta *meta)
 {
     bool clean = false;
@@ -245,7 +292,7 @@ errint change_start(struct meta *meta)
     if (!error)
         error = change_read_answered(meta);
     if (!error)
-        error = change_read_totals(meta);
+        error = change_start_totals(meta);
     if (error)
         return error;
     if (clean) {

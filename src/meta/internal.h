@@ -38,6 +38,7 @@ struct meta {
     pthread_mutex_t lock; /* everything up to the next lock; never held over a sync; taken before sync_lock */
     struct db *db;
     struct meta_known known;
+    bool totals_kept;              /* the database has them in a row, which the next change removes */
     uint64_t request, request_ino; /* the last request that was answered */
     struct ids released;           /* shadows that changes of names let go */
     void (*committed)(void *context, uint64_t unique, uint64_t ino);
@@ -100,7 +101,7 @@ bool change_next(struct change *change);
 errint change_take_number(struct meta *meta, enum meta_counter which, uint64_t *number);
 /* Reads the counters and the totals; skips numbers that a power cut may have made the database forget. */
 errint change_start(struct meta *meta);
-/* Writes the counters so that nothing needs skipping at the next start. */
+/* Writes the counters and the totals so that nothing needs skipping or counting at the next start. */
 errint change_stop(struct meta *meta);
 
 /* -- tables -----------------------------------------------------------------------------------------------

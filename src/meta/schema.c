@@ -27,6 +27,15 @@
     "CREATE TABLE damage (object INTEGER NOT NULL, object_offset INTEGER NOT NULL,"                          \
     " length INTEGER NOT NULL, PRIMARY KEY (object, object_offset)) WITHOUT ROWID;"
 
+/*
+ * The totals: one row from a clean stop until the first change. Where there is none they are counted. The sum
+ * of the files' sizes is in MiB and the rest, since it may be more than an integer holds.
+ */
+#define SCHEMA_TOTAL                                                                                         \
+    "CREATE TABLE total (id INTEGER PRIMARY KEY, inodes INTEGER NOT NULL, objects INTEGER NOT NULL,"         \
+    " dirty INTEGER NOT NULL, torn INTEGER NOT NULL, shadows INTEGER NOT NULL, mebibytes INTEGER NOT NULL,"  \
+    " bytes INTEGER NOT NULL);"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -60,11 +69,11 @@ static const char schema_tables[] =
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
-    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING;
+    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL;
 
 const struct schema_step *schema_steps(size_t *count)
 {
-    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING}};
+    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

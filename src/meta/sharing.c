@@ -7,6 +7,8 @@
 
 #include "meta/internal.h"
 
+enum { SHARING_ROWS = 512 }; /* read under one lock */
+
 /* -- roots and segments -----------------------------------------------------------------------------------
  */
 
@@ -146,16 +148,24 @@ static errint sharing_collect(struct db_rows *rows, struct ids *out)
     return found;
 }
 
-errint meta_find_unshared(struct meta *meta, size_t limit, struct ids *out)
+int meta_find_unshared_after(struct meta *meta, uint64_t *after, struct ids *out)
 {
     META_LOCKED(meta);
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
-                             "SELECT o.id FROM object o LEFT JOIN summed s ON s.object = o.id"
-                             " WHERE o.owner = 0 AND o.size > 0 AND coalesce(s.shared, 0) = 0"
-                             " ORDER BY o.id LIMIT $1",
-                             DB_INTEGER(limit));
-    return error ? error : sharing_collect(&rows, out);
+                             "SELECT o.id, o.owner = 0 AND o.size > 0 AND coalesce(s.shared, 0) = 0"
+                             " FROM object o LEFT JOIN summed s ON s.object = o.id"
+                             " WHERE o.id > $1 ORDER BY o.id LIMIT $2",
+                             DB_INTEGER(*after), DB_INTEGER(SHARING_ROWS));
+    int found = 0, count = 0;
+    for (; !error && (found = db_next(&rows)) > 0; count++) {
+        *after = (uint64_t)db_integer(&rows, 0);
+        if (db_integer(&rows, 1))
+            error = ids_append(out, *after);
+    }
+    if (error || found < 0)
+        return error ? error : found;
+    return count == SHARING_ROWS;
 }
 
 errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out)

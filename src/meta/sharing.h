@@ -38,9 +38,11 @@ errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_RO
 /* The files that have equal bytes in older objects were looked after. Does nothing for an object without a
  * root. */
 errint meta_object_shared_out(struct meta *meta, uint64_t object);
-/* Sealed objects that were not hashed, or not looked after, yet: at most `limit`, the oldest first. Appended.
+/*
+ * Sealed objects that were not hashed, or not looked after, yet, in the order of their ids: a part of the
+ * table after `*after`, which moves on. 1, 0 when that was the last part, or an error. Appended.
  */
-errint meta_find_unshared(struct meta *meta, size_t limit, struct ids *out);
+int meta_find_unshared_after(struct meta *meta, uint64_t *after, struct ids *out);
 /* Objects of a META_EXTENTS file that are sealed and have no root. Appended. */
 errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
 

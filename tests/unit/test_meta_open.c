@@ -105,6 +105,45 @@ static void test_damaged(void)
     frame_open();
 }
 
+/* The totals are kept from a clean stop until the first change; the frame compares them with the tables. */
+static void test_totals(void)
+{
+    struct meta_totals totals;
+    frame_make_sealed(1, "f", 5000);
+    CHECK(!meta->totals_kept);
+    frame_reopen();
+    CHECK(meta->totals_kept);
+    CHECK(frame_is_consistent(meta));
+    CHECK_EQUAL(0, meta_count(meta, &totals));
+    CHECK_EQUAL(5000, totals.logical_bytes);
+    CHECK_EQUAL(-EEXIST, meta_link(meta, frame_find(1, "f"), 1, "f", 1, FRAME_NOW, 0, NULL));
+    CHECK(meta->totals_kept); /* what failed changed nothing */
+    frame_reopen();
+    CHECK(meta->totals_kept);
+    frame_make(1, "g", S_IFREG);
+    CHECK(!meta->totals_kept);
+    frame_reopen();
+    CHECK(meta->totals_kept);
+    CHECK(frame_is_consistent(meta));
+}
+
+static void change_and_die(void)
+{
+    frame_open();
+    frame_make(1, "g", S_IFREG);
+    _exit(0);
+}
+
+/* A daemon that died leaves none. */
+static void test_totals_after_death(void)
+{
+    frame_make_sealed(1, "f", 5000);
+    CHECK_EQUAL(0, frame_in_child("", change_and_die));
+    CHECK(!meta->totals_kept);
+    CHECK(frame_find(1, "g") != 0);
+    CHECK(frame_is_consistent(meta));
+}
+
 /* -- formats ----------------------------------------------------------------------------------------------
  */
 
@@ -130,12 +169,14 @@ static void test_format_1(void)
 {
     uint64_t file = frame_make_sealed(1, "f", 5000);
     frame_close();
-    alter(frame_path, "DROP TABLE summed; DROP TABLE segment; DROP TABLE shrunk; DROP TABLE damage; UPDATE "
+    alter(frame_path, "DROP TABLE summed; DROP TABLE segment; DROP TABLE shrunk; DROP TABLE damage;"
+                      " DROP TABLE total; UPDATE "
                       "format SET version = 1");
     frame_open();
     CHECK(frame_find(1, "f") == file);
     cleanup_ids struct ids objects = {0};
-    CHECK_EQUAL(0, meta_find_unshared(meta, 10, &objects));
+    uint64_t after = 0;
+    CHECK_EQUAL(0, meta_find_unshared_after(meta, &after, &objects));
     CHECK_EQUAL(1, objects.count);
     char backup[4300];
     snprintf(backup, sizeof backup, "%s.format-1", frame_path);
@@ -495,5 +536,7 @@ int main(void)
     frame_run("a sync that failed is not made good by the next", test_sync_fails);
     frame_run("the log is emptied", test_log_is_emptied);
     frame_run("a log that cannot be emptied keeps nobody from working", test_checkpoint_fails);
+    frame_run("the totals are kept by a clean stop until the first change", test_totals);
+    frame_run("a daemon that died leaves no totals", test_totals_after_death);
     return check_done();
 }

@@ -45,7 +45,8 @@ static size_t found_places(uint64_t low, uint64_t high, int64_t length, uint32_t
 static size_t unshared(void)
 {
     cleanup_ids struct ids objects = {0};
-    CHECK_EQUAL(0, meta_find_unshared(meta, 100, &objects));
+    uint64_t after = 0;
+    CHECK_EQUAL(0, meta_find_unshared_after(meta, &after, &objects));
     return objects.count;
 }
 
@@ -129,6 +130,29 @@ static void test_index_follows_the_object(void)
     CHECK_EQUAL(0, meta_object_summed(meta, object, root_a, UID, NULL, 0));
     CHECK_EQUAL(0, meta_tear(meta, a, 100, NULL));
     CHECK_EQUAL(-ENOENT, meta_object_root(meta, object, root));
+}
+
+/* A store of many objects is looked through in parts, each once. */
+static void test_unshared_in_parts(void)
+{
+    enum { FILES = 700, SHARED = 100 };
+    cleanup_ids struct ids made = {0}, found = {0};
+    for (int i = 0; i < FILES; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%d", i);
+        CHECK_EQUAL(0, ids_append(&made, object_of(frame_make_sealed(1, name, 5000))));
+    }
+    for (int i = 0; i < SHARED; i++) {
+        CHECK_EQUAL(0, meta_object_summed(meta, made.at[i], root_a, UID, NULL, 0));
+        CHECK_EQUAL(0, meta_object_shared_out(meta, made.at[i]));
+    }
+    uint64_t after = 0;
+    CHECK_EQUAL(1, meta_find_unshared_after(meta, &after, &found));
+    CHECK(found.count < FILES - SHARED);
+    CHECK_EQUAL(0, meta_find_unshared_after(meta, &after, &found));
+    CHECK_EQUAL(FILES - SHARED, found.count);
+    for (size_t i = 0; i < found.count; i++)
+        CHECK_EQUAL(made.at[SHARED + i], found.at[i]);
 }
 
 static void test_repoint_whole(void)
@@ -295,5 +319,6 @@ int main(void)
     frame_run("an object that others share is not opened in place", test_shared_is_not_unsealed);
     frame_run("every loss of an extent is marked", test_shrunk_by_all_changes);
     frame_run("the predecessor is the same name in another checkpoint", test_predecessor);
+    frame_run("what is to be looked after is found in parts", test_unshared_in_parts);
     return check_done();
 }
