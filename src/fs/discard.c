@@ -164,13 +164,17 @@ static void *discard_run(void *context)
         if (discard_is_idle(discard) && discard->stopping)
             break;
         discard->taken = discard->kicks;
+        /* The start gives the first kick, when it is known what a crash has left, and what the disk can do.
+         */
+        bool reclaims = discard->taken > 0;
         cleanup_ids struct ids inodes = discard->inodes;
         cleanup_ids struct ids objects = discard->objects;
         discard->inodes = discard->objects = (struct ids){0};
         pthread_mutex_unlock(&discard->lock);
         discard_reap(fs, &inodes, &objects);
         discard_remove(fs, &objects);
-        discard_reclaim(fs);
+        if (reclaims)
+            discard_reclaim(fs);
         pthread_mutex_lock(&discard->lock);
     }
     pthread_mutex_unlock(&discard->lock);

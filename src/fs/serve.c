@@ -120,16 +120,16 @@ static errint serve_prepare(struct filesystem *fs)
         error = handle_restore_all(fs);
     if (!error)
         error = recover_unfinished(fs, takeover);
-    /* Nothing is shared or given back before it is known what a crash has left. */
-    if (!error)
-        error = share_start(fs);
-    if (!error)
-        discard_kick(fs);
     if (!error)
         error = loop_initialise(fs);
     if (error)
         return error;
     features_probe(fs);
+    /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
+    error = share_start(fs);
+    if (error)
+        return error;
+    discard_kick(fs);
     atomic_fetch_add(&fs->state->generation, 1);
     if (takeover)
         error = protocol_resend(fs->options->fuse_fd);

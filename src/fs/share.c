@@ -330,21 +330,35 @@ static errint share_find_files(struct filesystem *fs, const struct match *match,
     return error;
 }
 
+/* The table of a hashed object. One that is lost or wrong is made anew by the next visit: -EBUSY. */
+static errint share_load(struct filesystem *fs, uint64_t object, struct sums *sums,
+                         uint8_t root[META_ROOT_BYTES])
+{
+    uint8_t found[META_ROOT_BYTES];
+    errint error = meta_object_root(fs->meta, object, root);
+    if (error)
+        return error;
+    error = sums_read(fs->store, object, sums);
+    if (!error) {
+        hash_to_bytes(sums->root, found);
+        error = memcmp(root, found, sizeof found) == 0 ? 0 : -EUCLEAN;
+    }
+    if (error != -ENOENT && error != -EUCLEAN)
+        return error;
+    error = meta_object_unsummed(fs->meta, object);
+    return error ? error : -EBUSY;
+}
+
 /* Older files give way to the object. -EBUSY: some of them cannot now. */
 static errint share_out(struct filesystem *fs, struct node *node, uint32_t uid, uint64_t object)
 {
     cleanup_sums struct sums sums = {0};
     cleanup_match struct match match = {0};
     cleanup_ids struct ids files = {0};
-    uint8_t root[META_ROOT_BYTES], found[META_ROOT_BYTES];
-    errint error = meta_object_root(fs->meta, object, root);
-    if (!error)
-        error = sums_read(fs->store, object, &sums);
+    uint8_t root[META_ROOT_BYTES];
+    errint error = share_load(fs, object, &sums, root);
     if (error)
         return error;
-    hash_to_bytes(sums.root, found);
-    if (memcmp(root, found, sizeof root) != 0)
-        return -EUCLEAN;
     const struct match_request request = {
         .store = fs->store,
         .meta = fs->meta,

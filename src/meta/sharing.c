@@ -124,6 +124,14 @@ errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_RO
     return object_root(meta, object, root);
 }
 
+errint meta_object_unsummed(struct meta *meta, uint64_t object)
+{
+    struct change change = {.meta = meta};
+    while (change_next(&change))
+        change.error = object_unsum(meta, object);
+    return change.error;
+}
+
 errint meta_object_shared_out(struct meta *meta, uint64_t object)
 {
     struct change change = {.meta = meta};
@@ -233,7 +241,7 @@ errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, stru
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
                              "SELECT DISTINCT e.ino FROM extent e JOIN inode i ON i.ino = e.ino"
-                             " WHERE e.object = $1 AND i.uid = $2",
+                             " WHERE e.object = $1 AND i.uid = $2 AND i.nlink > 0",
                              DB_INTEGER(object), DB_INTEGER(uid));
     return error ? error : sharing_collect(&rows, out);
 }

@@ -33,6 +33,8 @@ struct meta_range {
  */
 errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root[META_ROOT_BYTES],
                           uint32_t uid, const struct meta_segment *segments, size_t count);
+/* What meta_object_summed has recorded goes: the object's table of hashes is lost. */
+errint meta_object_unsummed(struct meta *meta, uint64_t object);
 /* The root that was recorded; -ENOENT when there is none. */
 errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES]);
 /* The files that have equal bytes in older objects were looked after. Does nothing for an object without a
@@ -52,7 +54,7 @@ errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
  */
 errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
                          struct meta_range **out, size_t *count);
-/* The files of `uid` that cover a byte of the object. Appended. */
+/* The files of `uid` that cover a byte of the object and have a name. Appended. */
 errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, struct ids *out);
 /* A file that is the object, whole and nothing else, or 0. */
 errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out);
