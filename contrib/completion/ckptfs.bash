@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=off inline= threads= read-ahead= hang-timeout= log='
+    options+='sharing=backward sharing=off verify-on-share=yes inline= threads= read-ahead= hang-timeout= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
     compopt -o nospace
@@ -34,13 +34,14 @@ _ckptfs() {
         if [ "$previous" = = ]; then option=${COMP_WORDS[COMP_CWORD - 2]}; else word=''; fi
         case ${option##*,} in
             passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
+            verify-on-share) _ckptfs_complete_words $'yes\nno' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         esac
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -54,9 +55,20 @@ _ckptfs() {
                     ;;
             esac
             ;;
-        umount | restart | status)
+        du)
+            case $word in
+                -*) _ckptfs_complete_words $'--summarize\n--max-depth\n--bytes\n--json\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        umount | restart | status | gc | verify)
             case $command:$word in
+                gc:-*) _ckptfs_complete_words $'--dry-run\n--json\n--timeout\n--help' "$word" ;;
                 status:-*) _ckptfs_complete_words $'--json\n--timeout\n--help' "$word" ;;
+                verify:-*) _ckptfs_complete_words $'--json\n--repair\n--rate\n--help' "$word" ;;
                 *:-*) _ckptfs_complete_words $'--timeout\n--help' "$word" ;;
                 *)
                     compopt -o filenames

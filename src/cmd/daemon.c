@@ -76,6 +76,7 @@ static int daemon_run(int argc, char **argv)
     serve.read_only = options.flags & MS_RDONLY;
     serve.passthrough = options.passthrough;
     serve.sharing = options.sharing;
+    serve.verify_on_share = options.verify_on_share;
     serve.inline_limit = options.inline_limit;
     serve.threads = options.threads;
     serve.read_ahead_kib = options.read_ahead_kib;

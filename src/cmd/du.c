@@ -134,8 +134,6 @@ static int du_explain(const char *path, int error)
     case ECONNABORTED:
         log_error("%s is on a dead mount: its daemon is gone", path);
         return EXIT_MOUNTPOINT_DEAD;
-    case EACCES:
-    case EPERM: log_error("%s may not be read: %s", path, strerror(error)); return EXIT_NOT_PERMITTED;
     default: log_error("%s: %s", path, strerror(error)); return EXIT_FAILED;
     }
 }

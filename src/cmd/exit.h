@@ -15,6 +15,10 @@ enum {
     EXIT_FAILED = 1, /* anything that has no number of its own; the line says what */
     EXIT_USAGE = 2,  /* the command line */
 
+    /* verify; 4 as fsck(8) has it */
+    EXIT_DAMAGE_LEFT = 4,    /* damage was found and is still there */
+    EXIT_NOT_VERIFIABLE = 5, /* no damage was found, but something has no hashes that can be used */
+
     EXIT_MOUNTPOINT_MISSING = 10,
     EXIT_MOUNTPOINT_NOT_DIRECTORY = 11,
     EXIT_MOUNTPOINT_BUSY = 12,  /* something is mounted on it already */

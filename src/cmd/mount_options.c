@@ -115,6 +115,16 @@ static errint option_set_sharing(struct mount_options *options, const char *valu
     return 0;
 }
 
+static errint option_set_yes_or_no(const char *word, const char *value, bool *out, char problem[256])
+{
+    if (strcmp(value, "yes") == 0 || strcmp(value, "no") == 0) {
+        *out = value[0] == 'y';
+        return 0;
+    }
+    snprintf(problem, 256, "option %s: expected yes or no, found '%.64s'", word, value);
+    return -EINVAL;
+}
+
 static errint option_set_log(struct mount_options *options, const char *value, char problem[256])
 {
     if (*value != '/') {
@@ -134,6 +144,8 @@ static errint option_set_value(struct mount_options *options, const char *word, 
         return option_set_passthrough(options, value, problem);
     if (strcmp(word, "sharing") == 0)
         return option_set_sharing(options, value, problem);
+    if (strcmp(word, "verify-on-share") == 0)
+        return option_set_yes_or_no(word, value, &options->verify_on_share, problem);
     if (strcmp(word, "log") == 0)
         return option_set_log(options, value, problem);
     if (strcmp(word, "threads") == 0)

@@ -18,6 +18,7 @@ struct mount_options {
     unsigned long flags; /* MS_* of mount(2) */
     enum fs_passthrough passthrough;
     enum fs_sharing sharing;
+    bool verify_on_share;
     size_t inline_limit; /* bytes */
     unsigned threads;    /* 0: by the number of processors */
     unsigned read_ahead_kib;

@@ -64,6 +64,7 @@ static errint clone_rows(struct filesystem *fs, struct node *from, int64_t from_
     error = node_adopt_row(fs, to, &row);
     to->overlay = overlay;
     content_release(fs, to, &freed);
+    discard_kick(fs);
     writeback_add(fs, to);
     return error;
 }
@@ -213,6 +214,7 @@ static void clone_share(struct filesystem *fs, struct node *from, struct node *t
     else
         writeback_add(fs, to);
     discard_objects(fs, &freed);
+    discard_kick(fs);
 }
 
 void clone_give_back(struct filesystem *fs, struct node *to, const struct node_copy *copy)

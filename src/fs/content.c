@@ -164,6 +164,7 @@ static errint content_truncate_row(struct filesystem *fs, struct node *node, int
     else
         backing_put(&fs->backings, overlay);
     content_release(fs, node, &freed);
+    discard_kick(fs);
     if (node->dirty)
         writeback_add(fs, node);
     return error;

@@ -75,6 +75,9 @@ static errint content_read_piece(struct filesystem *fs, const struct node *node,
                                  size_t length)
 {
     struct backing *backing;
+    int64_t at = extent->object_offset + (offset - extent->offset);
+    if (damage_touches(fs, extent->object, at, (int64_t)length))
+        return -EIO; /* said when it was found */
     errint error = backing_get(&fs->backings, extent->object, &backing);
     if (error) {
         log_error("inode %llu: object %016llx of bytes %lld to %lld cannot be opened: %s",
@@ -82,7 +85,6 @@ static errint content_read_piece(struct filesystem *fs, const struct node *node,
                   (long long)extent->offset, (long long)(extent->offset + extent->length), strerror(-error));
         return -EIO;
     }
-    int64_t at = extent->object_offset + (offset - extent->offset);
     ssize_t got = content_pread(backing->fd, buffer, length, at);
     if (got >= 0 && (size_t)got != length)
         log_error("inode %llu: object %016llx ends at %lld, expected at least %lld bytes",
@@ -149,6 +151,8 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
     case META_EXTENTS: break;
     }
     if (node->backing) {
+        if (damage_touches(fs, node->backing->object, offset, (int64_t)size))
+            return -EIO;
         ssize_t got = content_read_object(fs, node->backing, true, buffer, size, offset, data);
         if (got >= 0 && got < (ssize_t)size && offset + got < node->size) {
             log_error("inode %llu: object %016llx ends at %lld, expected %lld bytes",

@@ -100,6 +100,7 @@ static cJSON *control_describe(struct filesystem *fs)
     cJSON_AddNumberToObject(document, "behind_files", (double)behind.files);
     cJSON_AddNumberToObject(document, "behind_bytes", (double)behind.bytes);
     cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));
+    cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
     control_add_torn(fs, document);
     control_add_disk(fs, document);
@@ -138,6 +139,6 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_usage(request, ino, out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)
         control_reclaim(request, in, in_size, out_size);
-    else
+    else if (ino != META_ROOT_INO || !control_verify(request, command, in, in_size, out_size))
         fuse_reply_err(request, ENOTTY);
 }

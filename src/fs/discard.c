@@ -93,6 +93,8 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
     error = meta_object_forget(fs->meta, objects);
     if (error)
         log_warning("%zu removed objects are still listed: %s", objects->count, strerror(-error));
+    if (atomic_load(&fs->damage.any) && objects->count > 0)
+        damage_load(fs);
     if (atomic_load(&fs->disk_full) && store_reserve_restore(fs->store) == 0) {
         atomic_store(&fs->disk_full, false);
         log_info("the disk has space again");
@@ -134,8 +136,9 @@ static void discard_wait(struct discard *discard)
     }
     if (discard->stopping)
         return;
-    struct timespec until = clock_to_timespec(clock_read_ns(CLOCK_REALTIME) + DISCARD_GATHER_NS);
-    while (!discard->stopping && pthread_cond_timedwait(&discard->wake, &discard->lock, &until) == 0)
+    struct timespec until = clock_to_timespec(clock_monotonic() + DISCARD_GATHER_NS);
+    while (!discard->stopping &&
+           pthread_cond_clockwait(&discard->wake, &discard->lock, CLOCK_MONOTONIC, &until) == 0)
         continue;
 }
 
@@ -161,13 +164,17 @@ static void *discard_run(void *context)
         if (discard_is_idle(discard) && discard->stopping)
             break;
         discard->taken = discard->kicks;
+        /* The start gives the first kick, when it is known what a crash has left, and what the disk can do.
+         */
+        bool reclaims = discard->taken > 0;
         cleanup_ids struct ids inodes = discard->inodes;
         cleanup_ids struct ids objects = discard->objects;
         discard->inodes = discard->objects = (struct ids){0};
         pthread_mutex_unlock(&discard->lock);
         discard_reap(fs, &inodes, &objects);
         discard_remove(fs, &objects);
-        discard_reclaim(fs);
+        if (reclaims)
+            discard_reclaim(fs);
         pthread_mutex_lock(&discard->lock);
     }
     pthread_mutex_unlock(&discard->lock);

@@ -18,6 +18,7 @@
 
 #include "base/workers.h"
 #include "fs/backing.h"
+#include "fs/damage.h"
 #include "fs/node.h"
 #include "fs/protocol.h"
 #include "fs/serve.h"
@@ -61,6 +62,7 @@ struct filesystem {
     struct features features;
     struct backing_table backings;
     struct node_table nodes;
+    struct damage damage;
     struct workers *workers;   /* for syncs that a request waits for */
     struct workers *reporters; /* for figures that a request waits for (report.h) */
     struct sealer *sealer;

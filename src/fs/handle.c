@@ -45,6 +45,12 @@ static bool handle_may_pass(struct filesystem *fs, struct node *node, uint32_t f
            !(row.mode & (S_ISUID | S_ISGID));
 }
 
+/* The kernel has an object open that was found damaged since: at least what is read now comes to us. */
+static bool handle_is_damaged(struct filesystem *fs, const struct node *node)
+{
+    return node->kind == META_EXTENTS && damage_touches(fs, node->backing->object, 0, node->size);
+}
+
 static uint32_t handle_daemon_mode(struct filesystem *fs, uint32_t flags)
 {
     if (!handle_writes(flags))
@@ -61,6 +67,8 @@ static errint handle_choose(struct filesystem *fs, struct node *node, struct sta
     bool writes = handle_writes(handle->flags);
     bool pass = node->mode == NODE_PASSTHROUGH ||
                 (node->mode == NODE_IDLE && handle_may_pass(fs, node, handle->flags));
+    if (pass && !node->backing)
+        return -EIO;
     if (pass) {
         int id = backing_register(&fs->backings, node->backing);
         if (id > 0) {
@@ -69,7 +77,8 @@ static errint handle_choose(struct filesystem *fs, struct node *node, struct sta
             /* The kernel opens the object for itself; one descriptor a file is enough for us. */
             if (node->mode == NODE_IDLE)
                 backing_close_writer(node->backing);
-            handle->mode = writes && (handle->flags & O_DSYNC) ? STATE_PASSTHROUGH_DIRECT : STATE_PASSTHROUGH;
+            bool direct = handle_is_damaged(fs, node) || (writes && (handle->flags & O_DSYNC));
+            handle->mode = direct ? STATE_PASSTHROUGH_DIRECT : STATE_PASSTHROUGH;
             return 0;
         }
         if (node->mode == NODE_PASSTHROUGH)
@@ -218,6 +227,15 @@ void handle_close(struct filesystem *fs, uint64_t fh)
     node_put(fs, node); /* node_find's */
 }
 
+/* The kernel has the object open from before it was found damaged: it stays the node's as long. */
+static void handle_restore_damaged(struct filesystem *fs, struct node *node, const struct state_handle *slot)
+{
+    if (slot->backing_id <= 0 || node->backing || node->kind != META_EXTENTS)
+        return;
+    if (backing_get(&fs->backings, slot->object, &node->backing) == 0)
+        node->look_again = true;
+}
+
 static errint handle_restore(struct filesystem *fs, struct state_handle *slot)
 {
     struct node *node = node_get(fs, slot->ino);
@@ -230,6 +248,7 @@ static errint handle_restore(struct filesystem *fs, struct state_handle *slot)
         log_error("handle of inode %llu: %s; it is dropped", (unsigned long long)slot->ino, strerror(-error));
         atomic_store(&slot->fh, 0);
     } else {
+        handle_restore_damaged(fs, node, slot);
         if (handle.backing_id > 0 && node->backing)
             backing_adopt(node->backing, handle.backing_id);
         handle_count(fs, node, &handle);

@@ -164,6 +164,26 @@ void node_drop_content(struct filesystem *fs, struct node *node)
     node->copy = (struct node_copy){0};
 }
 
+/* A damaged object is not handed out: the daemon gives EIO for what is wrong, and the rest of the file. */
+static void node_refuse_damaged(struct filesystem *fs, struct node *node)
+{
+    struct stat object;
+    bool is_short = fstat(node->backing->fd, &object) == 0 && object.st_size < node->size;
+    bool damaged = damage_touches(fs, node->backing->object, 0, node->size);
+    if (is_short)
+        log_error(
+            "inode %llu: object %016llx ends at %lld, expected %lld bytes; reads of what is missing give EIO",
+            (unsigned long long)node->ino, (unsigned long long)node->backing->object,
+            (long long)object.st_size, (long long)node->size);
+    if (damaged)
+        log_error("inode %llu: object %016llx is damaged; reads of damaged bytes give EIO",
+                  (unsigned long long)node->ino, (unsigned long long)node->backing->object);
+    if (!is_short && !damaged)
+        return;
+    backing_put(&fs->backings, node->backing);
+    node->backing = NULL;
+}
+
 /* Finds out whether one object is the whole file, so that it can be opened by passthrough. */
 static errint node_find_single(struct filesystem *fs, struct node *node)
 {
@@ -181,6 +201,8 @@ static errint node_find_single(struct filesystem *fs, struct node *node)
     if (error == -ENOENT)
         log_error("inode %llu: object %016llx is missing; reads give EIO", (unsigned long long)node->ino,
                   (unsigned long long)only->object);
+    if (!error)
+        node_refuse_damaged(fs, node);
     return error == -ENOENT ? 0 : error;
 }
 
@@ -205,6 +227,8 @@ errint node_load(struct filesystem *fs, struct node *node)
 {
     if (node->gone)
         return -ENOENT;
+    if (node->look_again && node->mode == NODE_IDLE && node->kind == META_EXTENTS && !node->overlay)
+        node->loaded = node->look_again = false;
     if (node->loaded)
         return 0;
     struct meta_inode row;

@@ -56,6 +56,7 @@ struct node {
     unsigned writers;     /* those that can write */
     unsigned passthrough; /* those with a backing id */
     bool was_passthrough; /* somebody outside the daemon may have written or mapped the object */
+    bool look_again;      /* what is damaged changed under passthrough: the row is adopted anew at idle */
     struct node_copy copy;
 
     bool

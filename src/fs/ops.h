@@ -64,4 +64,7 @@ void ops_releasedir(fuse_req_t, fuse_ino_t, struct fuse_file_info *);
 void ops_ioctl(fuse_req_t, fuse_ino_t, unsigned, void *, struct fuse_file_info *, unsigned, const void *,
                size_t, size_t);
 
+/* control_verify.c: answers the requests of a verification, perhaps later; false: it is none of them. */
+bool control_verify(fuse_req_t, unsigned command, const void *in, size_t in_size, size_t out_size);
+
 #endif

@@ -5,12 +5,18 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/fault.h"
+
 static void report_run(void *context, unsigned worker)
 {
     struct report *report = context;
     report->slot = STATE_REQUESTS - 1 - FS_SYNC_WORKERS - worker;
     state_request_begin(report->fs->state, report->slot, report->unique, 0, report->ino);
-    report->answer(report);
+    errint error = fault_hit("fs.report");
+    if (error)
+        report_fail(report, error);
+    else
+        report->answer(report);
     state_request_end(report->fs->state, report->slot);
     free(report);
 }

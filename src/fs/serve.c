@@ -112,22 +112,24 @@ static errint serve_prepare(struct filesystem *fs)
     error = serve_open_session(fs);
     if (!error)
         error = serve_start_queues(fs);
+    if (!error)
+        error = damage_load(fs);
     if (!error && !takeover)
         error = recover_at_mount(fs);
     if (!error)
         error = handle_restore_all(fs);
     if (!error)
         error = recover_unfinished(fs, takeover);
-    /* Nothing is shared or given back before it is known what a crash has left. */
-    if (!error)
-        error = share_start(fs);
-    if (!error)
-        discard_kick(fs);
     if (!error)
         error = loop_initialise(fs);
     if (error)
         return error;
     features_probe(fs);
+    /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
+    error = share_start(fs);
+    if (error)
+        return error;
+    discard_kick(fs);
     atomic_fetch_add(&fs->state->generation, 1);
     if (takeover)
         error = protocol_resend(fs->options->fuse_fd);
@@ -291,6 +293,7 @@ int fs_serve(const struct fs_options *options)
         return FS_EXIT_FAILED;
     /* Threads must not make the resident set grow with every arena. */
     mallopt(M_ARENA_MAX, 2);
+    damage_init(&fs->damage);
     fs->options = options;
     fs->state = state_attach(options->state_fd);
     if (!fs->state) {
@@ -306,6 +309,7 @@ int fs_serve(const struct fs_options *options)
     } else {
         code = serve_run(fs, signal_fd);
     }
+    damage_release(&fs->damage);
     free(fs);
     return code;
 }

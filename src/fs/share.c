@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "ckpt/digest.h"
 #include "ckpt/match.h"
+#include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/share_out.h"
 #include "store/object.h"
@@ -298,7 +299,15 @@ static enum share_outcome share_outcome_of(const struct node *node, errint error
     }
 }
 
-/* What is not the whole of a file is hashed, so that it can be verified, and shares nothing out. */
+/* An object that is not the whole of any file shares nothing out. */
+static errint share_settle_object(struct filesystem *fs, uint64_t object)
+{
+    uint64_t whole;
+    errint error = meta_find_whole(fs->meta, object, &whole);
+    return error || whole ? error : meta_object_shared_out(fs->meta, object);
+}
+
+/* What is not the whole of a file is hashed, so that it can be verified. What it lost can be punched now. */
 static errint share_settle(struct filesystem *fs, struct node *node, const struct share_view *view)
 {
     cleanup_free struct meta_extent *extents = NULL;
@@ -308,8 +317,9 @@ static errint share_settle(struct filesystem *fs, struct node *node, const struc
     errint error = meta_extents(fs->meta, node->ino, &extents, &count);
     for (size_t i = 0; !error && i < count; i++) {
         if (i == 0 || extents[i].object != extents[i - 1].object)
-            error = meta_object_shared_out(fs->meta, extents[i].object);
+            error = share_settle_object(fs, extents[i].object);
     }
+    discard_kick(fs);
     return error;
 }
 
@@ -370,9 +380,12 @@ static void share_take_up(struct filesystem *fs)
     errint error = more < 0 ? more : 0;
     for (size_t i = 0; !error && i < objects.count && objects.at[i] < share->found_end; i++) {
         cleanup_ids struct ids files = {0};
-        error = meta_find_users(fs->meta, objects.at[i], &files);
-        if (!error && files.count > 0)
-            share_add(fs, files.at[files.count - 1]);
+        uint64_t whole;
+        error = meta_find_whole(fs->meta, objects.at[i], &whole);
+        if (!error && !whole)
+            error = meta_find_users(fs->meta, objects.at[i], &files);
+        if (!error && (whole || files.count > 0))
+            share_add(fs, whole ? whole : files.at[files.count - 1]);
     }
     if (error)
         log_warning("files of before this start are not looked at for equal bytes: %s", strerror(-error));

@@ -10,6 +10,8 @@
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/share_compare.h"
+#include "meta/damage.h"
 
 /* From so many files on, an older object stays and the new one gives way. */
 enum { SHARE_ELDER_FILES = 64 };
@@ -58,27 +60,39 @@ static errint share_find_files(struct filesystem *fs, const struct match *match,
     return error;
 }
 
+/* 1 when the move is all of an older, undamaged object and of the new one, and enough files have the older
+ * one; 0 or an error. */
+static int share_is_elder(struct filesystem *fs, const struct meta_move *move, int64_t new_size, uint32_t uid)
+{
+    cleanup_ids struct ids files = {0};
+    int64_t size;
+    if (move->offset != 0 || move->to_offset != 0 || move->length != new_size)
+        return 0;
+    errint error = meta_object_size(fs->meta, move->object, &size);
+    if (error || size != new_size)
+        return error == -ENOENT ? 0 : error;
+    int damaged = meta_object_damaged(fs->meta, move->object);
+    if (damaged)
+        return damaged < 0 ? damaged : 0;
+    error = meta_find_users_of(fs->meta, move->object, uid, &files);
+    return error ? error : files.count >= SHARE_ELDER_FILES;
+}
+
 /*
  * The older object that equals all of the new one and is so many files that they shall not all give way to
- * it; 0: there is none. Each save of a file that all checkpoints have would change the rows of all of them.
+ * it; NULL: there is none. Each save of a file that all checkpoints have would change the rows of all of
+ * them.
  */
 static errint share_find_elder(struct filesystem *fs, const struct match *match, const struct sums *sums,
                                uint32_t uid, const struct meta_move **out)
 {
     *out = NULL;
     for (size_t i = 0; i < match->move_count; i++) {
-        const struct meta_move *move = &match->moves[i];
-        cleanup_ids struct ids files = {0};
-        int64_t size;
-        if (move->offset != 0 || move->to_offset != 0 || move->length != sums->size)
-            continue;
-        errint error = meta_object_size(fs->meta, move->object, &size);
-        if (!error && size == sums->size)
-            error = meta_find_users_of(fs->meta, move->object, uid, &files);
-        if (error && error != -ENOENT)
-            return error;
-        if (files.count >= SHARE_ELDER_FILES) {
-            *out = move;
+        int found = share_is_elder(fs, &match->moves[i], sums->size, uid);
+        if (found < 0)
+            return found;
+        if (found) {
+            *out = &match->moves[i];
             return 0;
         }
     }
@@ -132,20 +146,34 @@ static errint share_turn(struct filesystem *fs, const struct match_request *requ
     return error;
 }
 
+/* The table of a hashed object. One that is lost or wrong is made anew by the next visit: -EBUSY. */
+static errint share_load(struct filesystem *fs, uint64_t object, struct sums *sums,
+                         uint8_t root[META_ROOT_BYTES])
+{
+    uint8_t found[META_ROOT_BYTES];
+    errint error = meta_object_root(fs->meta, object, root);
+    if (error)
+        return error;
+    error = sums_read(fs->store, object, sums);
+    if (!error) {
+        hash_to_bytes(sums->root, found);
+        error = memcmp(root, found, sizeof found) == 0 ? 0 : -EUCLEAN;
+    }
+    if (error != -ENOENT && error != -EUCLEAN)
+        return error;
+    error = meta_object_unsummed(fs->meta, object);
+    return error ? error : -EBUSY;
+}
+
 errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
                  bool (*stops)(struct filesystem *fs))
 {
     cleanup_sums struct sums sums = {0};
     cleanup_match struct match match = {0};
-    uint8_t root[META_ROOT_BYTES], found[META_ROOT_BYTES];
-    errint error = meta_object_root(fs->meta, object, root);
-    if (!error)
-        error = sums_read(fs->store, object, &sums);
+    uint8_t root[META_ROOT_BYTES];
+    errint error = share_load(fs, object, &sums, root);
     if (error)
         return error;
-    hash_to_bytes(sums.root, found);
-    if (memcmp(root, found, sizeof root) != 0)
-        return -EUCLEAN;
     const struct match_request request = {
         .store = fs->store,
         .meta = fs->meta,
@@ -155,6 +183,8 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
         .uid = uid,
     };
     error = match_find(&request, &match);
+    if (!error && fs->options->verify_on_share)
+        error = share_compare(fs, object, &match);
     if (!error)
         error = share_turn(fs, &request, &match, root, stops);
     discard_kick(fs);

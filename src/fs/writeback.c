@@ -21,6 +21,9 @@
 /* The namespace is synced at most this often unless somebody asks. */
 #define WRITEBACK_COMMIT_NS CLOCK_NS_PER_SECOND
 
+/* For a file whose objects change while they are synced. */
+enum { WRITEBACK_TRIES = 10 };
+
 struct writeback {
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -114,12 +117,14 @@ static void writeback_release(struct filesystem *fs, struct writeback_view *view
     backing_put(&fs->backings, view->overlay);
 }
 
-/* Objects that an EXTENTS file got from an earlier daemon's copy on write are synced by number. */
-static errint writeback_sync_extents(struct filesystem *fs, struct node *node)
+/* -ENOENT: one of the objects is not there any more. A file that is gone has nothing to sync. */
+static errint writeback_sync_extents_once(struct filesystem *fs, struct node *node)
 {
     cleanup_free struct meta_extent *extents = NULL;
     size_t count = 0;
     errint error = meta_extents(fs->meta, node->ino, &extents, &count);
+    if (error)
+        return error == -ENOENT ? 0 : error;
     uint64_t last = 0;
     for (size_t i = 0; i < count && !error; i++) {
         if (extents[i].object == last)
@@ -132,6 +137,18 @@ static errint writeback_sync_extents(struct filesystem *fs, struct node *node)
         error = object_sync(fs->store, last, backing->fd);
         backing_put(&fs->backings, backing);
     }
+    return error;
+}
+
+/*
+ * Objects that an EXTENTS file got from an earlier daemon's copy on write are synced by number. The file may
+ * be re-pointed to equal bytes meanwhile, and its objects go: then it is looked at again.
+ */
+static errint writeback_sync_extents(struct filesystem *fs, struct node *node)
+{
+    errint error = -ENOENT;
+    for (int i = 0; i < WRITEBACK_TRIES && error == -ENOENT; i++)
+        error = writeback_sync_extents_once(fs, node);
     return error;
 }
 
@@ -291,9 +308,9 @@ static bool writeback_wait(struct writeback *writeback)
 {
     pthread_mutex_lock(&writeback->lock);
     int64_t wait = writeback->first ? WRITEBACK_TICK_NS : WRITEBACK_IDLE_NS;
-    struct timespec until = clock_to_timespec(clock_read_ns(CLOCK_REALTIME) + wait);
+    struct timespec until = clock_to_timespec(clock_monotonic() + wait);
     while (!writeback->kicked && !writeback->stopping &&
-           pthread_cond_timedwait(&writeback->wake, &writeback->lock, &until) == 0)
+           pthread_cond_clockwait(&writeback->wake, &writeback->lock, CLOCK_MONOTONIC, &until) == 0)
         continue;
     writeback->kicked = false;
     bool stopping = writeback->stopping;

@@ -132,6 +132,8 @@ static errint object_forget(struct change *change, const struct ids *objects)
             error = object_unsum(meta, objects->at[i]);
         if (!error)
             error = db_run(meta->db, "DELETE FROM shrunk WHERE object = $1", DB_INTEGER(objects->at[i]));
+        if (!error)
+            error = object_forget_damage(meta, objects->at[i]);
     }
     return error;
 }
@@ -368,7 +370,10 @@ static errint content_find_whole(struct meta *meta, const struct meta_inode *ino
         return found < 0 ? found : -EBUSY;
     *object = (uint64_t)db_integer(&rows, 0);
     int used = object_is_used(meta, *object, inode->ino);
-    return used > 0 ? -EBUSY : used;
+    if (used)
+        return used > 0 ? -EBUSY : used;
+    int damaged = object_is_damaged(meta, *object);
+    return damaged > 0 ? -EBUSY : damaged;
 }
 
 static errint content_unseal(struct change *change, uint64_t ino)

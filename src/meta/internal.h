@@ -171,6 +171,9 @@ errint object_unsum(struct meta *meta, uint64_t object);
 errint object_unsum_all(struct meta *meta, uint64_t ino);
 /* The hash of all its chunks, 16 bytes; -ENOENT when it was not hashed since it was last written. */
 errint object_root(struct meta *meta, uint64_t object, uint8_t root[16]);
+/* Whether a range of it is known to be damaged: 1, 0 or an error. */
+int object_is_damaged(struct meta *meta, uint64_t object);
+errint object_forget_damage(struct meta *meta, uint64_t object);
 /* It lost an extent and is still used. */
 errint object_mark_shrunk(struct meta *meta, uint64_t object);
 /* Puts the object on change->freed when nothing refers to it any more, else marks it as shrunk. */

@@ -272,7 +272,8 @@ errint meta_seal(struct meta *meta, uint64_t ino, int64_t size, int64_t mtime, i
 
 /*
  * A META_EXTENTS file that is exactly one whole object, which no other file covers a byte of, becomes
- * META_OBJECT and META_DIRTY again, to be written in place. -EBUSY when it is not so.
+ * META_OBJECT and META_DIRTY again, to be written in place. -EBUSY when it is not so, and when the object is
+ * damaged.
  */
 errint meta_unseal(struct meta *meta, uint64_t ino);
 

@@ -172,6 +172,9 @@ static errint repoint_check(struct meta *meta, const struct repoint *repoint, co
     errint error = repoint_check_root(meta, repoint->to, repoint->to_root);
     if (!error)
         error = repoint_check_alive(meta, repoint->to);
+    int damaged = error ? error : object_is_damaged(meta, repoint->to);
+    if (damaged)
+        return damaged > 0 ? -EBUSY : damaged;
     for (size_t i = 0; !error && i < touched->count; i++) {
         size_t first = repoint_find(repoint->moves, repoint->count, touched->at[i], 0);
         error = repoint_check_root(meta, touched->at[i], repoint->moves[first].root);

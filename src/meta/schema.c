@@ -22,7 +22,10 @@
     " PRIMARY KEY (object, object_offset, length)) WITHOUT ROWID;"                                           \
     "CREATE INDEX segment_by_hash ON segment (low);" /* Objects that lost an extent and are still used: they \
                                                         may have bytes that nothing needs. */                \
-    "CREATE TABLE shrunk (object INTEGER PRIMARY KEY);"
+    "CREATE TABLE shrunk (object INTEGER PRIMARY KEY);" /* Ranges whose bytes are not what the object's      \
+                                                           hashes say. */                                    \
+    "CREATE TABLE damage (object INTEGER NOT NULL, object_offset INTEGER NOT NULL,"                          \
+    " length INTEGER NOT NULL, PRIMARY KEY (object, object_offset)) WITHOUT ROWID;"
 
 /*
  * The totals: one row from a clean stop until the first change. Where there is none they are counted. The sum

@@ -15,9 +15,7 @@ enum { SHARING_ROWS = 512 }; /* read under one lock */
 errint object_unsum(struct meta *meta, uint64_t object)
 {
     errint error = db_run(meta->db, "DELETE FROM summed WHERE object = $1", DB_INTEGER(object));
-    if (error || db_changed(meta->db) == 0)
-        return error;
-    return db_run(meta->db, "DELETE FROM segment WHERE object = $1", DB_INTEGER(object));
+    return error ? error : db_run(meta->db, "DELETE FROM segment WHERE object = $1", DB_INTEGER(object));
 }
 
 errint object_unsum_all(struct meta *meta, uint64_t ino)
@@ -42,6 +40,16 @@ static errint sharing_check_sealed(struct meta *meta, uint64_t object)
     return db_integer(&rows, 0) == 0 ? 0 : -EBUSY;
 }
 
+/* Hashes of damaged bytes would make them right. */
+static errint sharing_check_whole(struct meta *meta, uint64_t object)
+{
+    int damaged = object_is_damaged(meta, object);
+    return damaged > 0 ? -EBUSY : damaged;
+}
+
+/* So many rows at a time, so that other changes of the namespace never wait long. */
+enum { SHARING_BATCH = 512 };
+
 struct sharing_summed {
     uint64_t object;
     const uint8_t *root;
@@ -50,25 +58,31 @@ struct sharing_summed {
     size_t count;
 };
 
-static errint sharing_put_summed(struct change *change, const struct sharing_summed *summed)
+static errint sharing_put_segment(struct meta *meta, const struct sharing_summed *summed,
+                                  const struct meta_segment *segment)
+{
+    return db_run(meta->db,
+                  "INSERT INTO segment (object, object_offset, length, low, high, uid)"
+                  " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (object, object_offset, length) DO NOTHING",
+                  DB_INTEGER(summed->object), DB_INTEGER(segment->object_offset), DB_INTEGER(segment->length),
+                  DB_INTEGER(segment->low), DB_INTEGER(segment->high), DB_INTEGER(summed->uid));
+}
+
+/* One batch of segments, from `first` on. They count for nothing before the root is there. */
+static errint sharing_put_batch(struct change *change, const struct sharing_summed *summed, size_t first)
 {
     struct meta *meta = change->meta;
+    size_t last = summed->count - first > SHARING_BATCH ? first + SHARING_BATCH : summed->count;
     errint error = sharing_check_sealed(meta, summed->object);
     if (!error)
+        error = sharing_check_whole(meta, summed->object);
+    if (!error && first == 0)
         error = object_unsum(meta, summed->object);
-    if (!error)
+    for (size_t i = first; !error && i < last; i++)
+        error = sharing_put_segment(meta, summed, &summed->segments[i]);
+    if (!error && last == summed->count)
         error = db_run(meta->db, "INSERT INTO summed (object, root, shared) VALUES ($1, $2, 0)",
                        DB_INTEGER(summed->object), DB_BLOB(summed->root, META_ROOT_BYTES));
-    for (size_t i = 0; !error && i < summed->count; i++) {
-        const struct meta_segment *segment = &summed->segments[i];
-        error = db_run(meta->db,
-                       "INSERT INTO segment (object, object_offset, length, low, high, uid)"
-                       " VALUES ($1, $2, $3, $4, $5, $6)"
-                       " ON CONFLICT (object, object_offset, length) DO NOTHING",
-                       DB_INTEGER(summed->object), DB_INTEGER(segment->object_offset),
-                       DB_INTEGER(segment->length), DB_INTEGER(segment->low), DB_INTEGER(segment->high),
-                       DB_INTEGER(summed->uid));
-    }
     return error;
 }
 
@@ -76,10 +90,16 @@ errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root
                           uint32_t uid, const struct meta_segment *segments, size_t count)
 {
     const struct sharing_summed summed = {object, root, uid, segments, count};
-    struct change change = {.meta = meta};
-    while (change_next(&change))
-        change.error = sharing_put_summed(&change, &summed);
-    return change.error;
+    errint error = 0;
+    size_t first = 0;
+    do {
+        struct change change = {.meta = meta};
+        while (change_next(&change))
+            change.error = sharing_put_batch(&change, &summed, first);
+        error = change.error;
+        first += SHARING_BATCH;
+    } while (!error && first < count);
+    return error;
 }
 
 errint object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES])
@@ -102,6 +122,14 @@ errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_RO
 {
     META_LOCKED(meta);
     return object_root(meta, object, root);
+}
+
+errint meta_object_unsummed(struct meta *meta, uint64_t object)
+{
+    struct change change = {.meta = meta};
+    while (change_next(&change))
+        change.error = object_unsum(meta, object);
+    return change.error;
 }
 
 errint meta_object_shared_out(struct meta *meta, uint64_t object)
@@ -213,9 +241,26 @@ errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, stru
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
                              "SELECT DISTINCT e.ino FROM extent e JOIN inode i ON i.ino = e.ino"
-                             " WHERE e.object = $1 AND i.uid = $2",
+                             " WHERE e.object = $1 AND i.uid = $2 AND i.nlink > 0",
                              DB_INTEGER(object), DB_INTEGER(uid));
     return error ? error : sharing_collect(&rows, out);
+}
+
+errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out)
+{
+    META_LOCKED(meta);
+    *out = 0;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT i.ino FROM extent e JOIN object o ON o.id = e.object"
+                             " JOIN inode i ON i.ino = e.ino"
+                             " WHERE e.object = $1 AND e.object_offset = 0 AND e.file_offset = 0"
+                             " AND e.length = o.size AND i.size = o.size ORDER BY i.ino DESC LIMIT 1",
+                             DB_INTEGER(object));
+    int found = error ? error : db_next(&rows);
+    if (found > 0)
+        *out = (uint64_t)db_integer(&rows, 0);
+    return found < 0 ? found : 0;
 }
 
 errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint64_t *out)

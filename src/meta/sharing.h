@@ -28,10 +28,13 @@ struct meta_range {
 
 /*
  * The object was hashed: its root, and its segments as `uid`'s. What was there before goes. -EBUSY when the
- * object is being written, -ENOENT when it has no row.
+ * object is being written or is known to be damaged, -ENOENT when it has no row. Many segments take several
+ * transactions; they count from the last one on, in which the root is recorded.
  */
 errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root[META_ROOT_BYTES],
                           uint32_t uid, const struct meta_segment *segments, size_t count);
+/* What meta_object_summed has recorded goes: the object's table of hashes is lost. */
+errint meta_object_unsummed(struct meta *meta, uint64_t object);
 /* The root that was recorded; -ENOENT when there is none. */
 errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES]);
 /* The files that have equal bytes in older objects were looked after. Does nothing for an object without a
@@ -51,8 +54,10 @@ errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
  */
 errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
                          struct meta_range **out, size_t *count);
-/* The files of `uid` that cover a byte of the object. Appended. */
+/* The files of `uid` that cover a byte of the object and have a name. Appended. */
 errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, struct ids *out);
+/* A file that is the object, whole and nothing else, or 0. */
+errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out);
 /*
  * The newest other file of `uid` with one of this inode's names below the same grandparent (the same file of
  * another checkpoint of the run), or 0.
@@ -71,7 +76,8 @@ struct meta_move {
  * Re-points what the file has of the moves' ranges to the object `to`, and joins neighbours. The moves are
  * sorted by object and offset, and do not overlap. Nothing else of the file changes. `changed` tells whether
  * anything was to do. -EBUSY when it is not a META_EXTENTS file, when one of the objects has not the given
- * root any more (it was written since), or when no file is all of `to` any more.
+ * root any more (it was written since), or when no file is all of `to` any more, or `to` is known to be
+ * damaged.
  */
 errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
                     const struct meta_move *moves, size_t count, bool *changed, struct ids *freed);

@@ -211,6 +211,13 @@ int object_can_punch(struct store *store)
     return can;
 }
 
+int64_t object_file_size(const struct store *store, uint64_t id)
+{
+    struct stat status;
+    struct object_path path = object_path_of(id);
+    return fstatat(store->objects_fd, path.file, &status, AT_SYMLINK_NOFOLLOW) == 0 ? status.st_size : -errno;
+}
+
 int64_t object_stored_bytes(int fd)
 {
     struct stat status;

@@ -43,6 +43,8 @@ int64_t object_data_end(int fd, int64_t from);
 errint object_punch(int fd, int64_t offset, int64_t length);
 /* Whether the store's disk can do that: 1 or 0, found out once by trying; a negative errno. Thread-safe. */
 int object_can_punch(struct store *store);
+/* The length of its file, without an open that others would notice; -ENOENT when it is missing. */
+int64_t object_file_size(const struct store *store, uint64_t id);
 /* The bytes that the disk keeps for an object, or a negative errno. */
 int64_t object_stored_bytes(int fd);
 

@@ -91,6 +91,8 @@ errint sums_write(struct store *store, uint64_t object, const struct sums *sums)
  * sums_release; it is not touched on an error. Blocks; thread-safe.
  */
 errint sums_read(struct store *store, uint64_t object, struct sums *out);
+/* The same without a look at the object, which may be missing or cut off. */
+errint sums_read_alone(struct store *store, uint64_t object, struct sums *out);
 /*
  * Removes it, before the object is written again; 0 also when there is none. It is on stable storage after
  * the object's next sync. A power loss before that may bring it back beside bytes that are not its own:

@@ -118,14 +118,12 @@ static errint sums_file_read(int fd, uint8_t **bytes, size_t *length, char why[S
     return sums_file_read_all(fd, *bytes, *length, sizeof header);
 }
 
-static errint sums_file_load(const struct store *store, const struct object_path *path, struct sums *out,
-                             char why[SUMS_TABLE_WHY])
+/* `size`: of the object that the table must be of; -1: any. */
+static errint sums_file_load(const struct store *store, const struct object_path *path, int64_t size,
+                             struct sums *out, char why[SUMS_TABLE_WHY])
 {
     cleanup_fd int fd = openat(store->objects_fd, path->sums, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return -errno;
-    struct stat object;
-    if (fstatat(store->objects_fd, path->file, &object, AT_SYMLINK_NOFOLLOW) != 0)
         return -errno;
     cleanup_free uint8_t *bytes = NULL;
     size_t length = 0;
@@ -136,9 +134,10 @@ static errint sums_file_load(const struct store *store, const struct object_path
     error = sums_table_decode(store, bytes, length, &sums, why);
     if (error)
         return error;
-    if (sums.size != object.st_size) {
-        snprintf(why, SUMS_TABLE_WHY, "expected the table of an object of %lld bytes, found one of %" PRId64,
-                 (long long)object.st_size, sums.size);
+    if (size >= 0 && sums.size != size) {
+        snprintf(why, SUMS_TABLE_WHY,
+                 "expected the table of an object of %" PRId64 " bytes, found one of %" PRId64, size,
+                 sums.size);
         return -EUCLEAN;
     }
     *out = sums;
@@ -146,15 +145,30 @@ static errint sums_file_load(const struct store *store, const struct object_path
     return 0;
 }
 
+static errint sums_file_explain(const struct store *store, const struct object_path *path, errint error,
+                                const char *why)
+{
+    if (error == -EUCLEAN || error == -EPROTONOSUPPORT)
+        log_error("%s/objects/%s cannot be used: %s", store->path, path->sums, *why ? why : strerror(-error));
+    return error;
+}
+
 errint sums_read(struct store *store, uint64_t object, struct sums *out)
 {
-    errint error = fault_hit("sums-read");
-    if (error)
-        return error;
+    struct stat status;
     struct object_path path = object_path_of(object);
     char why[SUMS_TABLE_WHY] = "";
-    error = sums_file_load(store, &path, out, why);
-    if (error == -EUCLEAN || error == -EPROTONOSUPPORT)
-        log_error("%s/objects/%s cannot be used: %s", store->path, path.sums, *why ? why : strerror(-error));
-    return error;
+    errint error = fault_hit("sums-read");
+    if (!error && fstatat(store->objects_fd, path.file, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        error = -errno;
+    if (!error)
+        error = sums_file_load(store, &path, status.st_size, out, why);
+    return sums_file_explain(store, &path, error, why);
+}
+
+errint sums_read_alone(struct store *store, uint64_t object, struct sums *out)
+{
+    struct object_path path = object_path_of(object);
+    char why[SUMS_TABLE_WHY] = "";
+    return sums_file_explain(store, &path, sums_file_load(store, &path, -1, out, why), why);
 }

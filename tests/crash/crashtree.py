@@ -93,9 +93,10 @@ class Writer:
             self.tree.next_version += 1
             self.tree.begin(("change", node.id, ("write", first, part, version)))
             data = words_run(node.id, first, part, version)
-            written = os.pwrite(fd, data, first * WORD)
-            if written != len(data):
-                raise CheckError(f"pwrite of {len(data)} bytes wrote {written}")
+            written = 0
+            # A disk that goes in the middle of a write makes it short; the rest then fails with an errno.
+            while written < len(data):
+                written += os.pwrite(fd, data[written:], first * WORD + written)
             self.tree.commit()
             first, count = first + part, count - part
 

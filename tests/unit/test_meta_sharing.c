@@ -93,6 +93,23 @@ static void test_index(void)
     CHECK_EQUAL(0, found_places(8, 1, 8192, UID, 0));
 }
 
+/* More segments than one transaction takes. */
+static void test_many_segments(void)
+{
+    enum { COUNT = 1500, LENGTH = 5000 };
+    static struct meta_segment segments[COUNT];
+    uint64_t a = frame_make_sealed(1, "a", COUNT * LENGTH), object = object_of(a);
+    for (size_t i = 0; i < COUNT; i++)
+        segments[i] = (struct meta_segment){(int64_t)i * LENGTH, LENGTH, i, 9};
+    for (int again = 0; again < 2; again++) {
+        CHECK_EQUAL(0, meta_object_summed(meta, object, root_a, UID, segments, COUNT));
+        CHECK_EQUAL(0, found_places(1400, 9, LENGTH, UID, 0));
+        CHECK_EQUAL(0, meta_object_shared_out(meta, object));
+        CHECK_EQUAL(1, found_places(0, 9, LENGTH, UID, 0));
+        CHECK_EQUAL(1, found_places(1400, 9, LENGTH, UID, 0));
+    }
+}
+
 static void test_index_follows_the_object(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), object = object_of(a);
@@ -292,6 +309,7 @@ static void test_predecessor(void)
 int main(void)
 {
     frame_run("the index gives what was looked after, to its owner", test_index);
+    frame_run("an object of many segments", test_many_segments);
     frame_run("hashes go when the object is written again or torn", test_index_follows_the_object);
     frame_run("a file equal to another becomes its object", test_repoint_whole);
     frame_run("parts are re-pointed, neighbours join, dead ranges leave the index", test_repoint_parts);
