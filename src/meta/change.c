@@ -197,7 +197,7 @@ static errint change_read_answered(struct meta *meta)
     return 0;
 }
 
-static errint change_read_totals(struct meta *meta)
+errint change_read_totals(struct meta *meta)
 {
     struct meta_known *known = &meta->known;
     /* The sizes are summed in two parts, since their sum may not fit the database's integers. */
