@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=off inline= threads= read-ahead= hang-timeout= log='
+    options+='sharing=backward sharing=off inline= threads= read-ahead= hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
     compopt -o nospace

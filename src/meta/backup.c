@@ -26,7 +26,7 @@ static bool backup_stop(void *context)
     pthread_mutex_lock(&backup->meta->lock);
     backup->too_much = db_log_size(backup->meta->db) > BACKUP_LOG_MAX;
     pthread_mutex_unlock(&backup->meta->lock);
-    if (!backup->too_much)
+    if (!backup->too_much && backup->stop)
         nanosleep(&(struct timespec){.tv_nsec = BACKUP_PAUSE_NS}, NULL);
     return backup->too_much;
 }

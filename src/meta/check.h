@@ -69,9 +69,9 @@ int meta_check_database(const char *path, void (*complaint)(void *context, const
 int meta_check_backup(const char *path);
 
 /*
- * A copy of the last commit as the file `path`: whole, checked, and on stable storage. Slow on purpose: it
- * holds no lock and gives way. `stop` is asked after each small step: true ends it with -ECANCELED; NULL:
- * never. -EAGAIN: too much was committed meanwhile. Thread-safe.
+ * A copy of the last commit as the file `path`: whole, checked, and on stable storage. It holds no
+ * lock for long. With `stop` it is slow on purpose, and asks it after each small step: true ends it with
+ * -ECANCELED. -EAGAIN: too much was committed meanwhile. Thread-safe.
  */
 errint meta_backup(struct meta *meta, const char *path, bool (*stop)(void *context), void *context);
 
