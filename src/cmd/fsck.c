@@ -122,6 +122,21 @@ static errint fsck_check(struct fsck *fsck, bool mend, bool quiet, struct meta_c
     return meta_check(fsck->meta, &request, out);
 }
 
+/* A rebuild has the backup that it began with. */
+static errint fsck_keep_old(struct fsck *fsck)
+{
+    cleanup_free char *prefix = NULL;
+    if (asprintf(&prefix, "%s.before-repair-", fsck->database) < 0) {
+        prefix = NULL;
+        return -ENOMEM;
+    }
+    cleanup_free char *backup = fsck_free_name(prefix);
+    errint error = backup ? meta_backup(fsck->meta, backup, NULL, NULL) : -ENOMEM;
+    if (!error)
+        fsck_tell_action(fsck, "%s is meta.db as it was before", backup);
+    return error;
+}
+
 /* The backup first; and what was mended must be mended. */
 static errint fsck_mend(struct fsck *fsck)
 {
@@ -129,24 +144,19 @@ static errint fsck_mend(struct fsck *fsck)
     errint error = fsck_check(fsck, false, true, &before);
     if (error || before.mended == 0)
         return error ? error : fsck_check(fsck, false, false, &fsck->result);
-    cleanup_free char *prefix = NULL;
-    if (asprintf(&prefix, "%s.before-repair-", fsck->database) < 0)
-        return -ENOMEM;
-    cleanup_free char *backup = fsck_free_name(prefix);
-    error = backup ? meta_backup(fsck->meta, backup, NULL, NULL) : -ENOMEM;
-    if (error)
-        return error;
-    fsck_tell_action(fsck, "%s is meta.db as it was before", backup);
-    error = fsck_check(fsck, true, false, &fsck->result);
+    if (!fsck->rebuild)
+        error = fsck_keep_old(fsck);
+    if (!error)
+        error = fsck_check(fsck, true, false, &fsck->result);
     if (!error)
         error = meta_sync(fsck->meta);
-    fsck->changed = !error;
+    fsck->changed |= !error;
     if (!error)
         error = fsck_check(fsck, false, true, &after);
     if (error || after.mended == 0)
         return error;
-    log_error("%s: %llu errors came back after they were corrected; restore %s, and report this",
-              fsck->store->path, (unsigned long long)after.mended, backup);
+    log_error("%s: %llu errors are there again after they were corrected; please report this",
+              fsck->store->path, (unsigned long long)after.mended);
     return -EIO;
 }
 

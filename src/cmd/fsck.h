@@ -46,6 +46,10 @@ void fsck_print_summary(struct fsck *fsck, int code);
 
 /* Puts a missing or damaged database aside and the newest good backup in its place: an exit code. */
 int fsck_restore(struct fsck *fsck);
+
+/* -- fsck_compare.c ---------------------------------------------------------------------------------------
+ */
+
 /* What the backup says and the objects do not bear out any more. */
 errint fsck_compare_backup(struct fsck *fsck);
 

@@ -102,6 +102,14 @@ errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_RO
     return object_root(meta, object, root);
 }
 
+errint meta_object_unsum(struct meta *meta, uint64_t object)
+{
+    struct change change = {.meta = meta};
+    while (change_next(&change))
+        change.error = object_unsum(meta, object);
+    return change.error;
+}
+
 errint meta_object_shared_out(struct meta *meta, uint64_t object)
 {
     struct change change = {.meta = meta};

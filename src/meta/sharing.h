@@ -34,6 +34,8 @@ errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root
                           uint32_t uid, const struct meta_segment *segments, size_t count);
 /* The root that was recorded; -ENOENT when there is none. */
 errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_ROOT_BYTES]);
+/* It was not: its root and its rows of the index go. */
+errint meta_object_unsum(struct meta *meta, uint64_t object);
 /* The files that have equal bytes in older objects were looked after. Does nothing for an object without a
  * root. */
 errint meta_object_shared_out(struct meta *meta, uint64_t object);
