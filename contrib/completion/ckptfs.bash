@@ -40,7 +40,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\nfsck\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -48,6 +48,15 @@ _ckptfs() {
             case $previous:$word in
                 -o:* | --options:*) _ckptfs_mount_options "$word" ;;
                 *:-*) _ckptfs_complete_words $'--foreground\n--options\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
+            esac
+            ;;
+        fsck)
+            case $word in
+                -*) _ckptfs_complete_words $'--json\n--repair\n--rebuild\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -d -- "$word")

@@ -114,7 +114,7 @@ static errint fsck_check(struct fsck *fsck, bool mend, bool quiet, struct meta_c
         .files = fsck->files,
         .file_count = fsck->file_count,
         .mend = mend,
-        .adopt_strays = fsck->rebuild,
+        .rebuild = fsck->rebuild,
         .now = clock_file_time(),
         .finding = quiet ? fsck_ignore_finding : fsck_note_finding,
         .context = fsck,

@@ -40,8 +40,11 @@ struct meta_check_request {
     const struct meta_object_file *files;
     size_t file_count;
     bool mend;
-    /* Object files that no row knows become files in /lost+found (else the next mount removes them). */
-    bool adopt_strays;
+    /*
+     * The tables are a backup, older than the object files: those that no row knows become files in
+     * /lost+found (else the next mount removes them), and a file whose object has grown has what was added.
+     */
+    bool rebuild;
     int64_t now;
     void (*finding)(void *context, const struct meta_finding *finding);
     void *context;

@@ -104,11 +104,81 @@ static errint check_owners(struct check *check)
                        "holds $1 bytes that no file leads to: it becomes a file in /" META_LOST_AND_FOUND);
 }
 
+/* -- after a rebuild --------------------------------------------------------------------------------------
+ */
+
+/* A file that is the one object, whole, and was written on after the backup. */
+struct check_grown {
+    uint64_t ino, object;
+    int64_t before, size;
+};
+
+static int check_next_grown(struct check *check, struct check_grown *out)
+{
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(check->meta->db, &rows,
+                             "SELECT e.ino, o.id, o.size, f.size FROM object o JOIN check_file f"
+                             " ON f.id = o.id AND f.size > o.size JOIN extent e ON e.object = o.id"
+                             " JOIN inode i ON i.ino = e.ino WHERE o.owner = 0 AND o.id > $1 AND i.kind = 3"
+                             " AND i.size = o.size AND e.file_offset = 0 AND e.object_offset = 0"
+                             " AND e.length = o.size"
+                             " AND (SELECT count(*) FROM extent a WHERE a.object = o.id) = 1"
+                             " ORDER BY o.id LIMIT 1",
+                             DB_INTEGER(out->object));
+    int found = error ? error : db_next(&rows);
+    if (found > 0)
+        *out = (struct check_grown){.ino = (uint64_t)db_integer(&rows, 0),
+                                    .object = (uint64_t)db_integer(&rows, 1),
+                                    .before = db_integer(&rows, 2),
+                                    .size = db_integer(&rows, 3)};
+    return found;
+}
+
+static errint check_follow_growth(struct check *check, const struct check_grown *grown)
+{
+    struct meta *meta = check->meta;
+    struct meta_inode before;
+    struct check_about about = {
+        .ino = grown->ino, .object = grown->object, .numbers = {grown->before, grown->size}};
+    errint error = check_tell(check, META_FINDING_MENDED, "object-grown",
+                              "had $1 bytes at the time of the backup, and its object has $2: it has them "
+                              "too, and is marked as torn",
+                              &about);
+    if (!error)
+        error = inode_load(meta, grown->ino, &before);
+    if (error)
+        return error;
+    struct meta_inode after = before;
+    after.size = grown->size;
+    after.state |= META_TORN;
+    error = inode_update(meta, &before, &after);
+    if (!error)
+        error = object_note(meta, grown->object, grown->size);
+    return error ? error
+                 : db_run(meta->db, "UPDATE extent SET length = $1 WHERE ino = $2 AND file_offset = 0",
+                          DB_INTEGER(grown->size), DB_INTEGER(grown->ino));
+}
+
+static errint check_grown_objects(struct check *check)
+{
+    struct check_grown grown = {0};
+    int found;
+    while ((found = check_next_grown(check, &grown)) > 0) {
+        errint error = check_follow_growth(check, &grown);
+        if (error)
+            return error;
+    }
+    return found;
+}
+
 errint check_objects(struct check *check)
 {
     cleanup_ids struct ids strays = {0};
     errint error = check_owners(check);
-    if (error || !check->request->adopt_strays)
+    if (error || !check->request->rebuild)
+        return error;
+    error = check_grown_objects(check);
+    if (error)
         return error;
     error = check_collect(check,
                           "SELECT f.id FROM check_file f WHERE NOT EXISTS"

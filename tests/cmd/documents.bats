@@ -7,7 +7,7 @@ load ../lib/ckptfs.bash
 setup() {
     ckptfs_setup
     DOC=$CKPTFS_TREE/doc
-    COMMANDS=(mount umount status restart)
+    COMMANDS=(mount umount status restart fsck)
 }
 teardown() { ckptfs_teardown; }
 

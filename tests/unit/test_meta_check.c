@@ -89,7 +89,7 @@ static struct meta_check_result tree_check(bool mend, bool adopt)
     const struct meta_check_request request = {.files = files,
                                                .file_count = file_count,
                                                .mend = mend,
-                                               .adopt_strays = adopt,
+                                               .rebuild = adopt,
                                                .now = FRAME_NOW,
                                                .finding = tree_note_finding};
     found[0] = '\0';
@@ -383,6 +383,21 @@ static void test_strays(void)
     CHECK_TEXT("stray ", found);
 }
 
+static void test_grown(void)
+{
+    tree_make();
+    files[0].size += 50;
+    tree_check(true, false);
+    CHECK_TEXT("object-long ", found);
+    struct meta_check_result result = tree_check(true, true);
+    CHECK_TEXT("object-grown ", found);
+    CHECK_EQUAL(1, result.mended);
+    CHECK_EQUAL(TREE_FILE_SIZE + 50, frame_get(tree.sealed).size);
+    CHECK_EQUAL(META_TORN, frame_get(tree.sealed).state);
+    tree_check(false, true);
+    CHECK_TEXT("", found);
+}
+
 /* -- copies -----------------------------------------------------------------------------------------------
  */
 
@@ -447,6 +462,7 @@ int main(void)
     frame_run("what has no one right answer is left", test_left_rows);
     frame_run("missing object files are left", test_missing_files);
     frame_run("object files that no row knows", test_strays);
+    frame_run("an object that has grown since a backup", test_grown);
     frame_run("a copy of a database in use", test_backup);
     return check_done();
 }
