@@ -86,10 +86,9 @@ static void fsck_ignore_complaint(void *context, const char *text)
     (void)context, (void)text;
 }
 
-int fsck_check_database(struct fsck *fsck, bool quiet)
+int fsck_check_database(struct fsck *fsck, const char *path, bool quiet)
 {
-    int complaints =
-        meta_check_database(fsck->database, quiet ? fsck_ignore_complaint : fsck_note_complaint, fsck);
+    int complaints = meta_check_database(path, quiet ? fsck_ignore_complaint : fsck_note_complaint, fsck);
     if (complaints == -EUCLEAN && !quiet)
         fsck_note_complaint(fsck, "meta.db is no database that can be read");
     return complaints == -EUCLEAN ? 1 : complaints;
@@ -184,8 +183,12 @@ static int fsck_run_open(struct fsck *fsck)
         error = fsck_compare_backup(fsck);
     errint closed = meta_close(fsck->meta);
     fsck->meta = NULL;
-    if (error || closed)
-        return fsck_explain(fsck, error ? error : closed);
+    if (!error)
+        error = closed;
+    if (!error && fsck->rebuild)
+        error = fsck_install(fsck);
+    if (error)
+        return fsck_explain(fsck, error);
     int code = fsck_code(fsck);
     fsck_print_summary(fsck, code);
     return code;
@@ -202,10 +205,11 @@ static int fsck_give_up(struct fsck *fsck)
 
 static int fsck_run_store(struct fsck *fsck)
 {
-    if (asprintf(&fsck->database, "%s/meta.db", fsck->store->path) < 0) {
+    if (asprintf(&fsck->database, "%s/meta.db", fsck->store->path) < 0)
         fsck->database = NULL;
+    fsck->working = fsck->database ? strdup(fsck->database) : NULL;
+    if (!fsck->working)
         return fsck_explain(fsck, -ENOMEM);
-    }
     if (fsck->store->created && !fsck->rebuild) {
         log_error("%s is a store that was not used yet: there is nothing to check", fsck->store->path);
         return FSCK_CLEAN;
@@ -213,10 +217,10 @@ static int fsck_run_store(struct fsck *fsck)
     int code = fsck->rebuild ? fsck_restore(fsck) : FSCK_CLEAN;
     if (code)
         return code;
-    int complaints = fsck_check_database(fsck, false);
+    int complaints = fsck_check_database(fsck, fsck->working, false);
     if (complaints)
         return complaints > 0 ? fsck_give_up(fsck) : fsck_explain(fsck, complaints);
-    errint error = meta_open(fsck->database, false, &fsck->meta);
+    errint error = meta_open(fsck->working, false, &fsck->meta);
     if (error == -EUCLEAN) {
         fsck_note_complaint(fsck, "meta.db holds no whole namespace");
         return fsck_give_up(fsck);
@@ -241,6 +245,7 @@ static int fsck_path(struct fsck *fsck, const char *path)
     cJSON_Delete(fsck->findings);
     cJSON_Delete(fsck->actions);
     free(fsck->database);
+    free(fsck->working);
     free(fsck->files);
     return code;
 }

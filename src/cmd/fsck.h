@@ -21,6 +21,7 @@ struct fsck {
     bool repair, rebuild, json;
     struct store *store;
     char *database; /* STORE/meta.db */
+    char *working;  /* the same, or what a rebuild makes, until it takes that name */
     struct meta *meta;
     struct meta_object_file *files; /* every object file, in ascending order */
     size_t file_count;
@@ -44,8 +45,10 @@ void fsck_print_summary(struct fsck *fsck, int code);
 /* -- fsck_rebuild.c ---------------------------------------------------------------------------------------
  */
 
-/* Puts a missing or damaged database aside and the newest good backup in its place: an exit code. */
+/* Where the database is missing or damaged: makes fsck->working of the newest good backup. An exit code. */
 int fsck_restore(struct fsck *fsck);
+/* fsck->working, which is whole and closed, becomes the database; a damaged one is put aside. */
+errint fsck_install(struct fsck *fsck);
 
 /* -- fsck_compare.c ---------------------------------------------------------------------------------------
  */
@@ -58,7 +61,7 @@ errint fsck_compare_backup(struct fsck *fsck);
 
 /* The first of PREFIX1, PREFIX2, ... that is not there; the caller frees. NULL: no memory. */
 char *fsck_free_name(const char *prefix);
-/* Whether the database is whole: 0; the number of complaints, which are told; or an error. */
-int fsck_check_database(struct fsck *fsck, bool quiet);
+/* Whether the database `path` is whole: 0; the number of complaints, which are told; or an error. */
+int fsck_check_database(struct fsck *fsck, const char *path, bool quiet);
 
 #endif

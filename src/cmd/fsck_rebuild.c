@@ -21,7 +21,7 @@ static int rebuild_is_sound(struct fsck *fsck)
 {
     if (access(fsck->database, F_OK) != 0)
         return errno == ENOENT ? 0 : -errno;
-    int complaints = fsck_check_database(fsck, true);
+    int complaints = fsck_check_database(fsck, fsck->database, true);
     if (complaints)
         return complaints > 0 || complaints == -EIO ? 0 : complaints;
     struct meta *meta;
@@ -81,8 +81,6 @@ static errint rebuild_copy_bytes(int from, int to)
 
 static errint rebuild_copy(const char *from_path, const char *to_path)
 {
-    if (unlink(to_path) < 0 && errno != ENOENT)
-        return -errno;
     cleanup_fd int from = open(from_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     cleanup_fd int to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (from < 0 || to < 0)
@@ -129,22 +127,44 @@ static errint rebuild_put_aside(struct fsck *fsck)
     return 0;
 }
 
-static errint rebuild_install(struct fsck *fsck, const char *backup)
+errint fsck_install(struct fsck *fsck)
 {
-    cleanup_free char *copy = rebuild_path(fsck, "meta.db.restored");
-    if (!copy)
+    cleanup_free char *log = rebuild_join(fsck->working, "-wal");
+    if (!log)
         return -ENOMEM;
-    errint error = backup ? rebuild_copy(backup, copy) : 0;
-    if (!error)
-        error = rebuild_put_aside(fsck);
-    if (!error && backup && rename(copy, fsck->database) < 0)
+    /* A close in order leaves none. */
+    if (access(log, F_OK) == 0)
+        return -EIO;
+    errint error = rebuild_put_aside(fsck);
+    if (!error && rename(fsck->working, fsck->database) < 0)
         error = -errno;
-    if (!error && fsync(fsck->store->fd) < 0)
-        error = -errno;
-    struct meta *meta;
+    return error ? error : fsync(fsck->store->fd) < 0 ? -errno : 0;
+}
+
+/* What a rebuild that did not finish has left. */
+static errint rebuild_remove_rest(const struct fsck *fsck)
+{
+    static const char *const ends[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        cleanup_free char *path = rebuild_join(fsck->working, ends[i]);
+        if (!path)
+            return -ENOMEM;
+        if (unlink(path) < 0 && errno != ENOENT)
+            return -errno;
+    }
+    return 0;
+}
+
+/* Beside the old one: its name it gets when it is whole, since a mount would remove what it does not know. */
+static errint rebuild_make(struct fsck *fsck, const char *backup)
+{
+    free(fsck->working);
+    fsck->working = rebuild_path(fsck, "meta.db.restored");
+    errint error = fsck->working ? rebuild_remove_rest(fsck) : -ENOMEM;
     if (error || backup)
-        return error;
-    error = meta_open(fsck->database, true, &meta);
+        return error ? error : rebuild_copy(backup, fsck->working);
+    struct meta *meta;
+    error = meta_open(fsck->working, true, &meta);
     return error ? error : meta_close(meta);
 }
 
@@ -173,7 +193,7 @@ int fsck_restore(struct fsck *fsck)
     cleanup_free char *backup = NULL;
     errint error = sound < 0 ? sound : rebuild_find_backup(fsck, &backup);
     if (!error)
-        error = rebuild_install(fsck, backup);
+        error = rebuild_make(fsck, backup);
     if (error) {
         log_error("%s cannot be rebuilt: %s", fsck->database, strerror(-error));
         return FSCK_FAILED;
