@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=off verify-on-share=yes inline= threads= read-ahead= hang-timeout= log='
+    options+='sharing=backward sharing=off verify-on-share=yes inline= threads= read-ahead= hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
     compopt -o nospace
@@ -41,7 +41,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -61,6 +61,15 @@ _ckptfs() {
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        fsck)
+            case $word in
+                -*) _ckptfs_complete_words $'--json\n--repair\n--rebuild\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
                     ;;
             esac
             ;;

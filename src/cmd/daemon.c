@@ -79,6 +79,7 @@ static int daemon_run(int argc, char **argv)
     serve.verify_on_share = options.verify_on_share;
     serve.inline_limit = options.inline_limit;
     serve.threads = options.threads;
+    serve.backup_interval = options.backup_interval;
     serve.read_ahead_kib = options.read_ahead_kib;
     return fs_serve(&serve);
 }

@@ -304,6 +304,8 @@ const struct command command_mount = {
         "      threads=N         threads that answer the kernel (0: by the number of processors)\n"
         "      read-ahead=KIB    the kernel's read-ahead (8192; needs root)\n"
         "      hang-timeout=S    a daemon that answers nothing for so long is replaced (30)\n"
+        "      backup-interval=S back the database up every S seconds if it changed (3600; 0: at the "
+        "unmount)\n"
         "      log=FILE          append log lines to FILE instead of syslog or stderr\n",
     .run = mount_run,
 };

@@ -16,6 +16,8 @@ enum {
     OPTION_READ_AHEAD_MAX = 1 << 20,
     OPTION_HANG_TIMEOUT_DEFAULT = 30,
     OPTION_HANG_TIMEOUT_MAX = 24 * 3600,
+    OPTION_BACKUP_INTERVAL_DEFAULT = 3600,
+    OPTION_BACKUP_INTERVAL_MAX = 31 * 24 * 3600,
 };
 
 /* Words that set or clear a flag of mount(2). */
@@ -154,6 +156,9 @@ static errint option_set_value(struct mount_options *options, const char *word, 
         return option_set_unsigned(word, value, 0, OPTION_READ_AHEAD_MAX, &options->read_ahead_kib, problem);
     if (strcmp(word, "hang-timeout") == 0)
         return option_set_unsigned(word, value, 1, OPTION_HANG_TIMEOUT_MAX, &options->hang_timeout, problem);
+    if (strcmp(word, "backup-interval") == 0)
+        return option_set_unsigned(word, value, 0, OPTION_BACKUP_INTERVAL_MAX, &options->backup_interval,
+                                   problem);
     if (strcmp(word, "inline") == 0) {
         unsigned long bytes;
         errint error = option_parse_number(word, value, 0, OPTION_INLINE_MAX, &bytes, problem);
@@ -195,6 +200,7 @@ errint mount_options_init(struct mount_options *options)
         .inline_limit = OPTION_INLINE_DEFAULT,
         .read_ahead_kib = OPTION_READ_AHEAD_DEFAULT,
         .hang_timeout = OPTION_HANG_TIMEOUT_DEFAULT,
+        .backup_interval = OPTION_BACKUP_INTERVAL_DEFAULT,
     };
     return options->text ? 0 : -ENOMEM;
 }

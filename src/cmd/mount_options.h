@@ -22,7 +22,8 @@ struct mount_options {
     size_t inline_limit; /* bytes */
     unsigned threads;    /* 0: by the number of processors */
     unsigned read_ahead_kib;
-    unsigned hang_timeout; /* seconds */
+    unsigned hang_timeout;    /* seconds */
+    unsigned backup_interval; /* seconds; 0: at the unmount only */
 };
 
 /* The defaults, which depend on who asks: root mounts for all. -ENOMEM. */

@@ -52,6 +52,7 @@ struct sealer;
 struct writeback;
 struct discard;
 struct share;
+struct backup;
 
 struct filesystem {
     const struct fs_options *options;
@@ -69,6 +70,7 @@ struct filesystem {
     struct writeback *writeback;
     struct discard *discard;
     struct share *share;     /* NULL: sharing is off */
+    struct backup *backup;   /* NULL: no backups */
     atomic_bool initialised; /* INIT is answered */
     atomic_bool stopping;
     atomic_bool disk_full;       /* the reserve is spent: only what frees space is allowed */

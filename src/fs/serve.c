@@ -15,6 +15,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "fs/backup.h"
 #include "fs/discard.h"
 #include "fs/features.h"
 #include "fs/filesystem.h"
@@ -102,6 +103,7 @@ static errint serve_prepare(struct filesystem *fs)
     errint error = serve_open_store(fs);
     if (error)
         return error;
+    backup_prepare(fs);
     backing_table_init(&fs->backings, fs->store, fs->options->fuse_fd);
     node_table_init(&fs->nodes);
     uint64_t last_unique, last_ino;
@@ -120,6 +122,8 @@ static errint serve_prepare(struct filesystem *fs)
         error = handle_restore_all(fs);
     if (!error)
         error = recover_unfinished(fs, takeover);
+    if (!error)
+        error = backup_start(fs);
     if (!error)
         error = loop_initialise(fs);
     if (error)
@@ -165,6 +169,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     if (fs->discard)
         discard_stop(fs, unmounted);
     node_table_release(fs);
+    backup_stop(fs, unmounted);
     if (fs->meta && unmounted)
         error = recover_mark_clean(fs);
     errint closed = meta_close(fs->meta);
@@ -260,7 +265,7 @@ static int serve_run(struct filesystem *fs, int signal_fd)
 /* The line that the mounting command prints, with the exit code that it ends with. */
 static void serve_tell_failure(const struct fs_options *options, errint error)
 {
-    char line[512];
+    char line[768];
     const char *store = options->store_path;
     switch (-error) {
     case EPROTONOSUPPORT:
@@ -269,8 +274,10 @@ static void serve_tell_failure(const struct fs_options *options, errint error)
                  FS_EXIT_STORE_NEWER, store);
         break;
     case EUCLEAN:
-        snprintf(line, sizeof line, "error %d %.300s/meta.db is damaged; restore it from a backup\n",
-                 FS_EXIT_STORE_DAMAGED, store);
+        snprintf(
+            line, sizeof line,
+            "error %d %.300s/meta.db is damaged; `ckptfs fsck --rebuild %.300s` restores its newest backup\n",
+            FS_EXIT_STORE_DAMAGED, store, store);
         break;
     case ENOSPC:
     case EDQUOT:

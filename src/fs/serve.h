@@ -31,10 +31,11 @@ struct fs_options {
     bool read_only;
     enum fs_passthrough passthrough;
     enum fs_sharing sharing;
-    bool verify_on_share;    /* compare bytes, not only hashes */
-    size_t inline_limit;     /* bytes; a closed file of at most this many lives in the database */
-    unsigned threads;        /* that answer the kernel; 0: by the number of processors */
-    unsigned read_ahead_kib; /* 0: leave the kernel's */
+    bool verify_on_share;     /* compare bytes, not only hashes */
+    size_t inline_limit;      /* bytes; a closed file of at most this many lives in the database */
+    unsigned threads;         /* that answer the kernel; 0: by the number of processors */
+    unsigned backup_interval; /* seconds; 0: a backup of the database at the unmount only */
+    unsigned read_ahead_kib;  /* 0: leave the kernel's */
 };
 
 enum {

@@ -235,7 +235,7 @@ static errint change_keep_totals(struct meta *meta)
                   DB_INTEGER(known->logical_bytes & 1048575));
 }
 
-static errint change_count_totals(struct meta *meta)
+errint change_count_totals(struct meta *meta)
 {
     struct meta_known *known = &meta->known;
     /* The sizes are summed in two parts, since their sum may not fit the database's integers. */

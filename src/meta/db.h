@@ -101,8 +101,21 @@ void db_finish(struct db_rows *rows);
 errint db_execute(struct db *db, const char *text);
 /* Whether a table of this name exists: 1, 0 or an error. */
 int db_has_table(struct db *db, const char *table);
-/* A copy of the database as a file, on stable storage when this returns; an existing file is replaced. */
-errint db_backup(struct db *db, const char *path);
+/*
+ * A copy of the last commit as the file `path`, on stable storage when this returns. It has passed the
+ * engine's own check (-EUCLEAN); an existing file is replaced. `stop` is asked after each small step, and may
+ * sleep: true ends it with -ECANCELED. NULL: never. Needs no lock and blocks; others may commit meanwhile,
+ * but the log cannot be emptied then.
+ */
+errint db_backup(struct db *db, const char *path, bool (*stop)(void *context), void *context);
+
+/*
+ * The engine's own check of all that the database has: `finding` for each complaint (the engine's words; some
+ * hundred at most). The number of complaints, or an error. May be NULL.
+ */
+int db_check(struct db *db, void (*finding)(void *context, const char *text), void *context);
+/* The same of a file that nobody has open: nothing is written, not even beside it. No database: -EUCLEAN. */
+int db_check_file(const char *path, void (*finding)(void *context, const char *text), void *context);
 
 /* -- the log ----------------------------------------------------------------------------------------------
  */

@@ -3,7 +3,7 @@
  * The database engine of a store on one node: SQLite with a write-ahead log.
  *
  * Three connections. The *writer* does all the work. The *copier* moves the log into the database file. The
- * *pin* holds a read transaction while it does so.
+ * *pin* holds a read transaction while it does so. (A copy of the database has a fourth: db_sqlite_copy.c.)
  *
  * SQLite's synchronous=NORMAL would sync the log only at checkpoints, but for one place: the first commit
  * after the log was emptied syncs the log's new header before it overwrites old frames, while everybody
@@ -42,6 +42,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "meta/db_sqlite.h"
 #include "meta/db_sqlite_log.h"
 
 enum {
@@ -113,7 +114,7 @@ static bool db_was_told(struct db *db, int code)
     return false;
 }
 
-static errint db_fail(struct db *db, sqlite3 *connection, int code, const char *doing)
+errint db_sqlite_fail(struct db *db, sqlite3 *connection, int code, const char *doing)
 {
     errint error = db_errno(db, connection, code);
     if (db_was_told(db, code))
@@ -130,7 +131,7 @@ static errint db_fail(struct db *db, sqlite3 *connection, int code, const char *
 static errint db_pragma(struct db *db, sqlite3 *connection, const char *text)
 {
     int code = sqlite3_exec(connection, text, NULL, NULL, NULL);
-    return code == SQLITE_OK ? 0 : db_fail(db, connection, code, text);
+    return code == SQLITE_OK ? 0 : db_sqlite_fail(db, connection, code, text);
 }
 
 /* -- open, close ------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ static errint db_connect(struct db *db, bool create, const char *pragmas, sqlite
     if (code != SQLITE_OK) {
         errint error = db_errno(db, *out, code);
         if (error != -ENOENT)
-            db_fail(db, *out, code, "open");
+            db_sqlite_fail(db, *out, code, "open");
         return error;
     }
     /* The copier never waits: it would make those wait who hold the lock for it. */
@@ -179,12 +180,12 @@ static errint db_truncate_log(struct db *db, bool *emptied)
         db->log_frames = 0;
         return db->careful ? db_set_careful(db, false) : 0;
     }
-    errint error = (code & 0xff) == SQLITE_BUSY ? 0 : db_fail(db, db->copier, code, "empty the log");
+    errint error = (code & 0xff) == SQLITE_BUSY ? 0 : db_sqlite_fail(db, db->copier, code, "empty the log");
     errint other = db->careful ? 0 : db_set_careful(db, true);
     return error ? error : other;
 }
 
-static errint db_sync_directory(const char *path)
+errint db_sqlite_sync_directory(const char *path)
 {
     cleanup_free char *copy = strdup(path);
     if (!copy)
@@ -210,7 +211,12 @@ static errint db_open_log(struct db *db)
         log_error("%s: cannot open the log: %s", path, strerror(errno));
         return error;
     }
-    return db_sync_directory(db->path);
+    return db_sqlite_sync_directory(db->path);
+}
+
+errint db_sqlite_open_reader(struct db *db, sqlite3 **out)
+{
+    return db_connect(db, false, "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0", out);
 }
 
 static errint db_open_connections(struct db *db, bool create)
@@ -305,7 +311,7 @@ static errint db_prepare(struct db *db, struct db_cached *cached, const char *te
     sqlite3_stmt *statement = NULL;
     int code = sqlite3_prepare_v3(db->writer, text, -1, SQLITE_PREPARE_PERSISTENT, &statement, NULL);
     if (code != SQLITE_OK)
-        return db_fail(db, db->writer, code, text);
+        return db_sqlite_fail(db, db->writer, code, text);
     if (!db_parameters_in_order(statement, count)) {
         sqlite3_finalize(statement);
         log_error("%s: expected %zu parameters $1, $2, ... in order, found others in: %s", db->path, count,
@@ -357,7 +363,7 @@ errint db_select_values(struct db *db, struct db_rows *rows, const char *text, c
     for (size_t i = 0; i < count; i++) {
         int code = db_bind(statement, (int)i + 1, &values[i]);
         if (code != SQLITE_OK)
-            return db_fail(db, db->writer, code, text);
+            return db_sqlite_fail(db, db->writer, code, text);
     }
     *rows = (struct db_rows){.db = db, .statement = statement};
     return 0;
@@ -370,7 +376,7 @@ int db_next(struct db_rows *rows)
         return 1;
     if (code == SQLITE_DONE)
         return 0;
-    return db_fail(rows->db, rows->db->writer, code, sqlite3_sql(rows->statement));
+    return db_sqlite_fail(rows->db, rows->db->writer, code, sqlite3_sql(rows->statement));
 }
 
 int64_t db_integer(const struct db_rows *rows, int column)
@@ -440,48 +446,6 @@ int db_has_table(struct db *db, const char *table)
     return error ? error : db_next(&rows);
 }
 
-static errint db_copy_pages(struct db *db, const char *path)
-{
-    sqlite3 *target = NULL;
-    int code = sqlite3_open_v2(path, &target, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
-    sqlite3_backup *backup = NULL;
-    if (code == SQLITE_OK) {
-        backup = sqlite3_backup_init(target, "main", db->writer, "main");
-        if (backup)
-            sqlite3_backup_step(backup, -1);
-        code = backup ? sqlite3_backup_finish(backup) : sqlite3_errcode(target);
-    }
-    errint error = code == SQLITE_OK ? 0 : db_fail(db, target, code, "back up");
-    sqlite3_close(target);
-    return error;
-}
-
-static errint db_sync_file(const char *path)
-{
-    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
-}
-
-errint db_backup(struct db *db, const char *path)
-{
-    char temporary[PATH_MAX];
-    if ((size_t)snprintf(temporary, sizeof temporary, "%s.part", path) >= sizeof temporary)
-        return -ENAMETOOLONG;
-    if (unlink(temporary) < 0 && errno != ENOENT)
-        return -errno;
-    errint error = db_copy_pages(db, temporary);
-    if (error)
-        return error;
-    error = db_sync_file(temporary);
-    if (!error && rename(temporary, path) < 0)
-        error = -errno;
-    if (error) {
-        log_error("%s: cannot write the backup: %s", path, strerror(-error));
-        return error;
-    }
-    return db_sync_directory(path);
-}
-
 /* -- the log ----------------------------------------------------------------------------------------------
  */
 
@@ -520,7 +484,7 @@ errint db_checkpoint_copy(struct db *db)
     int frames = 0, done = 0;
     int code = sqlite3_wal_checkpoint_v2(db->copier, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames, &done);
     if (code != SQLITE_OK && (code & 0xff) != SQLITE_BUSY)
-        return db_fail(db, db->copier, code, "copy the log into the database");
+        return db_sqlite_fail(db, db->copier, code, "copy the log into the database");
     db->copied = code == SQLITE_OK && frames == done;
     return 0;
 }

@@ -101,6 +101,8 @@ bool change_next(struct change *change);
 errint change_take_number(struct meta *meta, enum meta_counter which, uint64_t *number);
 /* Reads the counters and the totals; skips numbers that a power cut may have made the database forget. */
 errint change_start(struct meta *meta);
+/* Counts the tables anew, where they were changed without the helpers below. */
+errint change_count_totals(struct meta *meta);
 /* Writes the counters and the totals so that nothing needs skipping or counting at the next start. */
 errint change_stop(struct meta *meta);
 

@@ -236,7 +236,7 @@ errint schema_check(struct db *db, const char *path, int format, const struct sc
     char backup[PATH_MAX];
     if ((size_t)snprintf(backup, sizeof backup, "%s.format-%d", path, found) >= sizeof backup)
         return -ENAMETOOLONG;
-    error = db_backup(db, backup);
+    error = db_backup(db, backup, NULL, NULL);
     if (!error)
         error = schema_step_all(db, found, format, steps, count);
     if (!error)

@@ -236,10 +236,21 @@ static enum store_problem store_create(struct store *store)
     return error ? store_explain(store->path, error) : STORE_FINE;
 }
 
-static enum store_problem store_open_path(struct store *store, const char *path)
+/* What a caller wants of a store that is not as it should be. */
+enum store_wish {
+    STORE_MAKE,     /* a new one, where nothing is */
+    STORE_EXISTING, /* nothing is made */
+    STORE_RESCUE,   /* nothing is made, and the database may be missing */
+};
+
+static enum store_problem store_open_path(struct store *store, const char *path, enum store_wish wish)
 {
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+    if (wish == STORE_MAKE && mkdir(path, 0700) != 0 && errno != EEXIST)
         return store_explain(path, -errno);
+    if (wish != STORE_MAKE && access(path, F_OK) != 0) {
+        log_error("%s is not a ckptfs store: %m", path);
+        return STORE_NOT_A_STORE;
+    }
     store->path = realpath(path, NULL);
     if (!store->path)
         return store_explain(path, -errno);
@@ -250,7 +261,7 @@ static enum store_problem store_open_path(struct store *store, const char *path)
 }
 
 /* With the lock held: nobody changes the directory any more. */
-static enum store_problem store_open_contents(struct store *store)
+static enum store_problem store_open_contents(struct store *store, enum store_wish wish)
 {
     struct store_contents contents;
     errint error = store_inspect(store->fd, &contents);
@@ -261,9 +272,9 @@ static enum store_problem store_open_contents(struct store *store)
         problem = contents.identity ? identity_read(store) : store_create(store);
     if (problem)
         return problem;
-    if (!contents.database && (store->used || contents.objects)) {
-        log_error("%s has lost its database %s; restore it from a backup before mounting it", store->path,
-                  STORE_DATABASE);
+    if (!contents.database && (store->used || contents.objects) && wish != STORE_RESCUE) {
+        log_error("%s has lost its database %s; `ckptfs fsck --rebuild %s` restores the newest backup",
+                  store->path, STORE_DATABASE, store->path);
         return STORE_NO_DATABASE;
     }
     store->created = !contents.database;
@@ -316,9 +327,10 @@ static void store_release(struct store *store)
     free(store);
 }
 
-static enum store_problem store_open_into(struct store *store, const char *path, int inherited_lock_fd)
+static enum store_problem store_open_into(struct store *store, const char *path, int inherited_lock_fd,
+                                          enum store_wish wish)
 {
-    enum store_problem problem = store_open_path(store, path);
+    enum store_problem problem = store_open_path(store, path, wish);
     if (problem)
         return problem;
     /* Before the lock file is made: nothing may be written into a directory that is not ours. */
@@ -327,25 +339,30 @@ static enum store_problem store_open_into(struct store *store, const char *path,
     if (error)
         return store_explain(store->path, error);
     problem = store_judge(store->path, &contents);
+    if (!problem && wish != STORE_MAKE && !contents.identity) {
+        log_error("%s is not a ckptfs store: it has no %s", store->path, IDENTITY_FILE);
+        problem = STORE_NOT_A_STORE;
+    }
     if (problem)
         return problem;
     store->lock_fd = inherited_lock_fd;
     problem = inherited_lock_fd >= 0 ? store_check_lock(store) : store_take_lock(store);
     if (!problem)
-        problem = store_open_contents(store);
+        problem = store_open_contents(store, wish);
     if (problem && inherited_lock_fd >= 0)
         store->lock_fd = -1;
     return problem;
 }
 
-enum store_problem store_open(const char *path, int inherited_lock_fd, struct store **out)
+static enum store_problem store_open_as(const char *path, int inherited_lock_fd, enum store_wish wish,
+                                        struct store **out)
 {
     struct store *store = store_allocate();
     if (!store) {
         log_error("%s cannot be opened: out of memory", path);
         return STORE_FAILED;
     }
-    enum store_problem problem = store_open_into(store, path, inherited_lock_fd);
+    enum store_problem problem = store_open_into(store, path, inherited_lock_fd, wish);
     if (problem) {
         store_release(store);
         return problem;
@@ -353,6 +370,16 @@ enum store_problem store_open(const char *path, int inherited_lock_fd, struct st
     store_note_database(store);
     *out = store;
     return STORE_FINE;
+}
+
+enum store_problem store_open(const char *path, int inherited_lock_fd, struct store **out)
+{
+    return store_open_as(path, inherited_lock_fd, STORE_MAKE, out);
+}
+
+enum store_problem store_open_existing(const char *path, bool rescue, struct store **out)
+{
+    return store_open_as(path, -1, rescue ? STORE_RESCUE : STORE_EXISTING, out);
 }
 
 void store_close(struct store *store)

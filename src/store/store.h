@@ -8,7 +8,7 @@
  *     STORE/reserve      allocated space that the database may fall back on when the disk is full
  *     STORE/meta.db      the namespace (opened by meta, not here)
  *     STORE/objects/xx/  backing files (store/object.h) and their chunk hashes (store/sums.h)
- *     STORE/manifests/   for later: one a completed checkpoint
+ *     STORE/manifests/   backups of the database (fs/backup.h); for later: one a completed checkpoint
  *
  * A store is never made where anything else lies: an empty directory (or one that does not exist yet;
  * `lost+found` counts as nothing) becomes a store; a directory with foreign files, or with objects but no
@@ -73,6 +73,8 @@ struct store {
  * caller's, to be given to store_close.
  */
 enum store_problem store_open(const char *path, int inherited_lock_fd, struct store **out);
+/* The same of a store that is there: nothing is made. `rescue`: its database may be missing. */
+enum store_problem store_open_existing(const char *path, bool rescue, struct store **out);
 /* Releases the lock too, unless another process (or a duplicate of lock_fd) holds it. NULL is allowed. */
 void store_close(struct store *store);
 

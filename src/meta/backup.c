@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Backups of the namespace while it is used. */
+#include <errno.h>
+#include <time.h>
+
+#include "meta/check.h"
+#include "meta/internal.h"
+
+enum {
+    BACKUP_PAUSE_NS = 500 * 1000, /* after each step */
+    BACKUP_LOG_MAX = 32 << 20,    /* of what is committed meanwhile; half of what makes commits wait */
+};
+
+struct backup {
+    struct meta *meta;
+    bool (*stop)(void *context);
+    void *context;
+    bool too_much;
+};
+
+static bool backup_stop(void *context)
+{
+    struct backup *backup = context;
+    if (backup->stop && backup->stop(backup->context))
+        return true;
+    pthread_mutex_lock(&backup->meta->lock);
+    backup->too_much = db_log_size(backup->meta->db) > BACKUP_LOG_MAX;
+    pthread_mutex_unlock(&backup->meta->lock);
+    if (!backup->too_much && backup->stop)
+        nanosleep(&(struct timespec){.tv_nsec = BACKUP_PAUSE_NS}, NULL);
+    return backup->too_much;
+}
+
+errint meta_backup(struct meta *meta, const char *path, bool (*stop)(void *context), void *context)
+{
+    struct backup backup = {.meta = meta, .stop = stop, .context = context};
+    errint error = db_backup(meta->db, path, backup_stop, &backup);
+    return error == -ECANCELED && backup.too_much ? -EAGAIN : error;
+}
