@@ -173,8 +173,24 @@ static int fsck_explain(const struct fsck *fsck, errint error)
     return FSCK_FAILED;
 }
 
+/* What a power loss has taken is found, and told as torn, by the next mount. */
+static void fsck_note_not_closed(struct fsck *fsck)
+{
+    cleanup_free char *clean = NULL;
+    if (fsck->rebuild || meta_setting_get(fsck->meta, "clean", &clean) != 0 || strcmp(clean, "1") == 0)
+        return;
+    const struct meta_finding finding = {
+        .kind = META_FINDING_NOTE,
+        .code = "not-closed",
+        .text = "the store was not closed in order: the next mount looks after what was being written, and "
+                "errors in such files may go with it"};
+    fsck->not_closed = true;
+    fsck_tell(fsck, &finding);
+}
+
 static int fsck_run_open(struct fsck *fsck)
 {
+    fsck_note_not_closed(fsck);
     errint error = fsck_list_files(fsck);
     if (!error)
         error =
@@ -190,6 +206,7 @@ static int fsck_run_open(struct fsck *fsck)
     if (error)
         return fsck_explain(fsck, error);
     int code = fsck_code(fsck);
+    fsck->result.notes += fsck->not_closed;
     fsck_print_summary(fsck, code);
     return code;
 }

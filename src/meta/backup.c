@@ -8,7 +8,7 @@
 
 enum {
     BACKUP_PAUSE_NS = 500 * 1000, /* after each step */
-    BACKUP_LOG_MAX = 32 << 20,    /* of what is committed meanwhile; half of what makes commits wait */
+    BACKUP_LOG_MAX = 56 << 20,    /* a little less than what makes commits wait for the log to be emptied */
 };
 
 struct backup {
@@ -21,12 +21,14 @@ struct backup {
 static bool backup_stop(void *context)
 {
     struct backup *backup = context;
-    if (backup->stop && backup->stop(backup->context))
+    if (!backup->stop)
+        return false;
+    if (backup->stop(backup->context))
         return true;
     pthread_mutex_lock(&backup->meta->lock);
     backup->too_much = db_log_size(backup->meta->db) > BACKUP_LOG_MAX;
     pthread_mutex_unlock(&backup->meta->lock);
-    if (!backup->too_much && backup->stop)
+    if (!backup->too_much)
         nanosleep(&(struct timespec){.tv_nsec = BACKUP_PAUSE_NS}, NULL);
     return backup->too_much;
 }

@@ -93,6 +93,7 @@ fsck_ends() {
     wait_until 10 ckptfs_no_processes
     umount -l "$MNT"
     fsck_ends 0
+    grep -q '\[not-closed: note\]' "$TEST_DIR/out"
     run ! grep -E 'repairable|left\]' "$TEST_DIR/out"
 }
 
