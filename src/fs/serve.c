@@ -123,14 +123,14 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = recover_unfinished(fs, takeover);
     if (!error)
-        error = backup_start(fs);
-    if (!error)
         error = loop_initialise(fs);
     if (error)
         return error;
     features_probe(fs);
     /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
-    error = share_start(fs);
+    error = backup_start(fs);
+    if (!error)
+        error = share_start(fs);
     if (error)
         return error;
     discard_kick(fs);
