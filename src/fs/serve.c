@@ -128,9 +128,9 @@ static errint serve_prepare(struct filesystem *fs)
         return error;
     features_probe(fs);
     /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
-    error = backup_start(fs);
+    error = share_start(fs);
     if (!error)
-        error = share_start(fs);
+        error = backup_start(fs);
     if (error)
         return error;
     discard_kick(fs);
