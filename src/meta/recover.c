@@ -190,12 +190,15 @@ static errint recover_one_name(struct meta *meta, uint64_t ino, struct recover_n
     return 0;
 }
 
+enum { META_PATH_DEPTH = 10000 };
+
 errint meta_path(struct meta *meta, uint64_t ino, char **out)
 {
     META_LOCKED(meta);
     cleanup_free char *path = strdup(ino == META_ROOT_INO ? "/" : "");
     if (!path)
         return -ENOMEM;
+    int depth = 0;
     while (ino != META_ROOT_INO) {
         struct recover_name name;
         errint error = recover_one_name(meta, ino, &name);
@@ -207,7 +210,8 @@ errint meta_path(struct meta *meta, uint64_t ino, char **out)
             return -ENOMEM;
         free(path);
         path = longer;
-        if (error)
+        /* In a damaged database directories may lie in a circle. */
+        if (error || ++depth == META_PATH_DEPTH)
             break;
         ino = name.parent;
     }

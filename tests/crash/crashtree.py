@@ -140,7 +140,7 @@ class Writer:
 
     def op_save(self):
         """As safetensors: a temporary file of the final size, renamed over the name while it is open."""
-        directory, name, temporary = self.any_directory(), self.any_name(), f".tmp{self.count}"
+        directory, name, temporary = self.any_directory(), self.any_name(), f".tmp{os.getpid()}-{self.count}"
         replaced = self.tree.bound(directory, name)
         if replaced is not None and self.tree.nodes[replaced].is_directory:
             return
