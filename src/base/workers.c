@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool of threads with one queue. */
 #include "base/workers.h"
+#include "base/wait.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -33,7 +34,7 @@ static struct job *workers_take(struct workers *pool)
 {
     pthread_mutex_lock(&pool->lock);
     while (!pool->first && !pool->stopping)
-        pthread_cond_wait(&pool->wake, &pool->lock);
+        wait_signal(&pool->wake, &pool->lock);
     struct job *job = pool->first;
     if (job) {
         pool->first = job->next;

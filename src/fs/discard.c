@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "fs/filesystem.h"
 #include "fs/reclaim.h"
 #include "store/object.h"
@@ -130,7 +131,7 @@ static void discard_wait(struct discard *discard)
     struct timespec again = clock_to_timespec(discard->again);
     while (discard_is_idle(discard) && discard->kicks == discard->taken && !discard->stopping) {
         if (discard->again == INT64_MAX)
-            pthread_cond_wait(&discard->wake, &discard->lock);
+            wait_signal(&discard->wake, &discard->lock);
         else if (pthread_cond_clockwait(&discard->wake, &discard->lock, CLOCK_MONOTONIC, &again) == ETIMEDOUT)
             break;
     }

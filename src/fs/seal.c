@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "fs/clone.h"
 #include "fs/content.h"
 #include "fs/discard.h"
@@ -186,7 +187,7 @@ static struct node *seal_take(struct sealer *sealer, int64_t now, int64_t *until
 static void seal_sleep(struct sealer *sealer, int64_t until)
 {
     if (until == INT64_MAX) {
-        pthread_cond_wait(&sealer->wake, &sealer->lock);
+        wait_signal(&sealer->wake, &sealer->lock);
         return;
     }
     struct timespec time = clock_to_timespec(until);

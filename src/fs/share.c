@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "ckpt/digest.h"
 #include "ckpt/match.h"
 #include "fs/discard.h"
@@ -413,7 +414,7 @@ static void *share_run(void *context)
         if (!entry) {
             struct timespec time = clock_to_timespec(share->next_due);
             if (share->next_due == INT64_MAX)
-                pthread_cond_wait(&share->wake, &share->lock);
+                wait_signal(&share->wake, &share->lock);
             else
                 pthread_cond_clockwait(&share->wake, &share->lock, CLOCK_MONOTONIC, &time);
             continue;

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "meta/internal.h"
 
 enum {
@@ -36,7 +37,7 @@ errint meta_sync(struct meta *meta)
     pthread_mutex_lock(&meta->sync_lock);
     while (!meta->sync_error && meta->commit_durable < target) {
         if (meta->syncing) {
-            pthread_cond_wait(&meta->sync_done, &meta->sync_lock);
+            wait_signal(&meta->sync_done, &meta->sync_lock);
             continue;
         }
         meta->syncing = true;
@@ -134,7 +135,7 @@ static void *meta_run_checkpoints(void *argument)
     pthread_mutex_lock(&meta->lock);
     while (!meta->stop) {
         if (db_log_size(meta->db) < meta->log_trim) {
-            pthread_cond_wait(&meta->log_grown, &meta->lock);
+            wait_signal(&meta->log_grown, &meta->lock);
             continue;
         }
         /* What could not be synced must not get into the database as if it had been. */
