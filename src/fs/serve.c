@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "fs/backup.h"
@@ -30,6 +31,9 @@ enum {
     SERVE_THREADS_MIN = 4,
     SERVE_THREADS_MAX = 16,
 };
+
+/* After so long the log says what an end waits for. */
+#define SERVE_ENDING_NS (10 * CLOCK_NS_PER_SECOND)
 
 /* -- start ------------------------------------------------------------------------------------------------
  */
@@ -151,28 +155,92 @@ static void serve_drop_session(struct filesystem *fs)
     fs->session = NULL;
 }
 
+/* Says what the end of a mount waits for, when it takes long. */
+struct serve_ending {
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    pthread_t thread;
+    bool runs, ended;
+    const char *step;
+    int64_t since; /* clock_monotonic() */
+};
+
+static void *serve_watch_ending(void *context)
+{
+    struct serve_ending *ending = context;
+    pthread_mutex_lock(&ending->lock);
+    while (!ending->ended) {
+        struct timespec until = clock_to_timespec(clock_monotonic() + SERVE_ENDING_NS);
+        pthread_cond_clockwait(&ending->over, &ending->lock, CLOCK_MONOTONIC, &until);
+        int64_t waited = clock_monotonic() - ending->since;
+        if (!ending->ended && waited >= SERVE_ENDING_NS)
+            log_warning("the mount has ended; for %lld s now the daemon %s",
+                        (long long)(waited / CLOCK_NS_PER_SECOND), ending->step);
+    }
+    pthread_mutex_unlock(&ending->lock);
+    return NULL;
+}
+
+static void serve_ending_step(struct serve_ending *ending, const char *step)
+{
+    pthread_mutex_lock(&ending->lock);
+    ending->step = step;
+    ending->since = clock_monotonic();
+    pthread_mutex_unlock(&ending->lock);
+}
+
+static void serve_ending_begin(struct serve_ending *ending)
+{
+    *ending = (struct serve_ending){.since = clock_monotonic(), .step = "begins to close the store"};
+    pthread_mutex_init(&ending->lock, NULL);
+    pthread_cond_init(&ending->over, NULL);
+    ending->runs = pthread_create(&ending->thread, NULL, serve_watch_ending, ending) == 0;
+}
+
+static void serve_ending_end(struct serve_ending *ending)
+{
+    pthread_mutex_lock(&ending->lock);
+    ending->ended = true;
+    pthread_cond_signal(&ending->over);
+    pthread_mutex_unlock(&ending->lock);
+    if (ending->runs)
+        pthread_join(ending->thread, NULL);
+    pthread_cond_destroy(&ending->over);
+    pthread_mutex_destroy(&ending->lock);
+}
+
 /*
  * Ends the queues in the order in which they feed each other, and closes the store. What is not written yet
  * is brought to the disk at an unmount only: a successor finds it, and requests are waiting for that one.
  */
 static errint serve_finish(struct filesystem *fs, bool unmounted)
 {
+    struct serve_ending ending;
+    errint error = 0;
+    serve_ending_begin(&ending);
+    serve_ending_step(&ending, "finishes what requests have asked for");
     workers_stop(fs->reporters);
     workers_stop(fs->workers);
     fs->reporters = fs->workers = NULL;
-    errint error = 0;
+    serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);
+    serve_ending_step(&ending, "ends the look for equal bytes");
     share_stop(fs);
+    serve_ending_step(&ending, "brings files to stable storage");
     if (fs->writeback)
         writeback_stop(fs, unmounted);
+    serve_ending_step(&ending, "removes what no file needs");
     if (fs->discard)
         discard_stop(fs, unmounted);
     node_table_release(fs);
+    serve_ending_step(&ending, "backs the database up");
     backup_stop(fs, unmounted);
+    serve_ending_step(&ending, "closes the database");
     if (fs->meta && unmounted)
         error = recover_mark_clean(fs);
     errint closed = meta_close(fs->meta);
+    serve_ending_end(&ending);
     serve_drop_session(fs);
     store_close(fs->store);
     state_detach(fs->state);
