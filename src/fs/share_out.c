@@ -60,8 +60,8 @@ static errint share_find_files(struct filesystem *fs, const struct match *match,
     return error;
 }
 
-/* 1 when the move is all of an older, undamaged object and of the new one, and enough files have the older
- * one; 0 or an error. */
+/* 1 when the move is all of an older, durable, undamaged object and of the new one, and enough files have the
+ * older one; 0 or an error. */
 static int share_is_elder(struct filesystem *fs, const struct meta_move *move, int64_t new_size, uint32_t uid)
 {
     cleanup_ids struct ids files = {0};
@@ -71,6 +71,10 @@ static int share_is_elder(struct filesystem *fs, const struct meta_move *move, i
     errint error = meta_object_size(fs->meta, move->object, &size);
     if (error || size != new_size)
         return error == -ENOENT ? 0 : error;
+    /* The new object is on stable storage, and may go for it: so must the older one be. */
+    int durable = meta_object_is_shared_out(fs->meta, move->object);
+    if (durable <= 0)
+        return durable;
     int damaged = meta_object_damaged(fs->meta, move->object);
     if (damaged)
         return damaged < 0 ? damaged : 0;

@@ -142,6 +142,15 @@ errint meta_object_shared_out(struct meta *meta, uint64_t object)
     return change.error;
 }
 
+int meta_object_is_shared_out(struct meta *meta, uint64_t object)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows, "SELECT 1 FROM summed WHERE object = $1 AND shared = 1",
+                             DB_INTEGER(object));
+    return error ? error : db_next(&rows);
+}
+
 /* -- look-ups ---------------------------------------------------------------------------------------------
  */
 

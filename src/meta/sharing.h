@@ -40,6 +40,8 @@ errint meta_object_root(struct meta *meta, uint64_t object, uint8_t root[META_RO
 /* The files that have equal bytes in older objects were looked after. Does nothing for an object without a
  * root. */
 errint meta_object_shared_out(struct meta *meta, uint64_t object);
+/* Whether they were: 1, 0 or an error. Then its bytes were on stable storage. */
+int meta_object_is_shared_out(struct meta *meta, uint64_t object);
 /*
  * Sealed objects that were not hashed, or not looked after, yet, in the order of their ids: a part of the
  * table after `*after`, which moves on. 1, 0 when that was the last part, or an error. Appended.

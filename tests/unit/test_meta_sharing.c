@@ -83,7 +83,9 @@ static void test_index(void)
     /* Only what was looked after can be found. */
     CHECK_EQUAL(0, found_places(7, 1, 8192, UID, 0));
     CHECK_EQUAL(1, unshared());
+    CHECK_EQUAL(0, meta_object_is_shared_out(meta, object));
     CHECK_EQUAL(0, meta_object_shared_out(meta, object));
+    CHECK_EQUAL(1, meta_object_is_shared_out(meta, object));
     CHECK_EQUAL(0, unshared());
     CHECK_EQUAL(1, found_places(7, 1, 8192, UID, 0));
     CHECK_EQUAL(0, found_places(7, 1, 8192, UID, object));
