@@ -7,18 +7,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/transfer.h"
+
 static errint digest_read(void *context, void *buffer, size_t length, int64_t offset)
 {
     const struct digest_request *request = context;
-    for (size_t done = 0; done < length;) {
-        ssize_t got = pread(request->fd, (char *)buffer + done, length - done, offset + (int64_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : -EIO;
-        done += (size_t)got;
-    }
-    return 0;
+    return transfer_read(request->fd, buffer, length, offset);
 }
 
 /* What goes on while an object is hashed. */

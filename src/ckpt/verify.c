@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/transfer.h"
 #include "store/object.h"
 
 enum { VERIFY_FOUND_MAX = 64 /* damaged chunks; then the step ends */ };
@@ -250,38 +251,12 @@ static errint verify_record(struct verify_pass *pass)
 /* -- repair -----------------------------------------------------------------------------------------------
  */
 
-static errint verify_read_all(int fd, uint8_t *bytes, size_t length, int64_t offset)
-{
-    for (size_t done = 0; done < length;) {
-        ssize_t got = pread(fd, bytes + done, length - done, offset + (int64_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : -EIO;
-        done += (size_t)got;
-    }
-    return 0;
-}
-
-static errint verify_write_all(int fd, const uint8_t *bytes, size_t length, int64_t offset)
-{
-    for (size_t done = 0; done < length;) {
-        ssize_t wrote = pwrite(fd, bytes + done, length - done, offset + (int64_t)done);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote < 0)
-            return -errno;
-        done += (size_t)wrote;
-    }
-    return fsync(fd) == 0 ? 0 : -errno;
-}
-
 /* The chunk's bytes from one place, when they have its hash there: 1, 0 or -ENOMEM. */
 static int verify_take(const struct verify_pass *pass, const struct sums_chunk *chunk, uint64_t object,
                        int64_t offset, uint8_t *bytes)
 {
     cleanup_fd int fd = object_open(pass->request->store, object, O_RDONLY);
-    if (fd < 0 || verify_read_all(fd, bytes, chunk->length, offset) < 0)
+    if (fd < 0 || transfer_read(fd, bytes, chunk->length, offset) < 0)
         return 0;
     return hash_equal(hash_of(pass->request->store, bytes, chunk->length), chunk->hash);
 }
@@ -323,7 +298,9 @@ static errint verify_put(struct verify_pass *pass, const struct sums_chunk *chun
     const struct verify_request *request = pass->request;
     cleanup_fd int fd = object_open(request->store, request->object, O_RDWR);
     struct stat status;
-    errint error = fd < 0 ? fd : verify_write_all(fd, bytes, chunk->length, chunk->offset);
+    errint error = fd < 0 ? fd : transfer_write(fd, bytes, chunk->length, chunk->offset);
+    if (!error && fsync(fd) != 0)
+        error = -errno;
     if (!error && fstat(fd, &status) < 0)
         error = -errno;
     if (error)

@@ -240,16 +240,7 @@ static errint verify_source_ask_objects(const struct verify_source *source, stru
 {
     if (source->mountpoint)
         return ioctl(source->fd, CKPTFS_IOCTL_OBJECTS, objects) < 0 ? -errno : 0;
-    cleanup_free struct meta_range *ranges = NULL;
-    size_t count;
-    errint error =
-        meta_find_to_verify(source->meta, objects->ino, objects->after, CONTROL_OBJECTS_MAX, &ranges, &count);
-    if (error)
-        return error;
-    for (size_t i = 0; i < count; i++)
-        objects->at[i] = (struct control_object){ranges[i].object, ranges[i].length};
-    objects->count = count;
-    return 0;
+    return control_list_objects(source->meta, objects);
 }
 
 errint verify_source_objects(const struct verify_source *source, uint64_t ino, struct verify_objects *out)

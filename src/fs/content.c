@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/transfer.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/writeback.h"
@@ -47,21 +48,6 @@ static errint content_stamp_object(int fd, int64_t mtime)
     return futimens(fd, times) < 0 ? -errno : 0;
 }
 
-static errint content_write_all(int fd, const char *bytes, size_t size, int64_t offset)
-{
-    while (size > 0) {
-        ssize_t written = pwrite(fd, bytes, size, offset);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return -errno;
-        bytes += written;
-        size -= (size_t)written;
-        offset += written;
-    }
-    return 0;
-}
-
 /* A file without an object gets one that holds `bytes`. */
 static errint content_move_to_object(struct filesystem *fs, struct node *node, const char *bytes, size_t size)
 {
@@ -77,7 +63,7 @@ static errint content_move_to_object(struct filesystem *fs, struct node *node, c
     if (error)
         return error;
     int fd = backing_writer(&fs->backings, backing);
-    error = fd < 0 ? fd : content_write_all(fd, bytes, size, 0);
+    error = fd < 0 ? fd : transfer_write(fd, bytes, size, 0);
     if (!error)
         error = content_stamp_object(fd, row.mtime);
     cleanup_ids struct ids freed = {0};
@@ -248,7 +234,7 @@ static errint content_write_over(struct filesystem *fs, struct node *node, const
     if (error)
         return error;
     int fd = backing_writer(&fs->backings, node->overlay);
-    error = fd < 0 ? fd : content_write_all(fd, bytes, size, offset);
+    error = fd < 0 ? fd : transfer_write(fd, bytes, size, offset);
     if (error)
         return error;
     if (!content_in_overlay(node, offset, (int64_t)size))
@@ -265,7 +251,7 @@ errint content_write(struct filesystem *fs, struct node *node, const char *bytes
     node_lock_shared(node);
     if (node->kind == META_OBJECT) {
         int fd = backing_writer(&fs->backings, node->backing);
-        errint error = fd < 0 ? fd : content_write_all(fd, bytes, size, offset);
+        errint error = fd < 0 ? fd : transfer_write(fd, bytes, size, offset);
         node_unlock(node);
         return error;
     }
@@ -274,7 +260,7 @@ errint content_write(struct filesystem *fs, struct node *node, const char *bytes
     errint error = content_make_writable(fs, node);
     if (!error && node->kind == META_OBJECT) {
         int fd = backing_writer(&fs->backings, node->backing);
-        error = fd < 0 ? fd : content_write_all(fd, bytes, size, offset);
+        error = fd < 0 ? fd : transfer_write(fd, bytes, size, offset);
     } else if (!error) {
         error = content_write_over(fs, node, bytes, size, offset);
     }

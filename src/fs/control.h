@@ -57,6 +57,8 @@ struct control_objects {
     uint64_t count; /* the answer: 0 at the end */
     struct control_object at[CONTROL_OBJECTS_MAX];
 };
+/* Answers it, in the daemon or by a command that has the store to itself. */
+errint control_list_objects(struct meta *meta, struct control_objects *objects);
 
 /* A step of verification: what is asked, and the answer. */
 struct control_verify {

@@ -80,12 +80,12 @@ static errint control_start_step(fuse_req_t request, const void *in)
     return error;
 }
 
-static errint control_list_objects(struct filesystem *fs, struct control_objects *objects)
+errint control_list_objects(struct meta *meta, struct control_objects *objects)
 {
     cleanup_free struct meta_range *ranges = NULL;
     size_t count;
     errint error =
-        meta_find_to_verify(fs->meta, objects->ino, objects->after, CONTROL_OBJECTS_MAX, &ranges, &count);
+        meta_find_to_verify(meta, objects->ino, objects->after, CONTROL_OBJECTS_MAX, &ranges, &count);
     if (error)
         return error;
     for (size_t i = 0; i < count; i++)
@@ -121,7 +121,7 @@ bool control_verify(fuse_req_t request, unsigned command, const void *in, size_t
     }
     struct control_objects objects;
     memcpy(&objects, in, sizeof objects);
-    error = control_list_objects(fs_of(request), &objects);
+    error = control_list_objects(fs_of(request)->meta, &objects);
     if (error)
         fuse_reply_err(request, -error);
     else

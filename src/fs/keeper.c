@@ -392,7 +392,8 @@ static void keeper_read_signals(struct keeper *keeper)
     }
 }
 
-/* What time brings: a restart that can be asked for now, a start or an end that takes too long, a hang. */
+/* What depends on time: a restart that waited for the daemon to be ready, a start or an end that takes too
+ * long, a hang. */
 static void keeper_look_at_daemon(struct keeper *keeper)
 {
     int64_t now = clock_monotonic();

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/transfer.h"
 #include "ckpt/match.h"
 #include "fs/filesystem.h"
 
@@ -19,19 +20,6 @@ struct share_pair {
     char *one, *other; /* SHARE_COMPARE_BUFFER bytes each */
 };
 
-static errint share_compare_read(int fd, char *buffer, size_t length, int64_t offset)
-{
-    for (size_t done = 0; done < length;) {
-        ssize_t got = pread(fd, buffer + done, length - done, offset + (int64_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : -EIO;
-        done += (size_t)got;
-    }
-    return 0;
-}
-
 /* 1: the same bytes, 0: other ones, or a negative errno. */
 static int share_compare_range(const struct share_pair *pair, int64_t offset, int64_t to_offset,
                                int64_t length)
@@ -39,9 +27,9 @@ static int share_compare_range(const struct share_pair *pair, int64_t offset, in
     for (int64_t done = 0; done < length;) {
         int64_t left = length - done;
         size_t part = left < SHARE_COMPARE_BUFFER ? (size_t)left : SHARE_COMPARE_BUFFER;
-        errint error = share_compare_read(pair->older->fd, pair->one, part, offset + done);
+        errint error = transfer_read(pair->older->fd, pair->one, part, offset + done);
         if (!error)
-            error = share_compare_read(pair->newer->fd, pair->other, part, to_offset + done);
+            error = transfer_read(pair->newer->fd, pair->other, part, to_offset + done);
         if (error)
             return error;
         if (memcmp(pair->one, pair->other, part) != 0)

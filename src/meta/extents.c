@@ -30,6 +30,37 @@ static bool extent_continues(const struct meta_extent *first, const struct meta_
            first->object_offset + first->length == second->object_offset;
 }
 
+/* -- lists ------------------------------------------------------------------------------------------------
+ */
+
+void extent_list_release(struct extent_list *list)
+{
+    free(list->at);
+}
+
+errint extent_list_append(struct extent_list *list, const struct meta_extent *extent)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? list->capacity * 2 : 4;
+        struct meta_extent *at = reallocarray(list->at, capacity, sizeof *at);
+        if (!at)
+            return -ENOMEM;
+        list->at = at;
+        list->capacity = capacity;
+    }
+    list->at[list->count++] = *extent;
+    return 0;
+}
+
+errint extent_list_join(struct extent_list *list, const struct meta_extent *extent)
+{
+    struct meta_extent *last = list->count ? &list->at[list->count - 1] : NULL;
+    if (!last || !extent_continues(last, extent))
+        return extent_list_append(list, extent);
+    last->length += extent->length;
+    return 0;
+}
+
 /* -- rows -------------------------------------------------------------------------------------------------
  */
 
@@ -163,32 +194,6 @@ errint extents_put(struct meta *meta, uint64_t ino, const struct meta_extent *ex
 
 /* -- reading ----------------------------------------------------------------------------------------------
  */
-
-struct extent_list {
-    struct meta_extent *at;
-    size_t count, capacity;
-};
-
-static void extent_list_release(struct extent_list *list)
-{
-    free(list->at);
-}
-
-#define cleanup_extents __attribute__((cleanup(extent_list_release)))
-
-static errint extent_list_append(struct extent_list *list, const struct meta_extent *extent)
-{
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 4;
-        struct meta_extent *at = reallocarray(list->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        list->at = at;
-        list->capacity = capacity;
-    }
-    list->at[list->count++] = *extent;
-    return 0;
-}
 
 errint meta_extents(struct meta *meta, uint64_t ino, struct meta_extent **out, size_t *count)
 {

@@ -176,6 +176,11 @@ errint object_root(struct meta *meta, uint64_t object, uint8_t root[16]);
 /* Whether a range of it is known to be damaged: 1, 0 or an error. */
 int object_is_damaged(struct meta *meta, uint64_t object);
 errint object_forget_damage(struct meta *meta, uint64_t object);
+/*
+ * A page of objects, from rows of (id, whether it is wanted) in the order of the ids: the wanted ones are
+ * appended, `after` becomes the last id. 1 when the page was full, 0 at the end, or an error.
+ */
+int object_collect_page(struct db_rows *rows, int limit, uint64_t *after, struct ids *out);
 /* It lost an extent and is still used. */
 errint object_mark_shrunk(struct meta *meta, uint64_t object);
 /* Puts the object on change->freed when nothing refers to it any more, else marks it as shrunk. */
@@ -191,6 +196,17 @@ errint content_drop(struct meta *meta, uint64_t ino);
 /* Cuts the stored bytes of a META_INLINE file to `size`. */
 errint content_cut(struct meta *meta, uint64_t ino, int64_t size);
 errint content_insert(struct meta *meta, uint64_t ino, const void *bytes, size_t length);
+
+/* A growing list of extents; starts as {0}. */
+struct extent_list {
+    struct meta_extent *at;
+    size_t count, capacity;
+};
+void extent_list_release(struct extent_list *list);
+#define cleanup_extents __attribute__((cleanup(extent_list_release)))
+errint extent_list_append(struct extent_list *list, const struct meta_extent *extent);
+/* Appends, joined with the last one where it continues that. */
+errint extent_list_join(struct extent_list *list, const struct meta_extent *extent);
 
 /* Takes [from, to) out of the file's extents; the objects that lost something are appended to `touched`. */
 errint extents_cut(struct meta *meta, uint64_t ino, int64_t from, int64_t to, struct ids *touched);

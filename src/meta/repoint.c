@@ -7,39 +7,6 @@
 #include "meta/internal.h"
 #include "meta/sharing.h"
 
-struct repoint_list {
-    struct meta_extent *at;
-    size_t count, capacity;
-};
-
-static void repoint_list_release(struct repoint_list *list)
-{
-    free(list->at);
-}
-
-#define cleanup_list __attribute__((cleanup(repoint_list_release)))
-
-/* Appends, joined with the last one where it continues that. */
-static errint repoint_append(struct repoint_list *list, const struct meta_extent *extent)
-{
-    struct meta_extent *last = list->count ? &list->at[list->count - 1] : NULL;
-    if (last && last->object == extent->object && last->offset + last->length == extent->offset &&
-        last->object_offset + last->length == extent->object_offset) {
-        last->length += extent->length;
-        return 0;
-    }
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 16;
-        struct meta_extent *at = reallocarray(list->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        list->at = at;
-        list->capacity = capacity;
-    }
-    list->at[list->count++] = *extent;
-    return 0;
-}
-
 /* The first move of the object that ends behind `offset`; `count` when there is none. */
 static size_t repoint_find(const struct meta_move *moves, size_t count, uint64_t object, int64_t offset)
 {
@@ -66,7 +33,7 @@ struct repoint {
 };
 
 /* Appends what the extent becomes. */
-static errint repoint_extent(struct repoint_list *list, struct meta_extent extent,
+static errint repoint_extent(struct extent_list *list, struct meta_extent extent,
                              const struct repoint *repoint, bool *changed)
 {
     const struct meta_move *moves = repoint->moves;
@@ -94,13 +61,13 @@ static errint repoint_extent(struct repoint_list *list, struct meta_extent exten
             piece.object = repoint->to;
             *changed = true;
         }
-        error = repoint_append(list, &piece);
+        error = extent_list_join(list, &piece);
     }
     return error;
 }
 
 /* The file's extents as they are to be, and the objects that they were of before. */
-static errint repoint_compute(struct meta *meta, const struct repoint *repoint, struct repoint_list *list,
+static errint repoint_compute(struct meta *meta, const struct repoint *repoint, struct extent_list *list,
                               struct ids *touched, bool *changed)
 {
     cleanup_rows struct db_rows rows;
@@ -125,7 +92,7 @@ static errint repoint_compute(struct meta *meta, const struct repoint *repoint, 
     return found;
 }
 
-static errint repoint_store(struct meta *meta, uint64_t ino, const struct repoint_list *list)
+static errint repoint_store(struct meta *meta, uint64_t ino, const struct extent_list *list)
 {
     errint error = db_run(meta->db, "DELETE FROM extent WHERE ino = $1", DB_INTEGER(ino));
     for (size_t i = 0; !error && i < list->count; i++) {
@@ -185,7 +152,7 @@ static errint repoint_check(struct meta *meta, const struct repoint *repoint, co
 static errint repoint_body(struct change *change, const struct repoint *repoint, bool *changed)
 {
     struct meta *meta = change->meta;
-    cleanup_list struct repoint_list list = {0};
+    cleanup_extents struct extent_list list = {0};
     cleanup_ids struct ids touched = {0};
     struct meta_inode inode;
     *changed = false;

@@ -165,6 +165,18 @@ static errint sharing_collect(struct db_rows *rows, struct ids *out)
     return found;
 }
 
+int object_collect_page(struct db_rows *rows, int limit, uint64_t *after, struct ids *out)
+{
+    int found, count = 0;
+    errint error = 0;
+    for (; !error && (found = db_next(rows)) > 0; count++) {
+        *after = (uint64_t)db_integer(rows, 0);
+        if (db_integer(rows, 1))
+            error = ids_append(out, *after);
+    }
+    return error ? error : found < 0 ? found : count == limit;
+}
+
 int meta_find_unshared_after(struct meta *meta, uint64_t *after, struct ids *out)
 {
     META_LOCKED(meta);
@@ -174,15 +186,7 @@ int meta_find_unshared_after(struct meta *meta, uint64_t *after, struct ids *out
                              " FROM object o LEFT JOIN summed s ON s.object = o.id"
                              " WHERE o.id > $1 ORDER BY o.id LIMIT $2",
                              DB_INTEGER(*after), DB_INTEGER(SHARING_ROWS));
-    int found = 0, count = 0;
-    for (; !error && (found = db_next(&rows)) > 0; count++) {
-        *after = (uint64_t)db_integer(&rows, 0);
-        if (db_integer(&rows, 1))
-            error = ids_append(out, *after);
-    }
-    if (error || found < 0)
-        return error ? error : found;
-    return count == SHARING_ROWS;
+    return error ? error : object_collect_page(&rows, SHARING_ROWS, after, out);
 }
 
 errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out)

@@ -407,15 +407,7 @@ int meta_find_unreferenced_after(struct meta *meta, uint64_t *after, struct ids 
                              "SELECT o.id, o.owner = 0 AND NOT EXISTS (SELECT 1 FROM extent e"
                              " WHERE e.object = o.id) FROM object o WHERE o.id > $1 ORDER BY o.id LIMIT $2",
                              DB_INTEGER(*after), DB_INTEGER(USAGE_ROWS));
-    int found = 0, count = 0;
-    for (; !error && (found = db_next(&rows)) > 0; count++) {
-        *after = (uint64_t)db_integer(&rows, 0);
-        if (db_integer(&rows, 1))
-            error = ids_append(out, *after);
-    }
-    if (error || found < 0)
-        return error ? error : found;
-    return count == USAGE_ROWS;
+    return error ? error : object_collect_page(&rows, USAGE_ROWS, after, out);
 }
 
 errint meta_count_unhashed(struct meta *meta, uint64_t *count)

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/transfer.h"
 
 /* Far more than any version of ckptfs.json needs. */
 enum { IDENTITY_SIZE_MAX = 64 * 1024, IDENTITY_CHUNK_SIZE = 256 * 1024 };
@@ -28,18 +29,6 @@ static errint identity_random(void *out, size_t size)
     return 0;
 }
 
-static errint identity_write_all(int fd, const char *bytes, size_t size)
-{
-    for (size_t done = 0; done < size;) {
-        ssize_t wrote = write(fd, bytes + done, size - done);
-        if (wrote < 0 && errno != EINTR)
-            return -errno;
-        if (wrote > 0)
-            done += (size_t)wrote;
-    }
-    return fsync(fd) == 0 ? 0 : -errno;
-}
-
 /* Old content or new content, whenever the power goes. */
 static errint identity_replace(const struct store *store, const char *name, const char *new_name, mode_t mode,
                                const void *bytes, size_t size)
@@ -48,7 +37,9 @@ static errint identity_replace(const struct store *store, const char *name, cons
         openat(store->fd, new_name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0)
         return -errno;
-    errint error = identity_write_all(fd, bytes, size);
+    errint error = transfer_write(fd, bytes, size, 0);
+    if (!error && fsync(fd) != 0)
+        error = -errno;
     if (!error && renameat(store->fd, new_name, store->fd, name) != 0)
         error = -errno;
     if (!error && fsync(store->fd) != 0)

@@ -9,30 +9,22 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/transfer.h"
 #include "store/object_path.h"
 #include "store/sums.h"
 #include "store/sums_table.h"
 
 /* -- writing --------------------------------------------------------------------------------------------- */
 
-static errint sums_file_write_all(int fd, const uint8_t *bytes, size_t length)
-{
-    for (size_t done = 0; done < length;) {
-        ssize_t wrote = write(fd, bytes + done, length - done);
-        if (wrote < 0 && errno != EINTR)
-            return -errno;
-        if (wrote > 0)
-            done += (size_t)wrote;
-    }
-    return fsync(fd) == 0 ? 0 : -errno;
-}
-
 static errint sums_file_write_new(const struct store *store, const struct object_path *path,
                                   const uint8_t *bytes, size_t length)
 {
     const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
     cleanup_fd int fd = openat(store->objects_fd, path->sums_new, flags, 0600);
-    return fd >= 0 ? sums_file_write_all(fd, bytes, length) : -errno;
+    if (fd < 0)
+        return -errno;
+    errint error = transfer_write(fd, bytes, length, 0);
+    return error || fsync(fd) == 0 ? error : -errno;
 }
 
 /* An object may go while its table is made: object_remove has then looked for the table before it was there.
@@ -80,19 +72,6 @@ errint sums_remove(struct store *store, uint64_t object)
 
 /* -- reading --------------------------------------------------------------------------------------------- */
 
-static errint sums_file_read_all(int fd, uint8_t *bytes, size_t length, size_t offset)
-{
-    while (offset < length) {
-        ssize_t got = pread(fd, bytes + offset, length - offset, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : -EIO;
-        offset += (size_t)got;
-    }
-    return 0;
-}
-
 /* The header is believed only where it fits the file's length: then that many bytes are worth allocating. */
 static errint sums_file_read(int fd, uint8_t **bytes, size_t *length, char why[SUMS_TABLE_WHY])
 {
@@ -105,7 +84,7 @@ static errint sums_file_read(int fd, uint8_t **bytes, size_t *length, char why[S
         return -EUCLEAN;
     }
     uint8_t header[SUMS_TABLE_HEADER];
-    errint error = sums_file_read_all(fd, header, sizeof header, 0);
+    errint error = transfer_read(fd, header, sizeof header, 0);
     if (!error)
         error = sums_table_check_header(header, (uint64_t)status.st_size, why);
     if (error)
@@ -115,7 +94,7 @@ static errint sums_file_read(int fd, uint8_t **bytes, size_t *length, char why[S
     if (!*bytes)
         return -ENOMEM;
     memcpy(*bytes, header, sizeof header);
-    return sums_file_read_all(fd, *bytes, *length, sizeof header);
+    return transfer_read(fd, *bytes + sizeof header, *length - sizeof header, (int64_t)sizeof header);
 }
 
 /* `size`: of the object that the table must be of; -1: any. */

@@ -216,7 +216,8 @@ is_hashed() {
     [ "$status" -ne 0 ]
     # A file that was changed is not what was hashed.
     printf x | dd of="$MNT/model" bs=1 seek=500000 conv=notrunc status=none
-    [ "$(attribute hash "$MNT/model" || true)" != "$hash" ]
+    run attribute hash "$MNT/model"
+    [ "$status" -ne 0 ] || [ "$output" != "$hash" ]
     [ -z "$(getfattr --absolute-names -d -m - "$MNT/model")" ]
     run setfattr -n user.ckptfs.stored -v 1 "$MNT/model"
     [[ "$output" == *"Operation not permitted"* ]]

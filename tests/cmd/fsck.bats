@@ -283,6 +283,8 @@ fsck_ends() {
     ckptfs_umount
 }
 
+uptime_is_at_least() { [ "$(ckptfs_status_field uptime_seconds)" -ge "$1" ]; }
+
 @test "backups are written while mounted, and at the unmount when something changed" {
     ckptfs_mount backup-interval=1
     echo one >"$MNT/one"
@@ -290,7 +292,8 @@ fsck_ends() {
     [ "$(stat -c %a "$STORE/manifests/meta.db.backup")" = 600 ]
     local before
     before=$(stat -c %i-%y "$STORE/manifests/meta.db.backup")
-    sleep 2.5
+    # More than two intervals without a change.
+    wait_until 20 uptime_is_at_least $(($(ckptfs_status_field uptime_seconds) + 3))
     [ "$(stat -c %i-%y "$STORE/manifests/meta.db.backup")" = "$before" ]
     ckptfs_remount backup-interval=0
     before=$(stat -c %i-%y "$STORE/manifests/meta.db.backup")

@@ -140,6 +140,7 @@ survive_fault() {
     load=$!
     # The fifth death in a minute would end the mount.
     for killed in 1 2 3 4; do
+        # The moment is to be a random one; nothing is waited for.
         read -rt "$((RANDOM % 3)).$((RANDOM % 900 + 100))" <> <(:) || true
         kill -0 $load
         crash_kill_daemon

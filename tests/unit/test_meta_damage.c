@@ -10,21 +10,11 @@ enum { UID = 0 };
 static const uint8_t root_a[META_ROOT_BYTES] = "root of A ......",
                      root_b[META_ROOT_BYTES] = "root of B ......";
 
-static uint64_t object_of(uint64_t ino)
-{
-    struct meta_extent *extents;
-    size_t count;
-    CHECK_EQUAL(0, meta_extents(meta, ino, &extents, &count));
-    uint64_t object = count ? extents[0].object : 0;
-    free(extents);
-    return object;
-}
-
 static uint64_t make_summed(const char *name, int64_t size, const uint8_t *root)
 {
     uint64_t ino = frame_make_sealed(1, name, size);
     const struct meta_segment segments[] = {{0, 8192, 7, 1}, {8192, size - 8192, 7, 2}};
-    CHECK_EQUAL(0, meta_object_summed(meta, object_of(ino), root, UID, segments, 2));
+    CHECK_EQUAL(0, meta_object_summed(meta, frame_object_of(ino), root, UID, segments, 2));
     return ino;
 }
 
@@ -52,7 +42,7 @@ static const char *recorded(void)
 
 static void test_record(void)
 {
-    uint64_t object = object_of(make_summed("a", 20000, root_a));
+    uint64_t object = frame_object_of(make_summed("a", 20000, root_a));
     bool changed;
     CHECK_EQUAL(0, record(object, 0, 20000, 0, 0, &changed));
     CHECK(!changed);
@@ -77,7 +67,7 @@ static void test_record(void)
 
 static void test_only_what_was_hashed(void)
 {
-    uint64_t a = make_summed("a", 20000, root_b), object = object_of(a);
+    uint64_t a = make_summed("a", 20000, root_b), object = frame_object_of(a);
     bool changed;
     CHECK_EQUAL(-EBUSY, record(object, 0, 20000, 0, 4096, &changed));
     CHECK_EQUAL(0, meta_unseal(meta, a));
@@ -88,7 +78,7 @@ static void test_only_what_was_hashed(void)
 static void test_damaged_is_left_alone(void)
 {
     uint64_t a = make_summed("a", 20000, root_a), b = make_summed("b", 20000, root_b);
-    uint64_t damaged = object_of(a), other = object_of(b);
+    uint64_t damaged = frame_object_of(a), other = frame_object_of(b);
     bool changed;
     CHECK_EQUAL(0, record(damaged, 0, 20000, 0, 4096, &changed));
     CHECK_EQUAL(-EBUSY, meta_unseal(meta, a));
@@ -105,7 +95,7 @@ static void test_damaged_is_left_alone(void)
 
 static void test_uses(void)
 {
-    uint64_t a = make_summed("a", 20000, root_a), object = object_of(a);
+    uint64_t a = make_summed("a", 20000, root_a), object = frame_object_of(a);
     uint64_t b = frame_make(1, "b", S_IFREG | 0644);
     CHECK_EQUAL(0, frame_map(b, 1000, 5000, object, 10000, NULL));
     struct meta_use *uses;
@@ -147,17 +137,17 @@ static void test_what_to_verify(void)
     uint64_t written = frame_make_object(1, "written"), empty = frame_make(1, "empty", S_IFREG | 0644);
     CHECK_EQUAL(3, to_verify(0, 0, 100));
     CHECK_EQUAL(2, to_verify(0, 0, 2));
-    CHECK_EQUAL(2, to_verify(0, object_of(a), 100));
+    CHECK_EQUAL(2, to_verify(0, frame_object_of(a), 100));
     CHECK_EQUAL(1, to_verify(b, 0, 100));
-    CHECK_EQUAL(0, to_verify(b, object_of(b), 100));
+    CHECK_EQUAL(0, to_verify(b, frame_object_of(b), 100));
     CHECK_EQUAL(1, to_verify(written, 0, 100));
     CHECK_EQUAL(0, to_verify(empty, 0, 100));
 }
 
 static void test_copies(void)
 {
-    uint64_t first = object_of(make_summed("a", 20000, root_a));
-    uint64_t second = object_of(make_summed("b", 20000, root_b));
+    uint64_t first = frame_object_of(make_summed("a", 20000, root_a));
+    uint64_t second = frame_object_of(make_summed("b", 20000, root_b));
     const struct meta_segment segment = {8192, 20000 - 8192, 7, 2};
     const struct meta_range except = {first, 8192, 20000 - 8192};
     struct meta_range *copies;

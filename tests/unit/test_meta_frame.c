@@ -233,6 +233,16 @@ uint64_t frame_make_sealed(uint64_t parent, const char *name, int64_t size)
     return ino;
 }
 
+uint64_t frame_object_of(uint64_t ino)
+{
+    struct meta_extent *extents;
+    size_t count;
+    CHECK_EQUAL(0, meta_extents(meta, ino, &extents, &count));
+    uint64_t object = count ? extents[0].object : 0;
+    free(extents);
+    return object;
+}
+
 struct meta_inode frame_get(uint64_t ino)
 {
     struct meta_inode inode = {0};

@@ -46,6 +46,8 @@ uint64_t frame_make_object(uint64_t parent, const char *name);
 /* A clean file of one sealed object. */
 uint64_t frame_make_sealed(uint64_t parent, const char *name, int64_t size);
 struct meta_inode frame_get(uint64_t ino);
+/* The object of a sealed file's first extent; 0: it has none. */
+uint64_t frame_object_of(uint64_t ino);
 /* 0 when there is no such name. */
 uint64_t frame_find(uint64_t parent, const char *name);
 errint frame_unlink(uint64_t parent, const char *name, bool reap, struct ids *freed);

@@ -10,22 +10,12 @@ enum { UID = 0 };
 static const uint8_t root_a[META_ROOT_BYTES] = "root of A ......",
                      root_b[META_ROOT_BYTES] = "root of B ......";
 
-static uint64_t object_of(uint64_t ino)
-{
-    struct meta_extent *extents;
-    size_t count;
-    CHECK_EQUAL(0, meta_extents(meta, ino, &extents, &count));
-    uint64_t object = count ? extents[0].object : 0;
-    free(extents);
-    return object;
-}
-
 /* A sealed file of one object that was hashed: [0, 8192) has the hash (seed, 1), the rest (seed, 2). */
 static uint64_t make_summed(const char *name, int64_t size, uint64_t seed, const uint8_t *root)
 {
     uint64_t ino = frame_make_sealed(1, name, size);
     const struct meta_segment segments[] = {{0, 8192, seed, 1}, {8192, size - 8192, seed, 2}};
-    CHECK_EQUAL(0, meta_object_summed(meta, object_of(ino), root, UID, segments, 2));
+    CHECK_EQUAL(0, meta_object_summed(meta, frame_object_of(ino), root, UID, segments, 2));
     return ino;
 }
 
@@ -76,7 +66,7 @@ static errint repoint(uint64_t ino, uint64_t to, int64_t to_offset, uint64_t obj
 
 static void test_index(void)
 {
-    uint64_t a = make_summed("a", 20000, 7, root_a), object = object_of(a);
+    uint64_t a = make_summed("a", 20000, 7, root_a), object = frame_object_of(a);
     uint8_t root[META_ROOT_BYTES];
     CHECK_EQUAL(0, meta_object_root(meta, object, root));
     CHECK(memcmp(root, root_a, sizeof root) == 0);
@@ -100,7 +90,7 @@ static void test_many_segments(void)
 {
     enum { COUNT = 1500, LENGTH = 5000 };
     static struct meta_segment segments[COUNT];
-    uint64_t a = frame_make_sealed(1, "a", COUNT * LENGTH), object = object_of(a);
+    uint64_t a = frame_make_sealed(1, "a", COUNT * LENGTH), object = frame_object_of(a);
     for (size_t i = 0; i < COUNT; i++)
         segments[i] = (struct meta_segment){(int64_t)i * LENGTH, LENGTH, i, 9};
     for (int again = 0; again < 2; again++) {
@@ -114,7 +104,7 @@ static void test_many_segments(void)
 
 static void test_index_follows_the_object(void)
 {
-    uint64_t a = make_summed("a", 20000, 7, root_a), object = object_of(a);
+    uint64_t a = make_summed("a", 20000, 7, root_a), object = frame_object_of(a);
     uint8_t root[META_ROOT_BYTES];
     CHECK_EQUAL(0, meta_object_shared_out(meta, object));
     CHECK_EQUAL(0, meta_unseal(meta, a));
@@ -142,7 +132,7 @@ static void test_unshared_in_parts(void)
     for (int i = 0; i < FILES; i++) {
         char name[16];
         snprintf(name, sizeof name, "%d", i);
-        CHECK_EQUAL(0, ids_append(&made, object_of(frame_make_sealed(1, name, 5000))));
+        CHECK_EQUAL(0, ids_append(&made, frame_object_of(frame_make_sealed(1, name, 5000))));
     }
     for (int i = 0; i < SHARED; i++) {
         CHECK_EQUAL(0, meta_object_summed(meta, made.at[i], root_a, UID, NULL, 0));
@@ -160,13 +150,13 @@ static void test_unshared_in_parts(void)
 static void test_repoint_whole(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
-    uint64_t old = object_of(a), new = object_of(b);
+    uint64_t old = frame_object_of(a), new = frame_object_of(b);
     cleanup_ids struct ids freed = {0};
     struct meta_inode before = frame_get(a);
     bool changed = false;
     CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &changed, &freed));
     CHECK(changed);
-    CHECK_EQUAL(new, object_of(a));
+    CHECK_EQUAL(new, frame_object_of(a));
     CHECK(freed.count == 1 && freed.at[0] == old);
     struct meta_inode after = frame_get(a);
     CHECK(memcmp(&before, &after, sizeof before) == 0);
@@ -181,7 +171,7 @@ static void test_repoint_whole(void)
 static void test_repoint_parts(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 30000, 7, root_b);
-    uint64_t old = object_of(a), new = object_of(b);
+    uint64_t old = frame_object_of(a), new = frame_object_of(b);
     cleanup_ids struct ids freed = {0};
     bool changed = false;
     char expected[200];
@@ -218,7 +208,7 @@ static void test_repoint_parts(void)
 static void test_repoint_refuses_what_changed(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
-    uint64_t old = object_of(a), new = object_of(b);
+    uint64_t old = frame_object_of(a), new = frame_object_of(b);
     char before[200];
     bool changed = false;
     snprintf(before, sizeof before, "%s", frame_extents(a));
@@ -245,11 +235,11 @@ static void test_repoint_refuses_what_changed(void)
 static void test_repoint_refuses_what_died(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
-    uint64_t old = object_of(a), new = object_of(b);
+    uint64_t old = frame_object_of(a), new = frame_object_of(b);
     uint64_t other = make_summed("c", 20000, 8, root_a);
     cleanup_ids struct ids freed = {0};
     bool changed = false;
-    CHECK_EQUAL(0, repoint(other, new, 0, object_of(other), 0, 5000, &changed, NULL));
+    CHECK_EQUAL(0, repoint(other, new, 0, frame_object_of(other), 0, 5000, &changed, NULL));
     /* A part of the new object has no file any more, then most of it, then all. */
     CHECK_EQUAL(0, meta_truncate(meta, b, 15000, FRAME_NOW, 0, NULL));
     CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
@@ -259,7 +249,7 @@ static void test_repoint_refuses_what_died(void)
     CHECK_EQUAL(0, meta_unlink(meta, 1, "c", 1, other, true, FRAME_NOW, 0, &freed));
     CHECK(frame_has(&freed, new));
     CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
-    CHECK_EQUAL(old, object_of(a));
+    CHECK_EQUAL(old, frame_object_of(a));
     CHECK_EQUAL(0, meta_object_forget(meta, &freed));
 }
 
@@ -268,7 +258,7 @@ static void test_shared_is_not_unsealed(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
     bool changed = false;
-    CHECK_EQUAL(0, repoint(a, object_of(b), 0, object_of(a), 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, repoint(a, frame_object_of(b), 0, frame_object_of(a), 0, 20000, &changed, NULL));
     CHECK_EQUAL(-EBUSY, meta_unseal(meta, b));
     CHECK_EQUAL(-EBUSY, meta_unseal(meta, a));
 }
@@ -276,7 +266,7 @@ static void test_shared_is_not_unsealed(void)
 static void test_shrunk_by_all_changes(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), b = frame_make(1, "b", S_IFREG | 0644);
-    uint64_t old = object_of(a);
+    uint64_t old = frame_object_of(a);
     CHECK_EQUAL(0, meta_clone(meta, a, 0, b, 0, 10000, FRAME_NOW, NULL));
     CHECK_EQUAL(0, shrunk());
     CHECK_EQUAL(0, meta_truncate(meta, a, 15000, FRAME_NOW, 0, NULL));

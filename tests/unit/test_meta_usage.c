@@ -8,16 +8,6 @@
 
 enum { ALICE = 1000, BOB = 1001 };
 
-static uint64_t object_of(uint64_t ino)
-{
-    struct meta_extent *extents;
-    size_t count;
-    CHECK_EQUAL(0, meta_extents(meta, ino, &extents, &count));
-    uint64_t object = count ? extents[0].object : 0;
-    free(extents);
-    return object;
-}
-
 static uint64_t make_directory(uint64_t parent, const char *name)
 {
     return frame_make(parent, name, S_IFDIR | 0755);
@@ -236,7 +226,7 @@ static void test_root(void)
     uint8_t root[META_ROOT_BYTES];
     uint64_t a = frame_make_sealed(1, "a", 8000), b = make_empty(1, "b");
     CHECK_EQUAL(-ENODATA, meta_usage_root(meta, a, root));
-    CHECK_EQUAL(0, meta_object_summed(meta, object_of(a), expected, 0, NULL, 0));
+    CHECK_EQUAL(0, meta_object_summed(meta, frame_object_of(a), expected, 0, NULL, 0));
     CHECK_EQUAL(0, meta_usage_root(meta, a, root));
     CHECK(memcmp(root, expected, sizeof root) == 0);
     clone_range(a, 0, b, 0, 8000);
