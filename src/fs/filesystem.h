@@ -66,6 +66,10 @@ struct filesystem {
     struct damage damage;
     struct workers *workers;   /* for syncs that a request waits for */
     struct workers *reporters; /* for figures that a request waits for (report.h) */
+    struct {
+        pthread_mutex_t lock;
+        struct workers *workers; /* NULL: stopped */
+    } expirer;                   /* tells the kernel of names to forget (expire.h) */
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;

@@ -118,11 +118,12 @@ static errint handle_move_aside(struct filesystem *fs, struct node *node)
 {
     struct meta_inode moved;
     errint error = meta_fork(fs->meta, node->ino, &moved);
-    if (error)
-        /* No name to find it by: only /proc/self/fd leads here. */
-        return error == -ENOENT ? -ETXTBSY : error;
-    node_await_forget(fs, node);
-    return -ESTALE;
+    if (!error) {
+        node->moved_to = moved.ino;
+        node_await_forget(fs, node);
+    }
+    /* No name any more: by another hard link that the kernel remembers, or by /proc/self/fd. */
+    return error && error != -ENOENT ? error : -ESTALE;
 }
 
 errint handle_prepare_change(struct filesystem *fs, struct node *node)

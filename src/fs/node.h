@@ -41,8 +41,9 @@ struct node {
 
     pthread_rwlock_t lock; /* guards all below unless said otherwise */
     bool loaded;
-    bool gone;     /* removed from the namespace, or about to be */
-    bool unlinked; /* has no name left; the node is held until the kernel forgets the inode */
+    bool gone;         /* removed from the namespace, or about to be */
+    bool unlinked;     /* has no name left; the node is held until the kernel forgets the inode */
+    uint64_t moved_to; /* the inode that took its names over, for the sake of passthrough readers; 0: none */
     enum meta_kind kind;
     int64_t size; /* of META_INLINE and META_EXTENTS */
     struct backing

@@ -12,6 +12,7 @@
 #include "base/fault.h"
 #include "fs/content.h"
 #include "fs/control_report.h"
+#include "fs/expire.h"
 #include "fs/handle.h"
 #include "fs/seal.h"
 
@@ -140,12 +141,17 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
     struct node *node = error ? NULL : node_get(fs, ino);
     if (!error && !node)
         error = -ENOMEM;
+    uint64_t moved_to = 0;
     if (!error) {
         node_lock(node);
         error = ops_setattr_locked(fs, node, wanted, set, &row);
+        moved_to = error == -ESTALE ? node->moved_to : 0;
         node_unlock(node);
     }
-    ops_reply_attributes(request, error, &row);
+    if (moved_to)
+        expire_names(request, moved_to);
+    else
+        ops_reply_attributes(request, error, &row);
     node_put(fs, node);
 }
 

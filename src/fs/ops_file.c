@@ -10,6 +10,7 @@
 #include "base/fault.h"
 #include "fs/clone.h"
 #include "fs/content.h"
+#include "fs/expire.h"
 #include "fs/handle.h"
 #include "fs/writeback.h"
 
@@ -39,9 +40,12 @@ void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     error = handle_open(fs, node, fi->flags, fi);
     if (!error && (fi->flags & O_TRUNC))
         error = ops_drop_privileges_at_truncation(request, ino);
+    uint64_t moved_to = error == -ESTALE ? node->moved_to : 0;
     node_unlock(node);
     node_put(fs, node);
-    if (error)
+    if (moved_to)
+        expire_names(request, moved_to);
+    else if (error)
         /* An inode that is gone: the kernel looks the name up again. */
         fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);
     else if (fuse_reply_open(request, fi) < 0)

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "fs/backup.h"
 #include "fs/discard.h"
+#include "fs/expire.h"
 #include "fs/features.h"
 #include "fs/filesystem.h"
 #include "fs/handle.h"
@@ -78,6 +79,8 @@ static errint serve_start_queues(struct filesystem *fs)
     errint error = workers_start(FS_SYNC_WORKERS, "sync", &fs->workers);
     if (!error)
         error = workers_start(FS_REPORTERS, "report", &fs->reporters);
+    if (!error)
+        error = expire_start(fs);
     if (!error)
         error = discard_start(fs);
     if (!error)
@@ -222,6 +225,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     workers_stop(fs->reporters);
     workers_stop(fs->workers);
     fs->reporters = fs->workers = NULL;
+    expire_stop(fs);
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);
@@ -321,6 +325,8 @@ static int serve_run(struct filesystem *fs, int signal_fd)
     features_log(fs);
     serve_tell(fs->options, "ready\n");
     bool unmounted = serve_wait(signal_fd, ended_fd);
+    /* While requests are still served: who holds a directory's lock may wait for one. */
+    expire_stop(fs);
     loop_stop(loop);
     if (unmounted)
         serve_close_handles(fs);

@@ -125,6 +125,19 @@ errint meta_lookup(struct meta *meta, uint64_t parent, const char *name, size_t 
                    struct meta_inode *out);
 /* -ENOENT when there is no such inode. Orphans (nlink 0) are found. */
 errint meta_get(struct meta *meta, uint64_t ino, struct meta_inode *out);
+/* A name of an inode: `length` bytes, with a NUL behind them. */
+struct meta_name {
+    uint64_t parent;
+    size_t length;
+    char bytes[META_NAME_MAX + 1];
+};
+
+/*
+ * The first `room` names of an inode that come after `after` (NULL: from the first), in the order of their
+ * directories' numbers and their bytes. Fewer than `room`: there are no more. `after` may be in `out`.
+ */
+errint meta_find_names(struct meta *meta, uint64_t ino, const struct meta_name *after, struct meta_name *out,
+                       size_t room, size_t *count);
 /* The directory that holds a directory's entry; the root is its own parent. */
 errint meta_parent(struct meta *meta, uint64_t directory, uint64_t *parent);
 

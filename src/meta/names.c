@@ -106,6 +106,29 @@ errint meta_lookup(struct meta *meta, uint64_t parent, const char *name, size_t 
     return 0;
 }
 
+errint meta_find_names(struct meta *meta, uint64_t ino, const struct meta_name *after, struct meta_name *out,
+                       size_t room, size_t *count)
+{
+    static const char text[] = "SELECT parent, name FROM name WHERE ino = $1 AND (parent, name) > ($2, $3)"
+                               " ORDER BY parent, name LIMIT $4";
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    *count = 0;
+    errint error = db_select(meta->db, &rows, text, DB_INTEGER(ino), DB_INTEGER(after ? after->parent : 0),
+                             DB_BLOB(after ? after->bytes : "", after ? after->length : 0), DB_INTEGER(room));
+    int found = error ? error : db_next(&rows);
+    for (; found > 0; found = db_next(&rows)) {
+        struct meta_name *name = &out[(*count)++];
+        const char *bytes = db_bytes(&rows, 1, &name->length);
+        if (name->length > META_NAME_MAX)
+            return -EUCLEAN;
+        name->parent = (uint64_t)db_integer(&rows, 0);
+        memcpy(name->bytes, bytes, name->length);
+        name->bytes[name->length] = '\0';
+    }
+    return found;
+}
+
 errint meta_parent(struct meta *meta, uint64_t directory, uint64_t *parent)
 {
     META_LOCKED(meta);

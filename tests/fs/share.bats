@@ -84,3 +84,78 @@ END
     [ "$(find "$STORE/objects" -type f ! -name '*.sum' -printf '%b\n' | sort -u | wc -l)" -eq 1 ]
     for i in 1 2; do cmp "$TEST_DIR/$i" "$MNT/$i/model.safetensors"; done
 }
+
+# start_reader PATH: a program that has PATH open, and says the sum of what it sees when its input ends.
+start_reader() {
+    mkfifo "$TEST_DIR/go"
+    python3 - "$1" "$TEST_DIR/go" >"$TEST_DIR/seen" 2>&1 3>&- <<'END' &
+import hashlib, sys
+
+with open(sys.argv[1], "rb") as file:
+    file.read(1)
+    print("open", flush=True)
+    open(sys.argv[2]).read()
+    file.seek(0)
+    print(hashlib.md5(file.read()).hexdigest())
+END
+    READER=$!
+    wait_until 30 grep -q open "$TEST_DIR/seen"
+}
+
+end_reader() {
+    : >"$TEST_DIR/go"
+    wait "$READER"
+}
+
+@test "a shared file is changed under its readers by any of its names" {
+    head -c 3000000 /dev/urandom >"$TEST_DIR/old"
+    mkdir "$MNT/1" "$MNT/2"
+    cp "$TEST_DIR/old" "$MNT/1/weights"
+    sync "$MNT/1/weights"
+    settle
+    cp "$TEST_DIR/old" "$MNT/2/weights"
+    sync "$MNT/2/weights"
+    settle
+    local first="$MNT/1/weights" names=("$MNT/1/alias" "$MNT/2/alias" "$MNT/alias")
+    local name
+    for name in "${names[@]}"; do ln "$first" "$name"; done
+    stat "${names[@]}" "$MNT"/*/ >/dev/null
+    start_reader "${names[0]}"
+    cp "$TEST_DIR/old" "$TEST_DIR/new"
+    printf changed | tee >(dd of="$TEST_DIR/new" bs=1 seek=1000 conv=notrunc status=none) |
+        dd of="$first" bs=1 seek=1000 conv=notrunc status=none
+    for name in "$first" "${names[@]}"; do
+        cmp "$TEST_DIR/new" "$name"
+        [ "$(stat -c %i:%h "$name")" = "$(stat -c %i:4 "$first")" ]
+    done
+    for name in "${names[@]}"; do
+        printf '%s' "$name" | tee -a "$TEST_DIR/new" >>"$name"
+        cmp "$TEST_DIR/new" "$first"
+    done
+    truncate -s 12345 "$TEST_DIR/new" "${names[1]}"
+    for name in "$first" "${names[@]}"; do cmp "$TEST_DIR/new" "$name"; done
+    cmp "$TEST_DIR/old" "$MNT/2/weights"
+    end_reader
+    ckptfs_remount
+    for name in "$first" "${names[@]}"; do cmp "$TEST_DIR/new" "$name"; done
+}
+
+@test "a shared file is truncated by name under its readers" {
+    head -c 3000000 /dev/urandom >"$TEST_DIR/old"
+    cp "$TEST_DIR/old" "$MNT/first"
+    sync "$MNT/first"
+    settle
+    cp "$TEST_DIR/old" "$MNT/second"
+    sync "$MNT/second"
+    settle
+    ln "$MNT/first" "$MNT/alias"
+    stat "$MNT/first" "$MNT/alias" >/dev/null
+    start_reader "$MNT/first"
+    python3 -c 'import os, sys; os.truncate(sys.argv[1], 5000)' "$MNT/alias"
+    cp "$TEST_DIR/old" "$TEST_DIR/new"
+    truncate -s 5000 "$TEST_DIR/new"
+    cmp "$TEST_DIR/new" "$MNT/first"
+    cmp "$TEST_DIR/new" "$MNT/alias"
+    cmp "$TEST_DIR/old" "$MNT/second"
+    end_reader
+}

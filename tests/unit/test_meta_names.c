@@ -502,6 +502,36 @@ static void test_path(void)
     free(path);
 }
 
+static void test_names_of_an_inode(void)
+{
+    enum { COUNT = 150, PAGE = 64 };
+    uint64_t file = frame_make(1, "0", S_IFREG), directory = frame_make(1, "d", S_IFDIR);
+    struct meta_inode inode;
+    for (int i = 1; i < COUNT; i++) {
+        char name[16];
+        int length = snprintf(name, sizeof name, "%d", i);
+        CHECK_EQUAL(0, meta_link(meta, file, i % 2 ? directory : 1, name, (size_t)length, 1, 0, &inode));
+    }
+    struct meta_name names[PAGE], *last = NULL;
+    bool seen[COUNT] = {false};
+    size_t count, total = 0;
+    do {
+        CHECK_EQUAL(0, meta_find_names(meta, file, last, names, PAGE, &count));
+        for (size_t i = 0; i < count; i++) {
+            int number = atoi(names[i].bytes);
+            CHECK_EQUAL(names[i].length, strlen(names[i].bytes));
+            CHECK_EQUAL(number % 2 ? directory : 1, names[i].parent);
+            CHECK(number >= 0 && number < COUNT && !seen[number]);
+            seen[number] = true;
+        }
+        total += count;
+        last = &names[PAGE - 1];
+    } while (count == PAGE);
+    CHECK_EQUAL(COUNT, total);
+    CHECK_EQUAL(0, meta_find_names(meta, 999999, NULL, names, PAGE, &count));
+    CHECK_EQUAL(0, count);
+}
+
 int main(void)
 {
     frame_run("a new namespace has a root", test_root);
@@ -524,5 +554,6 @@ int main(void)
     frame_run("extended attributes", test_xattr);
     frame_run("extended attributes are limited", test_xattr_limits);
     frame_run("paths are told", test_path);
+    frame_run("all names of an inode are found, page by page", test_names_of_an_inode);
     return check_done();
 }

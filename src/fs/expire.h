@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Names that lead to another inode than the kernel remembers. It looks up anew only the name that met ESTALE;
+ * a file's other hard links have to be named to it, or they would go on showing the inode from before.
+ */
+#ifndef CKPTFS_FS_EXPIRE_H
+#define CKPTFS_FS_EXPIRE_H
+
+#include "fs/filesystem.h"
+
+errint expire_start(struct filesystem *fs);
+/* Finishes what is due; what is asked for later is answered without it. To be called while requests are still
+ * served; a second call does nothing. */
+void expire_stop(struct filesystem *fs);
+
+/*
+ * Has the kernel forget every name of `ino`, and then answers the request with ESTALE. Returns at once: the
+ * kernel takes the lock of each name's directory for it, which somebody who waits for us may hold. No
+ * request that holds a directory's lock itself (CREATE, LINK and their kin) may be answered by this.
+ */
+void expire_names(fuse_req_t request, uint64_t ino);
+
+#endif
