@@ -10,8 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/ids.h"
 
 enum { HOLDERS_MAX = 5 };
 
@@ -86,7 +88,8 @@ static void holders_read_name(int process, char *out, size_t size)
     out[strcspn(out, "\n")] = '\0';
 }
 
-void holders_describe(const char *mountpoint, char *out, size_t size)
+/* Lists the processes that `holds` says true of. */
+static void holders_list(bool (*holds)(int process, void *context), void *context, char *out, size_t size)
 {
     *out = '\0';
     DIR *processes = opendir("/proc");
@@ -98,7 +101,7 @@ void holders_describe(const char *mountpoint, char *out, size_t size)
         if (!isdigit((unsigned char)entry->d_name[0]))
             continue;
         cleanup_fd int process = openat(dirfd(processes), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (process < 0 || !holders_process_uses(process, mountpoint))
+        if (process < 0 || !holds(process, context))
             continue;
         char name[64];
         holders_read_name(process, name, sizeof name);
@@ -111,4 +114,64 @@ void holders_describe(const char *mountpoint, char *out, size_t size)
         used += (size_t)wrote;
     }
     closedir(processes);
+}
+
+static bool holders_process_uses_path(int process, void *context)
+{
+    return holders_process_uses(process, context);
+}
+
+void holders_describe(const char *mountpoint, char *out, size_t size)
+{
+    cleanup_free char *path = strdup(mountpoint);
+    *out = '\0';
+    if (path)
+        holders_list(holders_process_uses_path, path, out, size);
+}
+
+/* -- mount namespaces -------------------------------------------------------------------------------------
+ */
+
+struct holders_copies {
+    const char *device;
+    struct ids namespaces; /* looked at already */
+};
+
+/* "36 35 0:52 / /mountpoint ...": the third field. */
+static bool holders_table_has(int process, const char *device)
+{
+    int fd = openat(process, "mountinfo", O_RDONLY | O_CLOEXEC);
+    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
+    if (!file) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    cleanup_free char *line = NULL;
+    size_t room = 0;
+    bool found = false;
+    char field[32];
+    while (!found && getline(&line, &room, file) >= 0)
+        found = sscanf(line, "%*s %*s %31s", field) == 1 && strcmp(field, device) == 0;
+    fclose(file);
+    return found;
+}
+
+static bool holders_process_has_copy(int process, void *context)
+{
+    struct holders_copies *copies = context;
+    struct stat space;
+    if (fstatat(process, "ns/mnt", &space, 0) < 0)
+        return false;
+    for (size_t i = 0; i < copies->namespaces.count; i++)
+        if (copies->namespaces.at[i] == space.st_ino)
+            return false;
+    return ids_append(&copies->namespaces, space.st_ino) == 0 && holders_table_has(process, copies->device);
+}
+
+void holders_describe_copies(const char *device, char *out, size_t size)
+{
+    struct holders_copies copies = {.device = device};
+    holders_list(holders_process_has_copy, &copies, out, size);
+    ids_release(&copies.namespaces);
 }

@@ -13,4 +13,10 @@
  */
 void holders_describe(const char *mountpoint, char *out, size_t size);
 
+/*
+ * The same of one process for each mount namespace (a container has one) in which the mount with this device
+ * number ("0:52", as mountinfo has it) is there.
+ */
+void holders_describe_copies(const char *device, char *out, size_t size);
+
 #endif

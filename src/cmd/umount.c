@@ -17,6 +17,8 @@
 #include "fs/mount.h"
 
 enum { UMOUNT_TRIES = 20, UMOUNT_PAUSE_NS = 50 * 1000 * 1000 };
+/* After that long whoever waits is told what for. */
+#define UMOUNT_PATIENCE_NS (3 * CLOCK_NS_PER_SECOND)
 
 static int umount_explain(const char *mountpoint, errint error)
 {
@@ -43,11 +45,37 @@ static int umount_explain(const char *mountpoint, errint error)
     }
 }
 
+/* Why it takes long. The daemon of a mount that another namespace has a copy of serves that copy. */
+static void umount_say_waiting(const struct mount_entry *entry)
+{
+    char holders[512];
+    holders_describe_copies(entry->device, holders, sizeof holders);
+    if (*holders)
+        log_warning("%s is unmounted here, and is still mounted elsewhere (another mount namespace, as a "
+                    "container has one, or a bind mount), where %s can see it: waiting until that ends",
+                    entry->mountpoint, holders);
+    else
+        log_info("%s is unmounted: waiting for its daemon to finish writing", entry->mountpoint);
+}
+
+/* True when the holder is gone in time. */
+static bool umount_wait_until(struct store_lock_watch *watch, const struct mount_entry *entry,
+                              int64_t deadline, bool *failed)
+{
+    int64_t patience = clock_monotonic() + UMOUNT_PATIENCE_NS;
+    if (deadline && deadline <= patience)
+        return store_lock_watch_wait(watch, deadline, failed);
+    if (store_lock_watch_wait(watch, patience, failed))
+        return true;
+    umount_say_waiting(entry);
+    return store_lock_watch_wait(watch, deadline, failed);
+}
+
 static int umount_wait(struct store_lock_watch *watch, const struct mount_entry *entry, unsigned seconds)
 {
     int64_t deadline = seconds ? clock_monotonic() + (int64_t)seconds * CLOCK_NS_PER_SECOND : 0;
     bool failed;
-    if (!store_lock_watch_wait(watch, deadline, &failed)) {
+    if (!umount_wait_until(watch, entry, deadline, &failed)) {
         log_error("%s is unmounted, but its daemon has not finished writing after %u s; wait for it: the "
                   "store %s is in "
                   "use until then",

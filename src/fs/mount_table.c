@@ -30,6 +30,7 @@ static void mount_entry_release(struct mount_entry *entry)
     free(entry->source);
     free(entry->mountpoint);
     free(entry->type);
+    free(entry->device);
 }
 
 void mount_table_release(struct mount_table *table)
@@ -49,35 +50,39 @@ static char *mount_table_copy_field(const char *field)
 }
 
 /*
- * "36 35 98:0 /root /mountpoint rw,noatime master:1 - type source options": the fifth field, and the first
- * two after the hyphen. False for a line that is none.
+ * "36 35 98:0 /root /mountpoint rw,noatime master:1 - type source options": the third and the fifth field,
+ * and the first two after the hyphen. `out` points into the line. False for a line that is none.
  */
-static bool mount_table_split(char *line, char **mountpoint, char **type, char **source)
+static bool mount_table_split(char *line, struct mount_entry *out)
 {
     char *rest = NULL, *field = strtok_r(line, " \n", &rest);
-    for (int i = 1; field && i < 5; i++)
+    for (int i = 1; field && i < 5; i++) {
         field = strtok_r(NULL, " \n", &rest);
-    *mountpoint = field;
+        if (i == 2)
+            out->device = field;
+    }
+    out->mountpoint = field;
     while (field && strcmp(field, "-") != 0)
         field = strtok_r(NULL, " \n", &rest);
-    *type = field ? strtok_r(NULL, " \n", &rest) : NULL;
-    *source = *type ? strtok_r(NULL, " \n", &rest) : NULL;
-    return *source != NULL;
+    out->type = field ? strtok_r(NULL, " \n", &rest) : NULL;
+    out->source = out->type ? strtok_r(NULL, " \n", &rest) : NULL;
+    return out->source != NULL;
 }
 
 static errint mount_table_append(struct mount_table *table, char *line)
 {
-    char *mountpoint, *type, *source;
-    if (!mount_table_split(line, &mountpoint, &type, &source))
+    struct mount_entry fields;
+    if (!mount_table_split(line, &fields))
         return 0;
     struct mount_entry *entries = reallocarray(table->entries, table->count + 1, sizeof *entries);
     if (!entries)
         return -ENOMEM;
     table->entries = entries;
-    struct mount_entry entry = {.source = mount_table_copy_field(source),
-                                .mountpoint = mount_table_copy_field(mountpoint),
-                                .type = mount_table_copy_field(type)};
-    if (!entry.source || !entry.mountpoint || !entry.type) {
+    struct mount_entry entry = {.source = mount_table_copy_field(fields.source),
+                                .mountpoint = mount_table_copy_field(fields.mountpoint),
+                                .type = mount_table_copy_field(fields.type),
+                                .device = mount_table_copy_field(fields.device)};
+    if (!entry.source || !entry.mountpoint || !entry.type || !entry.device) {
         mount_entry_release(&entry);
         return -ENOMEM;
     }

@@ -18,6 +18,7 @@ struct mount_entry {
     char *source;     /* of ours: the store's absolute path */
     char *mountpoint; /* absolute */
     char *type;
+    char *device; /* "0:52": the same for every copy of the mount, in every namespace */
 };
 
 /* In the kernel's order: a later entry with the same mountpoint hides an earlier one. */

@@ -182,3 +182,31 @@ store_is_intact() {
     expect_refusal 2 "mountpoint|usage|argument" "$CKPTFS" mount "$STORE"
     expect_refusal 2 "frobnicate" "$CKPTFS" frobnicate
 }
+
+@test "a copy of the mount in another namespace: umount says who has it, and waits for its end" {
+    local holder unmounter
+    ckptfs_mount
+    echo kept >"$MNT/file"
+    # shellcheck disable=SC2016 # the inner shell expands it
+    unshare -m sh -c ': >"$1" && exec sleep 1000' sh "$TEST_DIR/copied" 3>&- &
+    holder=$!
+    wait_until 20 test -e "$TEST_DIR/copied"
+    expect_refusal 32 "not finished" "$CKPTFS" umount --timeout 1 "$MNT"
+    ckptfs_mount_at "$TEST_DIR/other" "$MNT"
+    ckptfs_umount
+    kill "$holder"
+    wait_until 20 ckptfs_no_processes
+
+    ckptfs_mount
+    # shellcheck disable=SC2016 # the inner shell expands it
+    unshare -m sh -c 'rm "$1" && exec sleep 1000' sh "$TEST_DIR/copied" 3>&- &
+    holder=$!
+    wait_until 20 test ! -e "$TEST_DIR/copied"
+    "$CKPTFS" umount "$MNT" 2>"$TEST_DIR/said" 3>&- &
+    unmounter=$!
+    wait_until 30 grep -q "process $holder (sleep)" "$TEST_DIR/said"
+    kill "$holder"
+    wait "$unmounter"
+    ckptfs_mount
+    [ "$(cat "$MNT/file")" = kept ]
+}
