@@ -35,6 +35,7 @@ enum {
     EXIT_NO_DATABASE = 24,  /* objects without their meta.db */
     EXIT_STORE_DAMAGED = 25,
     EXIT_NO_SPACE = 26,
+    EXIT_DATABASE_OLD = 27, /* an older copy of meta.db is in its place */
 
     EXIT_NOT_MOUNTED = 30,
     EXIT_UMOUNT_BUSY = 31,   /* a process uses the mount */

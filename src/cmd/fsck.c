@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
+#include "fs/sequence.h"
 #include "store/object.h"
 
 enum { FSCK_NAMES_MAX = 10000 };
@@ -220,6 +221,19 @@ static int fsck_give_up(struct fsck *fsck)
     return FSCK_LEFT;
 }
 
+/* To repair it would be to take everything that was stored after it for errors. */
+static int fsck_refuse_old(struct fsck *fsck)
+{
+    fsck_note_complaint(fsck, "meta.db is an older copy, which does not know what was stored after it");
+    meta_close(fsck->meta);
+    fsck->meta = NULL;
+    fsck_print_summary(fsck, FSCK_LEFT);
+    log_error("%s is an older copy; `ckptfs fsck --rebuild %s` takes the newest copy that there is and keeps "
+              "all objects",
+              fsck->database, fsck->store->path);
+    return FSCK_LEFT;
+}
+
 static int fsck_run_store(struct fsck *fsck)
 {
     if (asprintf(&fsck->database, "%s/meta.db", fsck->store->path) < 0)
@@ -242,6 +256,8 @@ static int fsck_run_store(struct fsck *fsck)
         fsck_note_complaint(fsck, "meta.db holds no whole namespace");
         return fsck_give_up(fsck);
     }
+    if (!error && !fsck->rebuild && sequence_check(fsck->store, fsck->meta) == -ESTALE)
+        return fsck_refuse_old(fsck);
     return error ? fsck_explain(fsck, error) : fsck_run_open(fsck);
 }
 
@@ -297,9 +313,9 @@ const struct command command_fsck = {
     .synopsis = "[-r | -b] [-j] STORE",
     .summary = "check a store that is not mounted, and repair it",
     .details = "  -r, --repair    correct what has one right answer, after a backup of meta.db beside it\n"
-               "  -b, --rebuild   where meta.db is missing or damaged: restore its newest backup, and "
-               "recover what is\n"
-               "                  in no backup as files in /lost+found\n"
+               "  -b, --rebuild   where meta.db is missing, damaged or an older copy: restore its newest "
+               "backup, and recover\n"
+               "                  what is in no backup as files in /lost+found\n"
                "  -j, --json      print one JSON document\n"
                "\n"
                "Ends with the sum of: 1 errors were corrected, 4 errors are left, 8 it could not be done, 16 "

@@ -28,6 +28,7 @@ struct fsck {
     struct meta_check_result result;
     uint64_t complaints; /* about the database file, or about what a rebuild could not bring back */
     bool not_closed;     /* the last mount did not end in order */
+    bool old;            /* the database is whole, and an older copy */
     bool changed;        /* something was corrected */
     cJSON *findings, *actions;
     bool no_memory; /* the document is not whole */

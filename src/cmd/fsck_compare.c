@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "cmd/fsck.h"
+#include "fs/sequence.h"
 #include "meta/sharing.h"
 #include "store/object.h"
 #include "store/sums.h"
@@ -187,5 +188,6 @@ errint fsck_compare_backup(struct fsck *fsck)
         error = meta_setting_put(fsck->meta, "epoch", epoch);
     if (!error)
         error = meta_setting_put(fsck->meta, "clean", "1");
-    return error ? error : meta_sync(fsck->meta);
+    /* It is the newest now; what was in its place, and what it was made of, are older copies. */
+    return error ? error : sequence_advance(fsck->store, fsck->meta);
 }

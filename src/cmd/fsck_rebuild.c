@@ -10,13 +10,14 @@
 #include "base/log.h"
 #include "cmd/fsck.h"
 #include "fs/backup.h"
+#include "fs/sequence.h"
 
 enum { REBUILD_COPY_SIZE = 1 << 20 };
 
 /* -- whether there is anything to do ----------------------------------------------------------------------
  */
 
-/* 1: the database can be used; 0: not; or an error that a backup would not help. */
+/* 1: the database can be used; 0: not, or it is an older copy; or an error that a backup would not help. */
 static int rebuild_is_sound(struct fsck *fsck)
 {
     if (access(fsck->database, F_OK) != 0)
@@ -28,8 +29,10 @@ static int rebuild_is_sound(struct fsck *fsck)
     errint error = meta_open(fsck->database, false, &meta);
     if (error)
         return error == -EUCLEAN || error == -EIO ? 0 : error;
-    error = meta_close(meta);
-    return error ? error : 1;
+    error = sequence_check(fsck->store, meta);
+    fsck->old = error == -ESTALE;
+    errint closed = meta_close(meta);
+    return fsck->old ? closed : error ? error : closed ? closed : 1;
 }
 
 /* -- backups ----------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ static errint rebuild_rename_log(const char *from, const char *to)
 /* Its log goes with it: it would be replayed into what comes in its place. */
 static errint rebuild_put_aside(struct fsck *fsck)
 {
-    cleanup_free char *prefix = rebuild_path(fsck, "meta.db.damaged-");
+    cleanup_free char *prefix = rebuild_path(fsck, fsck->old ? "meta.db.older-" : "meta.db.damaged-");
     cleanup_free char *aside = prefix ? fsck_free_name(prefix) : NULL;
     if (!aside)
         return -ENOMEM;
@@ -121,7 +124,7 @@ static errint rebuild_put_aside(struct fsck *fsck)
     if (error)
         return error;
     if (rename(fsck->database, aside) == 0)
-        fsck_tell_action(fsck, "the damaged meta.db is kept as %s", aside);
+        fsck_tell_action(fsck, "the %s meta.db is kept as %s", fsck->old ? "older" : "damaged", aside);
     else if (errno != ENOENT)
         return -errno;
     return 0;
@@ -158,14 +161,39 @@ static errint rebuild_remove_rest(const struct fsck *fsck)
 /* Beside the old one: its name it gets when it is whole, since a mount would remove what it does not know. */
 static errint rebuild_make(struct fsck *fsck, const char *backup)
 {
-    free(fsck->working);
-    fsck->working = rebuild_path(fsck, "meta.db.restored");
-    errint error = fsck->working ? rebuild_remove_rest(fsck) : -ENOMEM;
+    errint error = rebuild_remove_rest(fsck);
     if (error || backup)
         return error ? error : rebuild_copy(backup, fsck->working);
     struct meta *meta;
     error = meta_open(fsck->working, true, &meta);
     return error ? error : meta_close(meta);
+}
+
+static errint rebuild_sequence(struct fsck *fsck, const char *database, uint64_t *out)
+{
+    struct meta *meta;
+    errint error = rebuild_make(fsck, database);
+    if (!error)
+        error = meta_open(fsck->working, false, &meta);
+    if (error)
+        return error;
+    error = sequence_of(meta, out);
+    errint closed = meta_close(meta);
+    return error ? error : closed;
+}
+
+/* The older copy that somebody put in the database's place can be newer than the last backup. */
+static errint rebuild_prefer_newer(struct fsck *fsck, char **backup)
+{
+    uint64_t of_backup = 0, of_database;
+    errint error = rebuild_sequence(fsck, fsck->database, &of_database);
+    if (!error && *backup)
+        error = rebuild_sequence(fsck, *backup, &of_backup);
+    if (error || of_backup >= of_database)
+        return error;
+    free(*backup);
+    *backup = strdup(fsck->database);
+    return *backup ? 0 : -ENOMEM;
 }
 
 static void rebuild_tell_backup(struct fsck *fsck, const char *backup)
@@ -192,6 +220,12 @@ int fsck_restore(struct fsck *fsck)
     }
     cleanup_free char *backup = NULL;
     errint error = sound < 0 ? sound : rebuild_find_backup(fsck, &backup);
+    free(fsck->working);
+    fsck->working = rebuild_path(fsck, "meta.db.restored");
+    if (!error && !fsck->working)
+        error = -ENOMEM;
+    if (!error && fsck->old)
+        error = rebuild_prefer_newer(fsck, &backup);
     if (!error)
         error = rebuild_make(fsck, backup);
     if (error) {

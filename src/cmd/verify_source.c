@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "cmd/exit.h"
 #include "fs/mount_table.h"
+#include "fs/sequence.h"
 #include "store/store.h"
 
 /* -- opening ----------------------------------------------------------------------------------------------
@@ -43,9 +44,17 @@ static int verify_source_open_database(struct verify_source *out)
     }
     errint error = out->store->created ? -ENOENT : meta_open(database, false, &out->meta);
     if (!error)
+        error = sequence_check(out->store, out->meta);
+    if (!error)
         return verify_source_check_clean(out);
-    log_error("%s cannot be opened: %s", database, strerror(-error));
+    if (error == -ESTALE)
+        log_error("%s is an older copy, which does not know what was stored after it; `ckptfs fsck --rebuild "
+                  "%s` brings the store in line",
+                  database, out->store->path);
+    else
+        log_error("%s cannot be opened: %s", database, strerror(-error));
     switch (-error) {
+    case ESTALE: return EXIT_DATABASE_OLD;
     case ENOENT: return EXIT_NO_DATABASE;
     case EPROTONOSUPPORT: return EXIT_STORE_NEWER;
     case EUCLEAN: return EXIT_STORE_DAMAGED;

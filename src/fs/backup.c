@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fs/filesystem.h"
+#include "fs/sequence.h"
 #include "meta/check.h"
 
 enum {
@@ -98,6 +99,9 @@ static errint backup_write(struct filesystem *fs, bool (*stop)(void *context))
     }
     backup->current = true;
     backup->commit = commit;
+    /* From now on the backup is an older copy. That alone is no reason for another one. */
+    if (sequence_advance(fs->store, fs->meta) == 0 && meta_commit_last(fs->meta) == commit + 1)
+        backup->commit = commit + 1;
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "fs/discard.h"
 #include "fs/seal.h"
+#include "fs/sequence.h"
 #include "fs/writeback.h"
 #include "store/object.h"
 
@@ -155,6 +156,14 @@ static errint recover_power_cut(struct filesystem *fs)
     return 0;
 }
 
+/* What it guards against is rare; not to have it keeps nobody from working. */
+static void recover_advance(struct filesystem *fs)
+{
+    errint error = sequence_advance(fs->store, fs->meta);
+    if (error)
+        log_warning("an older copy of meta.db would not be known as one: %s", strerror(-error));
+}
+
 errint recover_at_mount(struct filesystem *fs)
 {
     cleanup_free char *clean = NULL;
@@ -170,12 +179,17 @@ errint recover_at_mount(struct filesystem *fs)
         error = meta_setting_put(fs->meta, "clean", "0");
     if (!error)
         error = meta_setting_put(fs->meta, "epoch", now);
-    return error ? error : meta_sync(fs->meta);
+    if (!error)
+        error = meta_sync(fs->meta);
+    if (!error)
+        recover_advance(fs);
+    return error;
 }
 
 errint recover_mark_clean(struct filesystem *fs)
 {
     cleanup_ids struct ids dirty = {0};
+    recover_advance(fs);
     errint error = meta_find_dirty(fs->meta, &dirty);
     /* What could not be sealed or synced (a mapping that is still there) keeps the next mount looking. */
     if (!error && dirty.count == 0)

@@ -25,6 +25,7 @@
 #include "fs/loop.h"
 #include "fs/recover.h"
 #include "fs/seal.h"
+#include "fs/sequence.h"
 #include "fs/share.h"
 #include "fs/writeback.h"
 
@@ -71,7 +72,7 @@ static errint serve_open_store(struct filesystem *fs)
     }
     meta_on_commit(fs->meta, serve_note_commit, fs);
     meta_on_full(fs->meta, serve_disk_full, fs);
-    return 0;
+    return sequence_check(fs->store, fs->meta);
 }
 
 static errint serve_start_queues(struct filesystem *fs)
@@ -352,6 +353,12 @@ static void serve_tell_failure(const struct fs_options *options, errint error)
             line, sizeof line,
             "error %d %.300s/meta.db is damaged; `ckptfs fsck --rebuild %.300s` restores its newest backup\n",
             FS_EXIT_STORE_DAMAGED, store, store);
+        break;
+    case ESTALE:
+        snprintf(line, sizeof line,
+                 "error %d %.300s/meta.db is an older copy, which does not know what was stored after it; "
+                 "`ckptfs fsck --rebuild %.300s` brings the store in line\n",
+                 FS_EXIT_DATABASE_OLD, store, store);
         break;
     case ENOSPC:
     case EDQUOT:

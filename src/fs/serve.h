@@ -44,7 +44,8 @@ enum {
     FS_EXIT_STORE_NEWER = 21, /* the database was made by a newer version */
     FS_EXIT_STORE_DAMAGED = 25,
     FS_EXIT_NO_SPACE = 26,
-    FS_EXIT_HANDOVER = 75, /* asked by SIGUSR1: requests are finished, a successor may start */
+    FS_EXIT_DATABASE_OLD = 27, /* an older copy of meta.db is in its place */
+    FS_EXIT_HANDOVER = 75,     /* asked by SIGUSR1: requests are finished, a successor may start */
 };
 
 /*

@@ -71,7 +71,8 @@ static bool store_name_is_ours(const char *name)
     static const char *const names[] = {STORE_LOCK,      RESERVE_FILE,          STORE_OBJECTS,
                                         STORE_MANIFESTS, IDENTITY_SECRET,       IDENTITY_SECRET_NEW,
                                         IDENTITY_FILE,   IDENTITY_FILE_NEW,     STORE_DATABASE,
-                                        "lost+found",    STORE_DATABASE "-wal", STORE_DATABASE "-shm"};
+                                        "lost+found",    STORE_DATABASE "-wal", STORE_DATABASE "-shm",
+                                        STORE_SEQUENCE};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(name, names[i]) == 0)
             return true;

@@ -6,6 +6,7 @@
  *     STORE/secret       192 random bytes, mode 0600
  *     STORE/lock         flock'ed by whoever uses the store (keeper, daemon, offline command)
  *     STORE/reserve      allocated space that the database may fall back on when the disk is full
+ *     STORE/sequence     tells meta.db from its older copies (fs/sequence.h)
  *     STORE/meta.db      the namespace (opened by meta, not here)
  *     STORE/objects/xx/  backing files (store/object.h) and their chunk hashes (store/sums.h)
  *     STORE/manifests/   backups of the database (fs/backup.h); for later: one a completed checkpoint
@@ -25,6 +26,7 @@
 
 #define STORE_FORMAT_VERSION 1
 #define STORE_SECRET_SIZE    192
+#define STORE_SEQUENCE       "sequence"
 
 /* Why a store cannot be opened. Each is an exit code of its own in the commands (cmd/exit.h). */
 enum store_problem {

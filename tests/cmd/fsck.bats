@@ -283,6 +283,112 @@ fsck_ends() {
     ckptfs_umount
 }
 
+# As somebody does who has a copy: no fsck, no log.
+put_database() {
+    rm -f "$STORE"/meta.db*
+    cp "$1" "$STORE/meta.db"
+}
+
+object_files() {
+    find "$STORE/objects" -type f | sort
+}
+
+older_copy_is_refused() {
+    object_files >"$TEST_DIR/before"
+    run ! ckptfs_mount
+    grep -q 'older copy.*fsck --rebuild' <<<"$output"
+    run -27 "$CKPTFS" mount "$STORE" "$MNT"
+    run -27 "$CKPTFS" verify "$STORE"
+    fsck_ends 4
+    grep -q 'older copy' "$TEST_DIR/out"
+    fsck_ends 4 --repair
+    object_files | cmp "$TEST_DIR/before" -
+}
+
+@test "an older copy of meta.db is refused, and a rebuild takes the newest backup instead" {
+    ckptfs_mount
+    echo first >"$MNT/first"
+    ckptfs_umount
+    cp "$STORE/meta.db" "$TEST_DIR/older"
+    make_store
+    put_database "$TEST_DIR/older"
+    older_copy_is_refused
+    fsck_ends 1 --rebuild
+    grep -q 'manifests/meta.db.backup, of 20' "$TEST_DIR/out"
+    cmp "$STORE/meta.db.older-1" "$TEST_DIR/older"
+    fsck_ends 0
+    ckptfs_mount
+    files_are_the_same
+    [ "$(cat "$MNT/first")" = first ]
+    [ ! -e "$MNT/lost+found" ]
+    ckptfs_umount
+    # What was newest before the rebuild is an older copy after it.
+    put_database "$STORE/manifests/meta.db.backup"
+    older_copy_is_refused
+}
+
+@test "a backup that was copied over meta.db after a crash is refused" {
+    make_store
+    ckptfs_mount backup-interval=1
+    local before
+    before=$(stat -c %i "$STORE/manifests/meta.db.backup")
+    backup_is_new() { [ "$(stat -c %i "$STORE/manifests/meta.db.backup")" != "$before" ]; }
+    echo one >"$MNT/one"
+    wait_until 20 backup_is_new
+    head -c 1000000 /dev/urandom >"$TEST_DIR/later"
+    cp "$TEST_DIR/later" "$MNT/later"
+    sync "$MNT/later"
+    kill -9 "$(ckptfs_keeper_pid)" "$(ckptfs_daemon_pid)"
+    wait_until 10 ckptfs_no_processes
+    umount -l "$MNT"
+    cp "$STORE/manifests/meta.db.backup" "$TEST_DIR/backup"
+    put_database "$TEST_DIR/backup"
+    older_copy_is_refused
+    fsck_ends 1 --rebuild
+    ckptfs_mount
+    files_are_the_same
+    [ "$(cat "$MNT/one")" = one ]
+    cmp "$TEST_DIR/later" "$MNT/later" || cmp "$TEST_DIR/later" "$MNT"/lost+found/object-*
+    ckptfs_umount
+}
+
+@test "an older copy that is newer than every backup: a rebuild takes it, and what it does not know is kept" {
+    make_store
+    cp "$STORE/meta.db" "$TEST_DIR/older"
+    ckptfs_mount
+    head -c 1000000 /dev/urandom >"$TEST_DIR/later"
+    cp "$TEST_DIR/later" "$MNT/later"
+    ckptfs_umount
+    rm "$STORE"/manifests/*
+    put_database "$TEST_DIR/older"
+    older_copy_is_refused
+    fsck_ends 1 --rebuild
+    fsck_ends 0
+    ckptfs_mount
+    files_are_the_same
+    cmp "$TEST_DIR/later" "$MNT"/lost+found/object-*
+    ckptfs_umount
+}
+
+@test "a store without its sequence, or with nonsense in it, is mounted and gets a new one" {
+    make_store
+    rm "$STORE/sequence"
+    ckptfs_mount
+    files_are_the_same
+    ckptfs_umount
+    [ -s "$STORE/sequence" ]
+    echo nonsense >"$STORE/sequence"
+    ckptfs_mount
+    files_are_the_same
+    ckptfs_umount
+    grep -q 'holds no number' "$CKPTFS_LOG"
+    cp "$STORE/meta.db" "$TEST_DIR/older"
+    ckptfs_mount
+    ckptfs_umount
+    put_database "$TEST_DIR/older"
+    older_copy_is_refused
+}
+
 uptime_is_at_least() { [ "$(ckptfs_status_field uptime_seconds)" -ge "$1" ]; }
 
 @test "backups are written while mounted, and at the unmount when something changed" {
