@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=off verify-on-share=yes inline= threads= read-ahead= hang-timeout= backup-interval= log='
+    options+='sharing=backward sharing=forward sharing=off verify-on-share=yes inline= threads= read-ahead= hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
     compopt -o nospace
@@ -35,7 +35,7 @@ _ckptfs() {
         case ${option##*,} in
             passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
             verify-on-share) _ckptfs_complete_words $'yes\nno' "$word" ;;
-            sharing) _ckptfs_complete_words $'backward\noff' "$word" ;;
+            sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         esac
         return

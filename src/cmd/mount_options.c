@@ -106,15 +106,18 @@ static errint option_set_passthrough(struct mount_options *options, const char *
 
 static errint option_set_sharing(struct mount_options *options, const char *value, char problem[256])
 {
-    if (strcmp(value, "backward") == 0) {
-        options->sharing = FS_SHARING_BACKWARD;
-    } else if (strcmp(value, "off") == 0) {
-        options->sharing = FS_SHARING_OFF;
-    } else {
-        snprintf(problem, 256, "option sharing: expected backward or off, found '%.64s'", value);
-        return -EINVAL;
+    static const struct {
+        const char *name;
+        enum fs_sharing sharing;
+    } ways[] = {{"forward", FS_SHARING_FORWARD}, {"backward", FS_SHARING_BACKWARD}, {"off", FS_SHARING_OFF}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        if (strcmp(value, ways[i].name) == 0) {
+            options->sharing = ways[i].sharing;
+            return 0;
+        }
     }
-    return 0;
+    snprintf(problem, 256, "option sharing: expected forward, backward or off, found '%.64s'", value);
+    return -EINVAL;
 }
 
 static errint option_set_yes_or_no(const char *word, const char *value, bool *out, char problem[256])

@@ -63,7 +63,8 @@ struct node {
     bool
         stale_pages; /* the kernel's cache may hold pages from before the object was written by passthrough */
     bool dirty;      /* the row has META_DIRTY */
-    _Atomic int write_error; /* to be reported once, at the next FLUSH or FSYNC (negative errno) */
+    _Atomic int64_t sync_after; /* clock_monotonic() until which the write-back leaves it alone; 0: none */
+    _Atomic int write_error;    /* to be reported once, at the next FLUSH or FSYNC (negative errno) */
 
     uint64_t changes; /* counts what made the file dirty: a sync covers what it saw begin */
     uint64_t marked;  /* the commit that marked the file before its object was changed in place */

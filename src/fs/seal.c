@@ -21,6 +21,8 @@
 /* The kernel closes its own file a moment after RELEASE; a mapping may last for days. */
 #define SEAL_RETRY_FIRST_NS (CLOCK_NS_PER_SECOND / 200)
 #define SEAL_RETRY_LATER_NS CLOCK_NS_PER_SECOND
+/* How long a file that may equal an older one is not written, so that it can be compared first. */
+#define SEAL_HOLD_NS (3 * CLOCK_NS_PER_SECOND)
 /* After an error of the disk or the database. */
 #define SEAL_RETRY_ERROR_NS (30 * CLOCK_NS_PER_SECOND)
 
@@ -95,6 +97,8 @@ static errint seal_object(struct filesystem *fs, struct node *node, const struct
     node->size = row->size;
     if (!row->size)
         node_drop_content(fs, node);
+    if (share_expects(fs, row->uid, row->size, false))
+        atomic_store(&node->sync_after, clock_monotonic() + SEAL_HOLD_NS);
     /* An fsync has covered all of it, and nothing came after: a power cut from now on must not call it torn.
      */
     bool synced = row->size && row->size == node->synced_size && row->mtime == node->synced_mtime;

@@ -17,6 +17,7 @@ enum fs_passthrough {
 
 enum fs_sharing {
     FS_SHARING_BACKWARD, /* older files give way to newer ones */
+    FS_SHARING_FORWARD,  /* the same; but a new file that equals an older one gives way to that, unwritten */
     FS_SHARING_OFF,
 };
 

@@ -19,6 +19,7 @@
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/share_out.h"
+#include "fs/writeback.h"
 #include "store/object.h"
 
 /* Until the write-back has brought a new file to stable storage. */
@@ -29,7 +30,11 @@
 /* Between two looks for what an earlier daemon left. */
 #define SHARE_PAUSE_NS 100000
 
+/* Smaller files are written as fast as they are compared. */
+#define SHARE_EXPECTED_MIN (1 << 20)
+
 enum {
+    SHARE_EXPECTED = 64, /* so many sizes are remembered */
     SHARE_NICE = 10,
     SHARE_SPARSE_MIN = 64 * (1 << 20) /* from this size on, objects that are mostly holes are not hashed */
 };
@@ -52,6 +57,11 @@ struct share {
     uint64_t found_end;
     atomic_bool finding; /* there are more */
     atomic_bool stopping;
+    struct {
+        uint32_t uid;
+        int64_t size;
+    } expected[SHARE_EXPECTED]; /* of files that were found equal to older ones, the last ones */
+    size_t expected_next;
 };
 
 enum share_outcome { SHARE_DONE, SHARE_DIRTY, SHARE_BUSY };
@@ -130,6 +140,49 @@ size_t share_waiting(struct filesystem *fs)
     size_t count = fs->share->count;
     pthread_mutex_unlock(&fs->share->lock);
     return count + atomic_load(&fs->share->finding);
+}
+
+/* -- what is expected ------------------------------------------------------------------------------------
+ */
+
+bool share_expects(struct filesystem *fs, uint32_t uid, int64_t size, bool grows)
+{
+    struct share *share = fs->share;
+    bool found = false;
+    if (!share || fs->options->sharing != FS_SHARING_FORWARD)
+        return false;
+    pthread_mutex_lock(&share->lock);
+    for (size_t i = 0; i < SHARE_EXPECTED && !found; i++) {
+        int64_t expected = share->expected[i].size;
+        found =
+            share->expected[i].uid == uid && expected > 0 && (grows ? expected >= size : expected == size);
+    }
+    pthread_mutex_unlock(&share->lock);
+    return found;
+}
+
+/* The lock is held. */
+static bool share_has_expected(const struct share *share, uint32_t uid, int64_t size)
+{
+    for (size_t i = 0; i < SHARE_EXPECTED; i++) {
+        if (share->expected[i].size == size && share->expected[i].uid == uid)
+            return true;
+    }
+    return false;
+}
+
+void share_expect(struct filesystem *fs, uint32_t uid, int64_t size)
+{
+    struct share *share = fs->share;
+    if (size < SHARE_EXPECTED_MIN)
+        return;
+    pthread_mutex_lock(&share->lock);
+    if (!share_has_expected(share, uid, size)) {
+        size_t slot = share->expected_next++ % SHARE_EXPECTED;
+        share->expected[slot].uid = uid;
+        share->expected[slot].size = size;
+    }
+    pthread_mutex_unlock(&share->lock);
 }
 
 /* -- hashing ----------------------------------------------------------------------------------------------
@@ -334,6 +387,13 @@ static enum share_outcome share_visit_node(struct filesystem *fs, struct node *n
     if (error)
         /* A writer came: its seal brings the file back. */
         return error == -EBUSY ? SHARE_DONE : share_outcome_of(node, error);
+    if (view.dirty && view.whole && fs->options->sharing == FS_SHARING_FORWARD) {
+        int gave_way = share_forward(fs, node->ino, view.uid, view.whole);
+        if (gave_way > 0)
+            return SHARE_DONE;
+        if (gave_way < 0 && gave_way != -EBUSY)
+            return share_outcome_of(node, gave_way);
+    }
     if (view.dirty)
         error = share_look(fs, node, &view);
     if (error || !view.ready)
@@ -349,6 +409,8 @@ static enum share_outcome share_visit(struct filesystem *fs, uint64_t ino)
     if (!node)
         return SHARE_BUSY;
     enum share_outcome outcome = share_visit_node(fs, node);
+    if (atomic_exchange(&node->sync_after, 0))
+        writeback_kick(fs);
     node_put(fs, node);
     return outcome;
 }

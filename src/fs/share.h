@@ -5,6 +5,10 @@
  * are re-pointed into the new object ("backward" sharing). So the newest copy stays one whole object, which
  * reads at native speed, and the older one gives way.
  *
+ * With sharing=forward, a new file that equals an older one gives way to that instead, before its bytes are
+ * written to the disk. So that there is time for it, the write-back leaves a file alone for a moment whose
+ * owner and size are those of one that was found equal before.
+ *
  * A file that a passthrough handle or a mapping sees is left alone and tried again later. What the older
  * objects have that no file covers any more is given back by reclaim.h. What was not done before a stop or a
  * crash is found again at the next start.
@@ -12,6 +16,7 @@
 #ifndef CKPTFS_FS_SHARE_H
 #define CKPTFS_FS_SHARE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,5 +33,11 @@ void share_add(struct filesystem *fs, uint64_t ino);
 
 /* Files that wait to be hashed, or to be looked after. */
 size_t share_waiting(struct filesystem *fs);
+
+/* A file of this owner and size was found to equal an older one. */
+void share_expect(struct filesystem *fs, uint32_t uid, int64_t size);
+/* Whether a new one may well do so too, and should not be written to the disk before it was looked at.
+ * `grows`: it may yet become larger than `size`. */
+bool share_expects(struct filesystem *fs, uint32_t uid, int64_t size, bool grows);
 
 #endif

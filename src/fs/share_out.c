@@ -10,6 +10,7 @@
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/share.h"
 #include "fs/share_compare.h"
 #include "meta/damage.h"
 
@@ -60,9 +61,10 @@ static errint share_find_files(struct filesystem *fs, const struct match *match,
     return error;
 }
 
-/* 1 when the move is all of an older, durable, undamaged object and of the new one, and enough files have the
- * older one; 0 or an error. */
-static int share_is_elder(struct filesystem *fs, const struct meta_move *move, int64_t new_size, uint32_t uid)
+/* 1 when the move is all of an older, durable, undamaged object and of the new one, and at least so many
+ * files have the older one; 0 or an error. */
+static int share_is_elder(struct filesystem *fs, const struct meta_move *move, int64_t new_size, uint32_t uid,
+                          size_t files_min)
 {
     cleanup_ids struct ids files = {0};
     int64_t size;
@@ -79,7 +81,7 @@ static int share_is_elder(struct filesystem *fs, const struct meta_move *move, i
     if (damaged)
         return damaged < 0 ? damaged : 0;
     error = meta_find_users_of(fs->meta, move->object, uid, &files);
-    return error ? error : files.count >= SHARE_ELDER_FILES;
+    return error ? error : files.count >= files_min;
 }
 
 /*
@@ -92,7 +94,7 @@ static errint share_find_elder(struct filesystem *fs, const struct match *match,
 {
     *out = NULL;
     for (size_t i = 0; i < match->move_count; i++) {
-        int found = share_is_elder(fs, &match->moves[i], sums->size, uid);
+        int found = share_is_elder(fs, &match->moves[i], sums->size, uid, SHARE_ELDER_FILES);
         if (found < 0)
             return found;
         if (found) {
@@ -169,6 +171,56 @@ static errint share_load(struct filesystem *fs, uint64_t object, struct sums *su
     return error ? error : -EBUSY;
 }
 
+static bool share_has_equal(const struct match *match, int64_t size)
+{
+    for (size_t i = 0; i < match->move_count; i++) {
+        const struct meta_move *move = &match->moves[i];
+        if (move->offset == 0 && move->to_offset == 0 && move->length == size)
+            return true;
+    }
+    return false;
+}
+
+/* 1: the file gave way to this older object; 0: that is none to give way to. */
+static int share_give_way(struct filesystem *fs, uint64_t ino, uint32_t uid, const struct meta_move *back,
+                          uint64_t elder)
+{
+    struct meta_move move = {.object = elder, .length = back->length, .root = back->root};
+    int usable = share_is_elder(fs, &move, back->length, uid, 1);
+    struct match match = {.moves = &move, .move_count = 1};
+    errint error = usable < 0 ? usable : 0;
+    if (usable > 0 && fs->options->verify_on_share)
+        error = share_compare(fs, back->object, &match);
+    if (error || usable <= 0 || match.move_count == 0)
+        return error;
+    const struct match backwards = {.moves = (struct meta_move *)back, .move_count = 1};
+    error = share_repoint(fs, ino, elder, back->root, &backwards);
+    return error ? error : 1;
+}
+
+int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object)
+{
+    cleanup_sums struct sums sums = {0};
+    cleanup_free struct meta_range *ranges = NULL;
+    uint8_t root[META_ROOT_BYTES];
+    size_t count = 0;
+    errint error = share_load(fs, object, &sums, root);
+    if (error || sums.size < MATCH_LENGTH_MIN)
+        return error;
+    const struct meta_segment whole = {0, sums.size, sums.root.low, sums.root.high};
+    error = meta_find_segment(fs->meta, &whole, uid, object, &ranges, &count);
+    /* What the elder has, `back` says of the new object: the same bytes, hence the same root. */
+    const struct meta_move back = {.object = object, .length = sums.size, .root = root};
+    int done = error;
+    for (size_t i = 0; done == 0 && i < count; i++) {
+        if (ranges[i].offset == 0)
+            done = share_give_way(fs, ino, uid, &back, ranges[i].object);
+    }
+    if (done > 0)
+        share_expect(fs, uid, sums.size);
+    return done;
+}
+
 errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
                  bool (*stops)(struct filesystem *fs))
 {
@@ -187,6 +239,8 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
         .uid = uid,
     };
     error = match_find(&request, &match);
+    if (!error && share_has_equal(&match, sums.size))
+        share_expect(fs, uid, sums.size);
     if (!error && fs->options->verify_on_share)
         error = share_compare(fs, object, &match);
     if (!error)

@@ -21,4 +21,10 @@ struct filesystem;
 errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
                  bool (*stops)(struct filesystem *fs));
 
+/*
+ * Lets the file `ino`, which is all of this object and may not be on stable storage yet, give way to an older
+ * object that is and has the same bytes. 1: it has; 0: there is none; or an error, as above.
+ */
+int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object);
+
 #endif

@@ -11,6 +11,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "fs/filesystem.h"
+#include "fs/share.h"
 #include "store/object.h"
 
 /* How often the thread looks while files are being written, and how old unsynced bytes of an open file get.
@@ -18,6 +19,8 @@
 #define WRITEBACK_TICK_NS (CLOCK_NS_PER_SECOND / 4)
 #define WRITEBACK_AGE_NS  (3 * CLOCK_NS_PER_SECOND)
 #define WRITEBACK_IDLE_NS CLOCK_NS_PER_SECOND
+/* The same of an open file that may become equal to an older one (the kernel's own default). */
+#define WRITEBACK_HELD_NS (30 * CLOCK_NS_PER_SECOND)
 /* The namespace is synced at most this often unless somebody asks. */
 #define WRITEBACK_COMMIT_NS CLOCK_NS_PER_SECOND
 
@@ -30,7 +33,7 @@ struct writeback {
     pthread_t thread;
     struct node *first;
     bool kicked;
-    bool stopping;
+    atomic_bool stopping;
 };
 
 /* The node joins the list with a reference of its own. Its lock is held. */
@@ -254,13 +257,27 @@ errint writeback_sync_node(struct filesystem *fs, struct node *node)
 /* -- the thread -------------------------------------------------------------------------------------------
  */
 
+/* Whether the file, or what it may become, is to be compared with older ones before it is written. */
+static bool writeback_is_held(struct filesystem *fs, struct node *node, const struct writeback_view *view)
+{
+    int64_t now = clock_monotonic();
+    struct meta_inode row;
+    if (fs->options->sharing != FS_SHARING_FORWARD || fs->writeback->stopping)
+        return false;
+    if (view->kind != META_OBJECT)
+        return atomic_load(&node->sync_after) > now;
+    return view->changed && now - view->synced_at < WRITEBACK_HELD_NS &&
+           meta_get(fs->meta, node->ino, &row) == 0 &&
+           share_expects(fs, row.uid, view->object.st_size, view->writers > 0);
+}
+
 /* Looks after one file: starts its write-back, or syncs it and records that. */
 static void writeback_visit(struct filesystem *fs, struct node *node)
 {
     struct writeback_view view = writeback_look(fs, node);
     if (view.marked > meta_commit_durable(fs->meta) && meta_sync(fs->meta) < 0)
         log_error("the namespace cannot be brought to stable storage");
-    if (view.dirty && !view.gone) {
+    if (view.dirty && !view.gone && !writeback_is_held(fs, node, &view)) {
         bool closed = view.writers == 0 && view.kind != META_OBJECT;
         if (closed || (view.changed && clock_monotonic() - view.synced_at >= WRITEBACK_AGE_NS)) {
             errint error = writeback_sync_view(fs, node, &view);

@@ -1,0 +1,154 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# sharing=forward: a new file that equals an older one gives way to it before its bytes are written.
+
+load share.bash
+
+setup() {
+    share_setup
+    export CKPTFS_MOUNT_OPTIONS=sharing=forward${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}
+}
+teardown() { ckptfs_teardown; }
+
+# put NAME: PLAIN/NAME is saved, and nobody asks for it to be synced.
+put() {
+    mkdir -p "$(dirname "$MNT/$1")"
+    cat "$PLAIN/$1" >"$MNT/$1"
+}
+
+again() {
+    mkdir -p "$PLAIN/$1"
+    cp "$PLAIN/1/model" "$PLAIN/$1/model"
+    put "$1/model"
+}
+
+objects() { find "$STORE/objects" -type f ! -name '*.sum*' -printf '%f\n' | sort; }
+objects_are() { [ "$(objects)" = "$1" ]; }
+
+# The first copy of a model, and a second one that is found to equal it.
+two_saves() {
+    mkdir "$PLAIN/1"
+    models safetensors "$PLAIN/1/model" --kib 1000 --seed "${1:-1}"
+    put 1/model
+    settle
+    again 2
+    settle
+    one_object() { [ "$(objects | wc -l)" -eq 1 ]; }
+    wait_until 20 one_object
+}
+
+@test "from the second unchanged save on the older object stays, and all read the same" {
+    ckptfs_mount
+    two_saves
+    local before number
+    before=$(objects)
+    for number in 3 4 5; do
+        again $number
+        settle
+        wait_until 20 objects_are "$before"
+        same_bytes
+    done
+    ckptfs_remount
+    same_bytes
+    rm -r "$MNT"/[1-4] "$PLAIN"/[1-4]
+    same_bytes
+    objects_are "$before"
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
+
+@test "nothing of an unchanged save is written to the disk" {
+    require_root
+    require_command losetup
+    local loop device before
+    truncate -s 300M "$TEST_DIR/disk"
+    mkfs.ext4 -qF -O ^has_journal "$TEST_DIR/disk"
+    loop=$(losetup -f --show "$TEST_DIR/disk")
+    device=${loop#/dev/}
+    mount "$loop" "$STORE"
+    losetup -d "$loop" # it goes with the mount
+    mkdir "$STORE/store"
+    sectors() { awk -v name="$device" '$3 == name { print $10 }' /proc/diskstats; }
+    STORE=$STORE/store
+    ckptfs_mount
+    mkdir "$PLAIN/1"
+    models safetensors "$PLAIN/1/model" --kib 4000
+    put 1/model
+    settle
+    again 2
+    settle
+    sync -f "$STORE"
+    before=$(sectors)
+    again 3
+    settle
+    sync -f "$STORE"
+    # 56 MB are 110,000 sectors.
+    [ $(($(sectors) - before)) -lt 10000 ]
+    same_bytes
+    # A change is written.
+    cp "$PLAIN/1/model" "$PLAIN/changed"
+    printf changed | dd of="$PLAIN/changed" bs=1 seek=30000000 conv=notrunc status=none
+    put changed
+    settle
+    same_bytes
+    ckptfs_umount
+}
+
+@test "a file that somebody has open is shared when he has gone" {
+    ckptfs_mount
+    two_saves
+    again 3
+    exec 8<"$MNT/3/model"
+    again 4
+    settle_but_one() {
+        "$CKPTFS" status --json "$MNT" |
+            jq -e 'if type == "array" then .[0] else . end | .behind_files == 0 and .unshared_files <= 1' >/dev/null
+    }
+    wait_until $SHARE_DEADLINE settle_but_one
+    cmp "$PLAIN/1/model" <&8
+    exec 8<&-
+    settle
+    wait_until $SHARE_DEADLINE one_object
+    same_bytes
+}
+
+@test "what is synced is on the disk at once, and shared all the same" {
+    ckptfs_mount
+    two_saves
+    again 3
+    sync "$MNT/3/model"
+    behind_nothing
+    settle
+    wait_until $SHARE_DEADLINE one_object
+    same_bytes
+}
+
+@test "verify-on-share=yes: with bytes compared" {
+    ckptfs_mount verify-on-share=yes
+    two_saves
+    again 3
+    settle
+    wait_until $SHARE_DEADLINE one_object
+    same_bytes
+}
+
+@test "a daemon that dies while a file waits to be compared, or has just given way" {
+    require_takeover
+    local point
+    for point in fs.summed:kill:3 fs.share:kill:2 fs.discard:kill:2; do
+        CKPTFS_FAULT_STARTS=1 CKPTFS_FAULT=$point ckptfs_mount
+        two_saves "$((RANDOM))"
+        again 3
+        settle
+        wait_until $SHARE_DEADLINE one_object
+        same_bytes
+        ckptfs_umount
+        grep -qE 'died by signal|ended by signal' "$CKPTFS_LOG"
+        : >"$CKPTFS_LOG"
+        "$CKPTFS" fsck "$STORE"
+        ckptfs_mount
+        same_bytes
+        rm -r "$MNT"/* "$PLAIN"/*
+        ckptfs_umount
+    done
+}
