@@ -18,6 +18,12 @@ static int64_t control_written_size(void *context, const struct meta_inode *row)
     return status.st_size;
 }
 
+/* Where a file of another owner has taken over bytes, this one is of more pieces: only root may see that. */
+static bool control_shows_layout(const struct report *report)
+{
+    return report_sees_everybody(report) || !report->fs->owners_share;
+}
+
 static errint control_compute_usage(struct report *report, struct meta_usage *usage)
 {
     const struct meta_usage_request request = {
@@ -28,7 +34,10 @@ static errint control_compute_usage(struct report *report, struct meta_usage *us
         .size = control_written_size,
         .context = report,
     };
-    return meta_usage_compute(report->fs->meta, &request, usage);
+    errint error = meta_usage_compute(report->fs->meta, &request, usage);
+    if (!error && !control_shows_layout(report))
+        usage->extents = 0;
+    return error;
 }
 
 static void control_answer_usage(struct report *report)
@@ -103,7 +112,9 @@ static errint control_check_figure(const struct report *report)
     if (error)
         return error;
     bool theirs = row.uid != report->uid && !report_sees_everybody(report);
-    return theirs || !S_ISREG(row.mode) ? -ENODATA : 0;
+    bool layout = report->argument == CONTROL_HASH || report->argument == CONTROL_EXTENTS;
+    bool hidden = theirs || (layout && !control_shows_layout(report));
+    return hidden || !S_ISREG(row.mode) ? -ENODATA : 0;
 }
 
 static void control_answer_figure(struct report *report)

@@ -74,6 +74,7 @@ struct filesystem {
     struct writeback *writeback;
     struct discard *discard;
     struct share *share;     /* NULL: sharing is off */
+    bool owners_share;       /* the store was mounted with share-owners=yes once: set at the start */
     struct backup *backup;   /* NULL: no backups */
     atomic_bool initialised; /* INIT is answered */
     atomic_bool stopping;
