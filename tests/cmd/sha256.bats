@@ -214,7 +214,9 @@ flip_byte() {
 @test "of damaged bytes there is none, and what was computed from them is not kept" {
     random_file 5 "$MNT/file"
     local right object wrong
-    right=$(sum "$MNT/file")
+    # Not asked for yet: none is kept.
+    right=$(sha256sum <"$MNT/file")
+    right=${right%% *}
     settle
     object=$(find "$STORE/objects" -type f ! -name '*.sum*')
     ckptfs_umount
