@@ -18,6 +18,14 @@ errint ids_append(struct ids *ids, uint64_t id)
     return 0;
 }
 
+bool ids_contain(const struct ids *ids, uint64_t id)
+{
+    size_t i = 0;
+    while (i < ids->count && ids->at[i] != id)
+        i++;
+    return i < ids->count;
+}
+
 void ids_release(struct ids *ids)
 {
     free(ids->at);

@@ -6,6 +6,7 @@
 #ifndef CKPTFS_BASE_IDS_H
 #define CKPTFS_BASE_IDS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,8 @@ struct ids {
 
 /* Appends; -ENOMEM leaves the list as it was. */
 errint ids_append(struct ids *ids, uint64_t id);
+/* Whether it is on the list; looks at all of it. */
+bool ids_contain(const struct ids *ids, uint64_t id);
 void ids_release(struct ids *ids);
 
 #define cleanup_ids __attribute__((cleanup(ids_release)))

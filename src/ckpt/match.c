@@ -156,7 +156,8 @@ static errint match_segment(struct match_work *work, const struct meta_segment *
     size_t count;
     if (segment->length < MATCH_LENGTH_MIN)
         return 0;
-    errint error = meta_find_segment(request->meta, segment, request->uid, request->object, &ranges, &count);
+    uint32_t whose = request->anyone ? META_ANYONE : request->uid;
+    errint error = meta_find_segment(request->meta, segment, whose, request->object, &ranges, &count);
     for (size_t i = 0; !error && i < count; i++)
         error = match_seed(work, &ranges[i], first_chunk);
     return error;
@@ -237,6 +238,9 @@ static errint match_add_predecessor(struct match_work *work)
     const struct match_request *request = work->request;
     uint64_t before;
     errint error = meta_find_predecessor(request->meta, request->ino, request->uid, &before);
+    /* What the owner's files share must not depend on whether somebody else has such a file too. */
+    if (!error && !before && request->anyone)
+        error = meta_find_predecessor(request->meta, request->ino, META_ANYONE, &before);
     if (error || !before)
         return error;
     cleanup_free struct meta_extent *extents = NULL;

@@ -7,7 +7,8 @@
  * tear a run of equal tensors apart. What the seeds leave of an older object is compared chunk by chunk, at
  * any offset. What would take only a little from an older object is left out.
  *
- * Everything is decided on hashes of one store (store/hash.h), and only between files of one owner.
+ * Everything is decided on hashes of one store (store/hash.h): between files of one owner, or also between
+ * those of different ones, which the caller then compares.
  */
 #ifndef CKPTFS_CKPT_MATCH_H
 #define CKPTFS_CKPT_MATCH_H
@@ -27,7 +28,8 @@ struct match_request {
     uint64_t object; /* the new one, sealed and hashed */
     const struct sums *sums;
     uint64_t ino; /* the file that it is: names its predecessor */
-    uint32_t uid;
+    uint32_t uid; /* its owner */
+    bool anyone;  /* look at other owners' objects too */
 };
 
 struct match {

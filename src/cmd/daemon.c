@@ -77,6 +77,7 @@ static int daemon_run(int argc, char **argv)
     serve.passthrough = options.passthrough;
     serve.sharing = options.sharing;
     serve.verify_on_share = options.verify_on_share;
+    serve.share_owners = options.share_owners;
     serve.inline_limit = options.inline_limit;
     serve.threads = options.threads;
     serve.backup_interval = options.backup_interval;

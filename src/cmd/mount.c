@@ -302,6 +302,8 @@ const struct command command_mount = {
         "                        store equal bytes once: older files give way to newer ones (backward);\n"
         "                        forward: an unchanged file gives way to the older one, and is not written\n"
         "      verify-on-share=yes|no   before that, compare bytes besides their hashes (no)\n"
+        "      share-owners=yes|no   also between files of different owners; then bytes are always compared "
+        "(no)\n"
         "      inline=BYTES      files up to this size live in the database (0 to 65536; 16384)\n"
         "      threads=N         threads that answer the kernel (0: by the number of processors)\n"
         "      read-ahead=KIB    the kernel's read-ahead (8192; needs root)\n"

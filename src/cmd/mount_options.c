@@ -151,6 +151,8 @@ static errint option_set_value(struct mount_options *options, const char *word, 
         return option_set_sharing(options, value, problem);
     if (strcmp(word, "verify-on-share") == 0)
         return option_set_yes_or_no(word, value, &options->verify_on_share, problem);
+    if (strcmp(word, "share-owners") == 0)
+        return option_set_yes_or_no(word, value, &options->share_owners, problem);
     if (strcmp(word, "log") == 0)
         return option_set_log(options, value, problem);
     if (strcmp(word, "threads") == 0)

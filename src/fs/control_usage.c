@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/checksum.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/report.h"
@@ -18,6 +19,12 @@ static int64_t control_written_size(void *context, const struct meta_inode *row)
     return status.st_size;
 }
 
+/* Where a file of another owner has taken over bytes, this one is of more pieces: only root may see that. */
+static bool control_shows_layout(const struct report *report)
+{
+    return report_sees_everybody(report) || !report->fs->owners_share;
+}
+
 static errint control_compute_usage(struct report *report, struct meta_usage *usage)
 {
     const struct meta_usage_request request = {
@@ -28,7 +35,10 @@ static errint control_compute_usage(struct report *report, struct meta_usage *us
         .size = control_written_size,
         .context = report,
     };
-    return meta_usage_compute(report->fs->meta, &request, usage);
+    errint error = meta_usage_compute(report->fs->meta, &request, usage);
+    if (!error && !control_shows_layout(report))
+        usage->extents = 0;
+    return error;
 }
 
 static void control_answer_usage(struct report *report)
@@ -60,23 +70,49 @@ void control_usage(fuse_req_t request, uint64_t ino, size_t room)
 /* -- extended attributes ----------------------------------------------------------------------------------
  */
 
-enum control_figure { CONTROL_HASH, CONTROL_STORED, CONTROL_UNIQUE, CONTROL_EXTENTS, CONTROL_FIGURES };
-
-static const char *const control_figure_names[CONTROL_FIGURES] = {
-    [CONTROL_HASH] = "user.ckptfs.hash",
-    [CONTROL_STORED] = "user.ckptfs.stored",
-    [CONTROL_UNIQUE] = "user.ckptfs.unique",
-    [CONTROL_EXTENTS] = "user.ckptfs.extents",
+enum control_figure {
+    CONTROL_HASH,
+    CONTROL_STORED,
+    CONTROL_UNIQUE,
+    CONTROL_EXTENTS,
+    CONTROL_SHA256,
+    CONTROL_FIGURES
 };
 
-enum { CONTROL_FIGURE_MAX = 2 * META_ROOT_BYTES + 1 };
+static const char *const control_figure_names[CONTROL_FIGURES] = {
+    [CONTROL_HASH] = "user.ckptfs.hash",     [CONTROL_STORED] = "user.ckptfs.stored",
+    [CONTROL_UNIQUE] = "user.ckptfs.unique", [CONTROL_EXTENTS] = "user.ckptfs.extents",
+    [CONTROL_SHA256] = "user.ckptfs.sha256",
+};
+
+enum { CONTROL_FIGURE_MAX = 2 * SHA256_BYTES + 1 };
+
+static void control_print_bytes(const uint8_t *bytes, size_t count, char text[CONTROL_FIGURE_MAX])
+{
+    for (size_t i = 0; i < count; i++)
+        snprintf(text + i * 2, 3, "%02x", bytes[i]);
+}
 
 static errint control_print_hash(struct report *report, char text[CONTROL_FIGURE_MAX])
 {
     uint8_t root[META_ROOT_BYTES];
     errint error = meta_usage_root(report->fs->meta, report->ino, root);
-    for (int i = 0; !error && i < META_ROOT_BYTES; i++)
-        snprintf(text + (size_t)i * 2, 3, "%02x", root[i]);
+    if (!error)
+        control_print_bytes(root, sizeof root, text);
+    return error;
+}
+
+/* Whoever only asks how long it is does not wait for it. */
+static errint control_print_sha256(struct report *report, char text[CONTROL_FIGURE_MAX])
+{
+    uint8_t sum[SHA256_BYTES] = {0};
+    errint error = 0;
+    if (report->room > 0 && report->room < 2 * sizeof sum)
+        error = -ERANGE;
+    else if (report->room > 0)
+        error = checksum_file(report->fs, report->ino, report_stops, report, sum);
+    if (!error)
+        control_print_bytes(sum, sizeof sum, text);
     return error;
 }
 
@@ -84,6 +120,8 @@ static errint control_print_figure(struct report *report, char text[CONTROL_FIGU
 {
     if (report->argument == CONTROL_HASH)
         return control_print_hash(report, text);
+    if (report->argument == CONTROL_SHA256)
+        return control_print_sha256(report, text);
     struct meta_usage usage;
     errint error = control_compute_usage(report, &usage);
     if (error)
@@ -95,7 +133,8 @@ static errint control_print_figure(struct report *report, char text[CONTROL_FIGU
     return 0;
 }
 
-/* Who may only read the file does not learn what else of its owner's is like it. */
+/* Who may only read the file does not learn what else of its owner's is like it; its sum, he could compute.
+ */
 static errint control_check_figure(const struct report *report)
 {
     struct meta_inode row;
@@ -103,7 +142,9 @@ static errint control_check_figure(const struct report *report)
     if (error)
         return error;
     bool theirs = row.uid != report->uid && !report_sees_everybody(report);
-    return theirs || !S_ISREG(row.mode) ? -ENODATA : 0;
+    bool layout = report->argument == CONTROL_HASH || report->argument == CONTROL_EXTENTS;
+    bool hidden = report->argument != CONTROL_SHA256 && (theirs || (layout && !control_shows_layout(report)));
+    return hidden || !S_ISREG(row.mode) ? -ENODATA : 0;
 }
 
 static void control_answer_figure(struct report *report)
@@ -127,8 +168,11 @@ bool control_answers_xattr(fuse_req_t request, uint64_t ino, const char *name, s
     for (unsigned i = 0; i < CONTROL_FIGURES; i++) {
         if (strcmp(name, control_figure_names[i]) != 0)
             continue;
-        report_later(request, &(struct report){
-                                  .ino = ino, .argument = i, .room = room, .answer = control_answer_figure});
+        report_later(request, &(struct report){.ino = ino,
+                                               .argument = i,
+                                               .room = room,
+                                               .reads = i == CONTROL_SHA256,
+                                               .answer = control_answer_figure});
         return true;
     }
     return false;

@@ -34,6 +34,7 @@ errint damage_load(struct filesystem *fs)
         damage->at = at;
         damage->count = count;
         atomic_store(&damage->any, count > 0);
+        atomic_fetch_add(&damage->changes, 1);
     }
     pthread_rwlock_unlock(&damage->lock);
     return error;

@@ -19,6 +19,7 @@ struct meta_range;
 
 struct damage {
     atomic_bool any;
+    _Atomic uint64_t changes; /* how often it was read */
     pthread_rwlock_t lock;
     struct meta_range *at; /* sorted, without overlap */
     size_t count;

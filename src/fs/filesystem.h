@@ -34,7 +34,7 @@
 enum { FS_MAX_WRITE = 1 << 20 };
 
 /* Threads that answer later. Each has a slot of the requests in work, from the last one down. */
-enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2 };
+enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2, FS_SUMMERS = 4 };
 
 /* What is possible here; found at the start by trying. A text is NULL where nothing is missing. */
 struct features {
@@ -66,6 +66,7 @@ struct filesystem {
     struct damage damage;
     struct workers *workers;   /* for syncs that a request waits for */
     struct workers *reporters; /* for figures that a request waits for (report.h) */
+    struct workers *summers;   /* the same, for sums of whole files */
     struct {
         pthread_mutex_t lock;
         struct workers *workers; /* NULL: stopped */
@@ -74,6 +75,7 @@ struct filesystem {
     struct writeback *writeback;
     struct discard *discard;
     struct share *share;     /* NULL: sharing is off */
+    bool owners_share;       /* the store was mounted with share-owners=yes once: set at the start */
     struct backup *backup;   /* NULL: no backups */
     atomic_bool initialised; /* INIT is answered */
     atomic_bool stopping;

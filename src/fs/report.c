@@ -10,7 +10,7 @@
 static void report_run(void *context, unsigned worker)
 {
     struct report *report = context;
-    report->slot = STATE_REQUESTS - 1 - FS_SYNC_WORKERS - worker;
+    report->slot = STATE_REQUESTS - 1 - FS_SYNC_WORKERS - (report->reads ? FS_REPORTERS : 0) - worker;
     state_request_begin(report->fs->state, report->slot, report->unique, 0, report->ino);
     errint error = fault_hit("fs.report");
     if (error)
@@ -31,7 +31,7 @@ void report_later(fuse_req_t request, const struct report *report)
         copy->request = request;
         copy->uid = fuse_req_ctx(request)->uid;
         copy->unique = fs_current_unique();
-        if (workers_submit(fs->reporters, report_run, copy) == 0)
+        if (workers_submit(copy->reads ? fs->summers : fs->reporters, report_run, copy) == 0)
             return;
     }
     free(copy);

@@ -15,6 +15,7 @@ struct report {
     uint32_t uid;      /* who asks */
     uint64_t argument; /* the answer's own */
     size_t room;       /* for the answer, in bytes */
+    bool reads;        /* it reads a whole file: it must not keep figures of others waiting */
     void (*answer)(struct report *report);
     /* report.c's own */
     uint64_t unique;

@@ -81,6 +81,8 @@ static errint serve_start_queues(struct filesystem *fs)
     if (!error)
         error = workers_start(FS_REPORTERS, "report", &fs->reporters);
     if (!error)
+        error = workers_start(FS_SUMMERS, "sum", &fs->summers);
+    if (!error)
         error = expire_start(fs);
     if (!error)
         error = discard_start(fs);
@@ -223,9 +225,10 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     errint error = 0;
     serve_ending_begin(&ending);
     serve_ending_step(&ending, "finishes what requests have asked for");
+    workers_stop(fs->summers);
     workers_stop(fs->reporters);
     workers_stop(fs->workers);
-    fs->reporters = fs->workers = NULL;
+    fs->summers = fs->reporters = fs->workers = NULL;
     expire_stop(fs);
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)

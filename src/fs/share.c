@@ -25,8 +25,9 @@
 /* Until the write-back has brought a new file to stable storage. */
 #define SHARE_RETRY_DIRTY_NS (CLOCK_NS_PER_SECOND / 2)
 /* While somebody sees an older file in a way that forbids to touch it; doubled each time. */
-#define SHARE_RETRY_BUSY_NS (5 * CLOCK_NS_PER_SECOND)
-#define SHARE_RETRY_MAX_NS  (300 * CLOCK_NS_PER_SECOND)
+#define SHARE_RETRY_BUSY_NS  (5 * CLOCK_NS_PER_SECOND)
+#define SHARE_RETRY_MAX_NS   (300 * CLOCK_NS_PER_SECOND)
+#define SHARE_OWNERS_SETTING "share-owners"
 /* Between two looks for what an earlier daemon left. */
 #define SHARE_PAUSE_NS 100000
 
@@ -388,7 +389,7 @@ static enum share_outcome share_visit_node(struct filesystem *fs, struct node *n
         /* A writer came: its seal brings the file back. */
         return error == -EBUSY ? SHARE_DONE : share_outcome_of(node, error);
     if (view.dirty && view.whole && fs->options->sharing == FS_SHARING_FORWARD) {
-        int gave_way = share_forward(fs, node->ino, view.uid, view.whole);
+        int gave_way = share_forward(fs, node->ino, view.uid, view.whole, share_stops);
         if (gave_way > 0)
             return SHARE_DONE;
         if (gave_way < 0 && gave_way != -EBUSY)
@@ -488,10 +489,26 @@ static void *share_run(void *context)
     return NULL;
 }
 
+/*
+ * The store remembers: what was shared stays so on a mount without the option, and what is told to users must
+ * depend on no more than that somebody asked for it once.
+ */
+static errint share_note_owners(struct filesystem *fs)
+{
+    cleanup_free char *value = NULL;
+    bool starts = fs->options->share_owners && !fs->options->read_only;
+    errint error = meta_setting_get(fs->meta, SHARE_OWNERS_SETTING, &value);
+    fs->owners_share = !error || starts;
+    if (error == -ENOENT)
+        error = starts ? meta_setting_put(fs->meta, SHARE_OWNERS_SETTING, "1") : 0;
+    return error;
+}
+
 errint share_start(struct filesystem *fs)
 {
-    if (fs->options->sharing == FS_SHARING_OFF || fs->options->read_only)
-        return 0;
+    errint noted = share_note_owners(fs);
+    if (noted || fs->options->sharing == FS_SHARING_OFF || fs->options->read_only)
+        return noted;
     struct share *share = calloc(1, sizeof *share);
     if (!share)
         return -ENOMEM;

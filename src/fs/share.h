@@ -3,7 +3,8 @@
  * Every byte once: after a file is sealed, a thread of low priority hashes its object, without a lock, from
  * the page cache; and once the file is on stable storage, older files of the same owner that have bytes of it
  * are re-pointed into the new object ("backward" sharing). So the newest copy stays one whole object, which
- * reads at native speed, and the older one gives way.
+ * reads at native speed, and the older one gives way. Files of other owners are only where share-owners=yes,
+ * and not before all bytes were compared.
  *
  * With sharing=forward, a new file that equals an older one gives way to that instead, before its bytes are
  * written to the disk. So that there is time for it, the write-back leaves a file alone for a moment whose
@@ -24,6 +25,7 @@
 
 struct filesystem;
 
+/* Also learns, or notes for good, that files of different owners may share (fs->owners_share). */
 errint share_start(struct filesystem *fs);
 /* What is under way is dropped: the next start takes it up. */
 void share_stop(struct filesystem *fs);

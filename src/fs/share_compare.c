@@ -16,6 +16,8 @@ enum { SHARE_COMPARE_BUFFER = 1 << 20 };
 
 /* Both sides of what is compared. */
 struct share_pair {
+    struct filesystem *fs;
+    bool (*stops)(struct filesystem *fs);
     struct backing *older, *newer;
     char *one, *other; /* SHARE_COMPARE_BUFFER bytes each */
 };
@@ -27,7 +29,9 @@ static int share_compare_range(const struct share_pair *pair, int64_t offset, in
     for (int64_t done = 0; done < length;) {
         int64_t left = length - done;
         size_t part = left < SHARE_COMPARE_BUFFER ? (size_t)left : SHARE_COMPARE_BUFFER;
-        errint error = transfer_read(pair->older->fd, pair->one, part, offset + done);
+        errint error = pair->stops(pair->fs) ? -ECANCELED : 0;
+        if (!error)
+            error = transfer_read(pair->older->fd, pair->one, part, offset + done);
         if (!error)
             error = transfer_read(pair->newer->fd, pair->other, part, to_offset + done);
         if (error)
@@ -67,9 +71,10 @@ static void share_compare_report(uint64_t object, const struct meta_move *move, 
 }
 
 /* The moves of one older object, from `first` on: those that are kept move to `*kept`. */
-static errint share_compare_object(struct filesystem *fs, uint64_t object, struct share_pair *pair,
-                                   struct match *match, size_t first, size_t *kept)
+static errint share_compare_object(uint64_t object, struct share_pair *pair, struct match *match,
+                                   size_t first, size_t *kept)
 {
+    struct filesystem *fs = pair->fs;
     cleanup_free struct meta_range *live = NULL;
     size_t live_count;
     const uint64_t older = match->moves[first].object;
@@ -79,22 +84,25 @@ static errint share_compare_object(struct filesystem *fs, uint64_t object, struc
     /* It is gone: there is nothing of it to re-point. */
     if (error)
         return error == -ENOENT ? 0 : error;
-    for (size_t i = first; i < match->move_count && match->moves[i].object == older; i++) {
+    for (size_t i = first; !error && i < match->move_count && match->moves[i].object == older; i++) {
         int same = share_compare_move(pair, &match->moves[i], live, live_count);
         if (same == 1)
             match->moves[(*kept)++] = match->moves[i];
+        else if (same == -ECANCELED)
+            error = same;
         else
             share_compare_report(object, &match->moves[i], same);
     }
     backing_put(&fs->backings, pair->older);
-    return 0;
+    return error;
 }
 
-errint share_compare(struct filesystem *fs, uint64_t object, struct match *match)
+errint share_compare(struct filesystem *fs, uint64_t object, const struct ids *which, struct match *match,
+                     bool (*stops)(struct filesystem *fs))
 {
     cleanup_free char *one = malloc(SHARE_COMPARE_BUFFER);
     cleanup_free char *other = malloc(SHARE_COMPARE_BUFFER);
-    struct share_pair pair = {.one = one, .other = other};
+    struct share_pair pair = {.fs = fs, .stops = stops, .one = one, .other = other};
     if (!one || !other)
         return -ENOMEM;
     errint error = backing_get(&fs->backings, object, &pair.newer);
@@ -106,7 +114,11 @@ errint share_compare(struct filesystem *fs, uint64_t object, struct match *match
         for (next = first;
              next < match->move_count && match->moves[next].object == match->moves[first].object;)
             next++;
-        error = share_compare_object(fs, object, &pair, match, first, &kept);
+        if (ids_contain(which, match->moves[first].object))
+            error = share_compare_object(object, &pair, match, first, &kept);
+        else
+            for (size_t i = first; i < next; i++)
+                match->moves[kept++] = match->moves[i];
     }
     match->move_count = kept;
     backing_put(&fs->backings, pair.newer);

@@ -52,21 +52,38 @@ static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, co
     return error == -ENOENT ? 0 : error;
 }
 
-static errint share_find_files(struct filesystem *fs, const struct match *match, uint32_t uid,
-                               struct ids *out)
+/* What a new object is shared with. */
+struct share_plan {
+    const struct match_request *request;
+    const struct match *match;
+    const uint8_t *root;        /* of the new object */
+    const struct ids *compared; /* older objects whose bytes were compared, not only their hashes */
+};
+
+/* Whose files may give way where the older object has a part in it: what was not compared stays one owner's.
+ */
+static uint32_t share_whose(struct filesystem *fs, const struct share_plan *plan, uint64_t older)
 {
+    bool anyone = fs->options->share_owners && ids_contain(plan->compared, older);
+    return anyone ? META_ANYONE : plan->request->uid;
+}
+
+static errint share_find_files(struct filesystem *fs, const struct share_plan *plan, struct ids *out)
+{
+    const struct ids *objects = &plan->match->objects;
     errint error = 0;
-    for (size_t i = 0; !error && i < match->objects.count; i++)
-        error = meta_find_users_of(fs->meta, match->objects.at[i], uid, out);
+    for (size_t i = 0; !error && i < objects->count; i++)
+        error = meta_find_users_of(fs->meta, objects->at[i], share_whose(fs, plan, objects->at[i]), out);
     return error;
 }
 
 /* 1 when the move is all of an older, durable, undamaged object and of the new one, and at least so many
  * files have the older one; 0 or an error. */
-static int share_is_elder(struct filesystem *fs, const struct meta_move *move, int64_t new_size, uint32_t uid,
+static int share_is_elder(struct filesystem *fs, const struct share_plan *plan, const struct meta_move *move,
                           size_t files_min)
 {
     cleanup_ids struct ids files = {0};
+    const int64_t new_size = plan->request->sums->size;
     int64_t size;
     if (move->offset != 0 || move->to_offset != 0 || move->length != new_size)
         return 0;
@@ -80,7 +97,7 @@ static int share_is_elder(struct filesystem *fs, const struct meta_move *move, i
     int damaged = meta_object_damaged(fs->meta, move->object);
     if (damaged)
         return damaged < 0 ? damaged : 0;
-    error = meta_find_users_of(fs->meta, move->object, uid, &files);
+    error = meta_find_users_of(fs->meta, move->object, share_whose(fs, plan, move->object), &files);
     return error ? error : files.count >= files_min;
 }
 
@@ -89,12 +106,13 @@ static int share_is_elder(struct filesystem *fs, const struct meta_move *move, i
  * it; NULL: there is none. Each save of a file that all checkpoints have would change the rows of all of
  * them.
  */
-static errint share_find_elder(struct filesystem *fs, const struct match *match, const struct sums *sums,
-                               uint32_t uid, const struct meta_move **out)
+static errint share_find_elder(struct filesystem *fs, const struct share_plan *plan,
+                               const struct meta_move **out)
 {
+    const struct match *match = plan->match;
     *out = NULL;
     for (size_t i = 0; i < match->move_count; i++) {
-        int found = share_is_elder(fs, &match->moves[i], sums->size, uid, SHARE_ELDER_FILES);
+        int found = share_is_elder(fs, plan, &match->moves[i], SHARE_ELDER_FILES);
         if (found < 0)
             return found;
         if (found) {
@@ -132,19 +150,22 @@ static errint share_turn_all(struct filesystem *fs, const struct share_turn *tur
 }
 
 /* Older files give way to the new object, or the new object's files to an older one. */
-static errint share_turn(struct filesystem *fs, const struct match_request *request,
-                         const struct match *match, const uint8_t *root, bool (*stops)(struct filesystem *fs))
+static errint share_turn(struct filesystem *fs, const struct share_plan *plan,
+                         bool (*stops)(struct filesystem *fs))
 {
+    const struct match_request *request = plan->request;
     const struct meta_move *elder;
-    errint error = share_find_elder(fs, match, request->sums, request->uid, &elder);
-    struct share_turn turn = {.to = request->object, .root = root, .match = match, .keep = request->ino};
-    struct meta_move back = {.object = request->object, .length = request->sums->size, .root = root};
+    errint error = share_find_elder(fs, plan, &elder);
+    struct share_turn turn = {
+        .to = request->object, .root = plan->root, .match = plan->match, .keep = request->ino};
+    struct meta_move back = {.object = request->object, .length = request->sums->size, .root = plan->root};
     const struct match backwards = {.moves = &back, .move_count = 1};
     if (!error && elder) {
         turn = (struct share_turn){.to = elder->object, .root = elder->root, .match = &backwards};
-        error = meta_find_users_of(fs->meta, request->object, request->uid, &turn.files);
+        error =
+            meta_find_users_of(fs->meta, request->object, share_whose(fs, plan, elder->object), &turn.files);
     } else if (!error) {
-        error = share_find_files(fs, match, request->uid, &turn.files);
+        error = share_find_files(fs, plan, &turn.files);
     }
     if (!error)
         error = share_turn_all(fs, &turn, stops);
@@ -171,6 +192,23 @@ static errint share_load(struct filesystem *fs, uint64_t object, struct sums *su
     return error ? error : -EBUSY;
 }
 
+/* Of which older objects the bytes are to be compared: of all, or of those that other owners' files have. */
+static errint share_find_compared(struct filesystem *fs, const struct match *match, uint32_t uid,
+                                  struct ids *out)
+{
+    const struct fs_options *options = fs->options;
+    for (size_t i = 0; i < match->objects.count; i++) {
+        uint64_t object = match->objects.at[i];
+        int others = !options->verify_on_share && options->share_owners
+                         ? meta_object_has_others(fs->meta, object, uid)
+                         : options->verify_on_share;
+        errint error = others > 0 ? ids_append(out, object) : others;
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
 static bool share_has_equal(const struct match *match, int64_t size)
 {
     for (size_t i = 0; i < match->move_count; i++) {
@@ -181,24 +219,32 @@ static bool share_has_equal(const struct match *match, int64_t size)
     return false;
 }
 
-/* 1: the file gave way to this older object; 0: that is none to give way to. */
-static int share_give_way(struct filesystem *fs, uint64_t ino, uint32_t uid, const struct meta_move *back,
-                          uint64_t elder)
+/* 1: the new file gave way to this older object; 0: that is none to give way to. */
+static int share_give_way(struct filesystem *fs, const struct match_request *request, const uint8_t *root,
+                          uint64_t elder, bool (*stops)(struct filesystem *fs))
 {
-    struct meta_move move = {.object = elder, .length = back->length, .root = back->root};
-    int usable = share_is_elder(fs, &move, back->length, uid, 1);
-    struct match match = {.moves = &move, .move_count = 1};
-    errint error = usable < 0 ? usable : 0;
-    if (usable > 0 && fs->options->verify_on_share)
-        error = share_compare(fs, back->object, &match);
+    cleanup_ids struct ids objects = {0}, compared = {0};
+    const int64_t size = request->sums->size;
+    /* The same bytes, hence the same root. */
+    struct meta_move move = {.object = elder, .length = size, .root = root};
+    struct meta_move back = {.object = request->object, .length = size, .root = root};
+    const struct match backwards = {.moves = &back, .move_count = 1};
+    errint error = ids_append(&objects, elder);
+    struct match match = {.moves = &move, .move_count = 1, .objects = objects};
+    const struct share_plan plan = {.request = request, .match = &match, .root = root, .compared = &compared};
+    if (!error)
+        error = share_find_compared(fs, &match, request->uid, &compared);
+    int usable = error ? error : share_is_elder(fs, &plan, &move, 1);
+    if (usable > 0 && compared.count)
+        error = share_compare(fs, request->object, &compared, &match, stops);
     if (error || usable <= 0 || match.move_count == 0)
-        return error;
-    const struct match backwards = {.moves = (struct meta_move *)back, .move_count = 1};
-    error = share_repoint(fs, ino, elder, back->root, &backwards);
+        return error ? error : usable < 0 ? usable : 0;
+    error = share_repoint(fs, request->ino, elder, root, &backwards);
     return error ? error : 1;
 }
 
-int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object)
+int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
+                  bool (*stops)(struct filesystem *fs))
 {
     cleanup_sums struct sums sums = {0};
     cleanup_free struct meta_range *ranges = NULL;
@@ -208,13 +254,12 @@ int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t ob
     if (error || sums.size < MATCH_LENGTH_MIN)
         return error;
     const struct meta_segment whole = {0, sums.size, sums.root.low, sums.root.high};
-    error = meta_find_segment(fs->meta, &whole, uid, object, &ranges, &count);
-    /* What the elder has, `back` says of the new object: the same bytes, hence the same root. */
-    const struct meta_move back = {.object = object, .length = sums.size, .root = root};
-    int done = error;
+    const struct match_request request = {
+        .store = fs->store, .meta = fs->meta, .object = object, .sums = &sums, .ino = ino, .uid = uid};
+    int done = meta_find_segment(fs->meta, &whole, uid, object, &ranges, &count);
     for (size_t i = 0; done == 0 && i < count; i++) {
         if (ranges[i].offset == 0)
-            done = share_give_way(fs, ino, uid, &back, ranges[i].object);
+            done = share_give_way(fs, &request, root, ranges[i].object, stops);
     }
     if (done > 0)
         share_expect(fs, uid, sums.size);
@@ -226,6 +271,7 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
 {
     cleanup_sums struct sums sums = {0};
     cleanup_match struct match match = {0};
+    cleanup_ids struct ids compared = {0};
     uint8_t root[META_ROOT_BYTES];
     errint error = share_load(fs, object, &sums, root);
     if (error)
@@ -237,14 +283,19 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
         .sums = &sums,
         .ino = ino,
         .uid = uid,
+        .anyone = fs->options->share_owners,
     };
+    const struct share_plan plan = {
+        .request = &request, .match = &match, .root = root, .compared = &compared};
     error = match_find(&request, &match);
     if (!error && share_has_equal(&match, sums.size))
         share_expect(fs, uid, sums.size);
-    if (!error && fs->options->verify_on_share)
-        error = share_compare(fs, object, &match);
     if (!error)
-        error = share_turn(fs, &request, &match, root, stops);
+        error = share_find_compared(fs, &match, uid, &compared);
+    if (!error && compared.count)
+        error = share_compare(fs, object, &compared, &match, stops);
+    if (!error)
+        error = share_turn(fs, &plan, stops);
     discard_kick(fs);
     if (error)
         return error;

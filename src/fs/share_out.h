@@ -15,8 +15,8 @@
 struct filesystem;
 
 /*
- * Shares the object that is all of the file `ino` with `uid`'s other files. -EBUSY: some of them cannot be
- * touched now; -ECANCELED: `stops` said so.
+ * Shares the object that is all of the file `ino` with other files of `uid`, its owner; with share-owners=yes
+ * with everybody's, after a compare. -EBUSY: some of them cannot be touched now; -ECANCELED: `stops` said so.
  */
 errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
                  bool (*stops)(struct filesystem *fs));
@@ -25,6 +25,7 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
  * Lets the file `ino`, which is all of this object and may not be on stable storage yet, give way to an older
  * object that is and has the same bytes. 1: it has; 0: there is none; or an error, as above.
  */
-int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object);
+int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
+                  bool (*stops)(struct filesystem *fs));
 
 #endif

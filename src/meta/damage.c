@@ -103,7 +103,8 @@ static errint damage_put(struct meta *meta, const struct meta_range *within, con
     for (size_t i = 0; !error && i < count; i++)
         error = db_run(meta->db, "INSERT INTO damage (object, object_offset, length) VALUES ($1, $2, $3)",
                        DB_INTEGER(within->object), DB_INTEGER(found[i].offset), DB_INTEGER(found[i].length));
-    return error;
+    /* They may have been computed from the wrong bytes. */
+    return error ? error : checksum_drop_users(meta, within->object);
 }
 
 static bool damage_is_same(const struct meta_range *known, size_t known_count, const struct meta_range *found,

@@ -121,6 +121,8 @@ errint inode_drop(struct change *change, const struct meta_inode *inode)
     errint error = content_clear(change, &emptied);
     if (!error)
         error = db_run(meta->db, "DELETE FROM xattr WHERE ino = $1", DB_INTEGER(inode->ino));
+    if (!error && S_ISREG(inode->mode))
+        error = checksum_drop(meta, inode->ino);
     if (!error)
         error = db_run(meta->db, "DELETE FROM inode WHERE ino = $1", DB_INTEGER(inode->ino));
     if (!error)

@@ -4,7 +4,7 @@
  * table has. Nothing outside src/meta and its unit tests includes this.
  *
  * Names: meta_* is the public contract (meta.h); change_* a transaction; inode_*, name_*, shadow_*,
- * extents_*, content_*, object_* work on one table inside a transaction, with the lock held.
+ * extents_*, content_*, object_*, checksum_* work on one table inside a transaction, with the lock held.
  */
 #ifndef CKPTFS_META_INTERNAL_H
 #define CKPTFS_META_INTERNAL_H
@@ -181,6 +181,10 @@ errint object_forget_damage(struct meta *meta, uint64_t object);
  * appended, `after` becomes the last id. 1 when the page was full, 0 at the end, or an error.
  */
 int object_collect_page(struct db_rows *rows, int limit, uint64_t *after, struct ids *out);
+/* The file's sum goes (meta/checksum.h). */
+errint checksum_drop(struct meta *meta, uint64_t ino);
+/* The same for all files that have a part of the object. */
+errint checksum_drop_users(struct meta *meta, uint64_t object);
 /* It lost an extent and is still used. */
 errint object_mark_shrunk(struct meta *meta, uint64_t object);
 /* Puts the object on change->freed when nothing refers to it any more, else marks it as shrunk. */

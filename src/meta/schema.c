@@ -36,6 +36,10 @@
     " dirty INTEGER NOT NULL, torn INTEGER NOT NULL, shadows INTEGER NOT NULL, mebibytes INTEGER NOT NULL,"  \
     " bytes INTEGER NOT NULL);"
 
+/* Sums of files that were asked for; meta/checksum.h says what the basis is. */
+#define SCHEMA_CHECKSUM                                                                                      \
+    "CREATE TABLE checksum (ino INTEGER PRIMARY KEY, basis BLOB NOT NULL, sum BLOB NOT NULL);"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -69,11 +73,12 @@ static const char schema_tables[] =
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
-    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL;
+    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM;
 
 const struct schema_step *schema_steps(size_t *count)
 {
-    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL}};
+    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
+                                               {.from = 2, .text = SCHEMA_CHECKSUM}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

@@ -227,10 +227,10 @@ errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, 
     errint error = db_select(meta->db, &rows,
                              "SELECT g.object, g.object_offset FROM segment g"
                              " JOIN summed s ON s.object = g.object"
-                             " WHERE g.low = $1 AND g.high = $2 AND g.length = $3 AND g.uid = $4"
-                             " AND g.object <> $5 AND s.shared = 1",
+                             " WHERE g.low = $1 AND g.high = $2 AND g.length = $3"
+                             " AND (g.uid = $4 OR $5) AND g.object <> $6 AND s.shared = 1",
                              DB_INTEGER(segment->low), DB_INTEGER(segment->high), DB_INTEGER(segment->length),
-                             DB_INTEGER(uid), DB_INTEGER(except));
+                             DB_INTEGER(uid), DB_INTEGER(uid == META_ANYONE), DB_INTEGER(except));
     if (error)
         return error;
     int found;
@@ -254,9 +254,20 @@ errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, stru
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
                              "SELECT DISTINCT e.ino FROM extent e JOIN inode i ON i.ino = e.ino"
-                             " WHERE e.object = $1 AND i.uid = $2 AND i.nlink > 0",
-                             DB_INTEGER(object), DB_INTEGER(uid));
+                             " WHERE e.object = $1 AND (i.uid = $2 OR $3) AND i.nlink > 0",
+                             DB_INTEGER(object), DB_INTEGER(uid), DB_INTEGER(uid == META_ANYONE));
     return error ? error : sharing_collect(&rows, out);
+}
+
+int meta_object_has_others(struct meta *meta, uint64_t object, uint32_t uid)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT 1 FROM extent e JOIN inode i ON i.ino = e.ino"
+                             " WHERE e.object = $1 AND i.uid <> $2 LIMIT 1",
+                             DB_INTEGER(object), DB_INTEGER(uid));
+    return error ? error : db_next(&rows);
 }
 
 errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out)
@@ -286,9 +297,9 @@ errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint
                              " JOIN name sibling ON sibling.parent = place.parent"
                              " JOIN name other ON other.parent = sibling.ino AND other.name = own.name"
                              " JOIN inode i ON i.ino = other.ino"
-                             " WHERE own.ino = $1 AND other.ino <> $1 AND i.uid = $2 AND i.kind = 3"
+                             " WHERE own.ino = $1 AND other.ino <> $1 AND (i.uid = $2 OR $3) AND i.kind = 3"
                              " ORDER BY i.btime DESC LIMIT 1",
-                             DB_INTEGER(ino), DB_INTEGER(uid));
+                             DB_INTEGER(ino), DB_INTEGER(uid), DB_INTEGER(uid == META_ANYONE));
     int found = error ? error : db_next(&rows);
     if (found > 0)
         *out = (uint64_t)db_integer(&rows, 0);

@@ -14,6 +14,9 @@
 
 enum { META_ROOT_BYTES = 16 };
 
+/* Instead of a user: everybody. No file is of this one. */
+#define META_ANYONE UINT32_MAX
+
 /* A segment of an object, by its 128-bit hash. */
 struct meta_segment {
     int64_t object_offset, length;
@@ -51,18 +54,20 @@ int meta_find_unshared_after(struct meta *meta, uint64_t *after, struct ids *out
 errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
 
 /*
- * Where else `uid`'s index has a segment of this hash and length: ranges of objects that were looked after
- * before (meta_object_shared_out), other than `except`. The caller frees *out.
+ * Where else the index of `uid`, or of META_ANYONE, has a segment of this hash and length: ranges of objects
+ * that were looked after before (meta_object_shared_out), other than `except`. The caller frees *out.
  */
 errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
                          struct meta_range **out, size_t *count);
-/* The files of `uid` that cover a byte of the object and have a name. Appended. */
+/* The files of `uid`, or of META_ANYONE, that cover a byte of the object and have a name. Appended. */
 errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, struct ids *out);
+/* Whether a file of somebody else than `uid` covers a byte of the object: 1, 0 or an error. */
+int meta_object_has_others(struct meta *meta, uint64_t object, uint32_t uid);
 /* A file that is the object, whole and nothing else, or 0. */
 errint meta_find_whole(struct meta *meta, uint64_t object, uint64_t *out);
 /*
- * The newest other file of `uid` with one of this inode's names below the same grandparent (the same file of
- * another checkpoint of the run), or 0.
+ * The newest other file of `uid`, or of META_ANYONE, with one of this inode's names below the same
+ * grandparent (the same file of another checkpoint of the run), or 0.
  */
 errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint64_t *out);
 

@@ -64,6 +64,15 @@ share_is_settled() {
 
 settle() { wait_until $SHARE_DEADLINE share_is_settled; }
 
+# flip_byte FILE OFFSET: of an object of an unmounted store.
+flip_byte() {
+    local byte
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+    printf "\\x$(printf %02x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+the_object() { find "$STORE/objects" -type f ! -name '*.sum*'; }
+
 # Each line: a path, its extents and its objects. Of an unmounted store.
 extents_of_store() {
     require_command sqlite3

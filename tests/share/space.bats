@@ -215,15 +215,6 @@ prepend_byte() { { printf x && cat "$1"; } >"$2"; }
     same_bytes
 }
 
-# flip_byte FILE OFFSET: of an object of an unmounted store.
-flip_byte() {
-    local byte
-    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
-    printf "\\x$(printf %02x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
-}
-
-the_object() { find "$STORE/objects" -type f ! -name '*.sum*'; }
-
 @test "verify-on-share=yes: bytes whose hashes are equal and that are not stay apart, and the log says so" {
     ckptfs_mount verify-on-share=yes
     save a models safetensors

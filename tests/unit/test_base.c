@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/ids.h"
+#include "base/sha256.h"
 #include "base/workers.h"
 #include "check.h"
 
@@ -90,8 +91,24 @@ static void test_workers(void)
     workers_stop(NULL);
 }
 
+static void test_sha256(void)
+{
+    static const uint8_t expected[] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40,
+                                       0xde, 0x5d, 0xae, 0x22, 0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17,
+                                       0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
+    cleanup_sha256 struct sha256 *sum = NULL;
+    uint8_t found[SHA256_BYTES];
+    CHECK_EQUAL(0, sha256_begin(&sum));
+    sha256_add(sum, "a", 1);
+    sha256_add(sum, "", 0);
+    sha256_add(sum, "bc", 2);
+    CHECK_EQUAL(0, sha256_end(sum, found));
+    CHECK(memcmp(found, expected, sizeof found) == 0);
+}
+
 int main(void)
 {
+    check_run("SHA-256 of bytes that come in pieces", test_sha256);
     check_run("nanoseconds and timespecs, before 1970 too", test_clock);
     check_run("a list of ids grows and is released", test_ids);
     check_run("armed faults hit when they should", test_faults);

@@ -80,6 +80,8 @@ static void test_index(void)
     CHECK_EQUAL(1, found_places(7, 1, 8192, UID, 0));
     CHECK_EQUAL(0, found_places(7, 1, 8192, UID, object));
     CHECK_EQUAL(0, found_places(7, 1, 8192, UID + 1, 0));
+    CHECK_EQUAL(1, found_places(7, 1, 8192, META_ANYONE, 0));
+    CHECK_EQUAL(0, found_places(7, 1, 8192, META_ANYONE, object));
     CHECK_EQUAL(0, found_places(7, 1, 8193, UID, 0));
     CHECK_EQUAL(0, found_places(7, 3, 8192, UID, 0));
     CHECK_EQUAL(0, found_places(8, 1, 8192, UID, 0));
@@ -231,6 +233,27 @@ static void test_repoint_refuses_what_changed(void)
     CHECK(changed);
 }
 
+/* Who has a part of an object. */
+static void test_users_by_owner(void)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
+    uint64_t object = frame_object_of(b);
+    const struct meta_inode theirs = {.uid = UID + 1};
+    cleanup_ids struct ids own = {0}, all = {0}, none = {0};
+    bool changed;
+    CHECK_EQUAL(0, repoint(a, object, 0, frame_object_of(a), 0, 20000, &changed, NULL));
+    CHECK_EQUAL(0, meta_object_has_others(meta, object, UID));
+    CHECK_EQUAL(1, meta_object_has_others(meta, object, UID + 1));
+    CHECK_EQUAL(0, meta_set(meta, a, META_SET_UID, &theirs, 0, NULL));
+    CHECK_EQUAL(1, meta_object_has_others(meta, object, UID));
+    CHECK_EQUAL(0, meta_find_users_of(meta, object, UID, &own));
+    CHECK(own.count == 1 && ids_contain(&own, b) && !ids_contain(&own, a));
+    CHECK_EQUAL(0, meta_find_users_of(meta, object, META_ANYONE, &all));
+    CHECK(all.count == 2 && ids_contain(&all, a) && ids_contain(&all, b));
+    CHECK_EQUAL(0, meta_find_users_of(meta, object, UID + 2, &none));
+    CHECK(none.count == 0 && !ids_contain(&none, a));
+}
+
 /* What is dead may be punched or removed at any moment. */
 static void test_repoint_refuses_what_died(void)
 {
@@ -294,6 +317,8 @@ static void test_predecessor(void)
     CHECK_EQUAL(a, found);
     CHECK_EQUAL(0, meta_find_predecessor(meta, b, UID + 1, &found));
     CHECK_EQUAL(0, found);
+    CHECK_EQUAL(0, meta_find_predecessor(meta, b, META_ANYONE, &found));
+    CHECK_EQUAL(a, found);
     CHECK_EQUAL(0, meta_find_predecessor(meta, other, UID, &found));
     CHECK_EQUAL(0, found);
 }
@@ -308,6 +333,7 @@ int main(void)
     frame_run("nothing is re-pointed to or from an object that was written since",
               test_repoint_refuses_what_changed);
     frame_run("nothing is re-pointed to bytes that no file has any more", test_repoint_refuses_what_died);
+    frame_run("files of one owner, and of all, that have a part of an object", test_users_by_owner);
     frame_run("an object that others share is not opened in place", test_shared_is_not_unsealed);
     frame_run("every loss of an extent is marked", test_shrunk_by_all_changes);
     frame_run("the predecessor is the same name in another checkpoint", test_predecessor);
