@@ -52,6 +52,7 @@ struct sealer;
 struct writeback;
 struct discard;
 struct share;
+struct repack;
 struct backup;
 
 struct filesystem {
@@ -74,6 +75,7 @@ struct filesystem {
     struct writeback *writeback;
     struct discard *discard;
     struct share *share;     /* NULL: sharing is off */
+    struct repack *repack;   /* NULL: read-only */
     struct backup *backup;   /* NULL: no backups */
     atomic_bool initialised; /* INIT is answered */
     atomic_bool stopping;
