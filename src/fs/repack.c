@@ -28,8 +28,8 @@ struct repack {
     pthread_cond_t wake;
     pthread_t thread;
     uint64_t asked;  /* the newest ticket */
-    uint64_t taken;  /* the one that the present round, or the last one, was begun after */
-    uint64_t done;   /* the same of the last round that has ended */
+    bool kicked;     /* since the present round, or the last one, was begun */
+    uint64_t done;   /* the ticket that the last round that has ended was begun after */
     uint64_t failed; /* in that round */
     int64_t again;   /* clock_monotonic() of the next round without a kick; INT64_MAX: none */
     bool told;       /* that something failed, since everything last went well; the thread's own */
@@ -93,8 +93,7 @@ static struct repack_round repack_all(struct filesystem *fs)
 /* Returns when there is something to do, or at the end. The lock is held. */
 static void repack_wait(struct repack *repack)
 {
-    while (repack->asked == repack->taken && !atomic_load(&repack->stopping) &&
-           clock_monotonic() < repack->again) {
+    while (!repack->kicked && !atomic_load(&repack->stopping) && clock_monotonic() < repack->again) {
         struct timespec again = clock_to_timespec(repack->again);
         if (repack->again == INT64_MAX)
             wait_signal(&repack->wake, &repack->lock);
@@ -114,11 +113,12 @@ static void *repack_thread(void *context)
         repack_wait(repack);
         if (atomic_load(&repack->stopping))
             break;
-        repack->taken = repack->asked;
+        uint64_t ticket = repack->asked;
+        repack->kicked = false;
         pthread_mutex_unlock(&repack->lock);
         struct repack_round round = repack_all(fs);
         pthread_mutex_lock(&repack->lock);
-        repack->done = repack->taken;
+        repack->done = ticket;
         repack->failed = round.failed;
         repack->again = round.busy ? clock_monotonic() + REPACK_AGAIN_NS : INT64_MAX;
     }
@@ -133,6 +133,7 @@ void repack_kick(struct filesystem *fs, uint64_t ticket)
         return;
     pthread_mutex_lock(&repack->lock);
     repack->asked = ticket;
+    repack->kicked = true;
     pthread_cond_signal(&repack->wake);
     pthread_mutex_unlock(&repack->lock);
 }

@@ -20,7 +20,10 @@ void repack_stop(struct filesystem *fs);
 /* After the end of those who kick. */
 void repack_release(struct filesystem *fs);
 
-/* Objects may have lost extents, says the discard queue's try number `ticket`. Does not block on I/O. */
+/*
+ * Objects may have lost extents. `ticket`: which of the kicks that the discard queue has counted this follows
+ * up; several may have the same. Does not block on I/O.
+ */
 void repack_kick(struct filesystem *fs, uint64_t ticket);
 
 struct repack_progress {
