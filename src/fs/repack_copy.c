@@ -3,6 +3,7 @@
 #include "fs/repack_copy.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,13 +14,18 @@
 #include "store/object.h"
 #include "store/sums_table.h"
 
-enum { REPACK_BLOCK = 4096 /* of zeros, which are not written */ };
+enum {
+    REPACK_BLOCK = 4096, /* of zeros, which are not written */
+    REPACK_FLUSH =
+        64 << 20, /* no more than this waits to be written: a save needs the memory, a stop the end */
+};
 
 struct repack_pass {
     struct repack_copy *copy;
     int from_fd, to_fd;
     uint8_t *bytes;  /* of the chunk: SUMS_CHUNK_MAX */
     size_t capacity; /* of copy->sums.chunks */
+    int64_t flushed; /* bytes of `to` that were sent to the disk */
 };
 
 void repack_copy_release(struct repack_copy *copy)
@@ -73,6 +79,17 @@ static errint repack_append_chunk(struct repack_pass *pass, const struct sums_ch
     sums->chunks[sums->chunk_count++] = *chunk;
     sums->size += chunk->length;
     return 0;
+}
+
+/* What goes wrong here, the sync at the end tells. */
+static void repack_flush(struct repack_pass *pass)
+{
+    int64_t written = pass->copy->sums.size - pass->flushed;
+    if (written < REPACK_FLUSH)
+        return;
+    sync_file_range(pass->to_fd, pass->flushed, written,
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    pass->flushed += written;
 }
 
 /* What a live range has of the chunk, which is in pass->bytes. */
@@ -133,6 +150,7 @@ static errint repack_pass_chunks(struct repack_pass *pass)
         error = copy->stops(copy->fs) ? -ECANCELED : repack_take(pass, chunk);
         for (size_t j = first; !error && j < plan->live_count && plan->live[j].offset < end; j++)
             error = repack_put(pass, chunk, &plan->live[j]);
+        repack_flush(pass);
     }
     return error;
 }

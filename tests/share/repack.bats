@@ -421,7 +421,8 @@ damage_is_known() { field '.repack_objects == 0' && grep -q 'is not repacked' "$
     store_is_clean
 }
 
-@test "random saves, overwrites, copies and deletions" {
+# random_saves: whatever CKPTFS_FAULT says.
+random_saves() {
     local options="log=$CKPTFS_LOG${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}"
     ckptfs_mount
     timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-15}" \
@@ -429,7 +430,7 @@ damage_is_known() { field '.repack_objects == 0' && grep -q 'is not repacked' "$
         --restart "'$CKPTFS' restart '$MNT'"
     same_bytes
     wait_until $SHARE_DEADLINE share_is_settled
-    "$CKPTFS" gc -t 120 "$MNT"
+    "$CKPTFS" gc -j -t 120 "$MNT" | jq -e '.after | .repack_objects == 0 and .remove_objects == 0'
     same_bytes
     wait_until 20 everything_is_verified
     ckptfs_umount
@@ -438,4 +439,22 @@ damage_is_known() { field '.repack_objects == 0' && grep -q 'is not repacked' "$
     ckptfs_mount
     rm -r "$MNT"/*
     wait_until 20 stored_at_most 65536
+    ckptfs_umount
+    [ -z "$(objects)" ]
+}
+
+@test "random saves, overwrites, copies and deletions" {
+    random_saves
+}
+
+@test "random saves, overwrites, copies and deletions, served by the daemon" {
+    CKPTFS_MOUNT_OPTIONS=${CKPTFS_MOUNT_OPTIONS:+$CKPTFS_MOUNT_OPTIONS,}passthrough=off random_saves
+}
+
+@test "random saves, overwrites, copies and deletions, while each mount's first daemon dies in a repacking" {
+    require_takeover
+    export CKPTFS_FAULT=$NO_PUNCH,fs.repack.done:kill:3,fs.repack.write:kill:20 CKPTFS_FAULT_STARTS=1
+    export CKPTFS_FAULT_LATER=$NO_PUNCH
+    random_saves
+    grep -q 'by signal' "$CKPTFS_LOG"
 }
