@@ -119,6 +119,8 @@ static errint reclaim_survey_shrunk(struct filesystem *fs, uint64_t object, stru
 
 static errint reclaim_survey_unused(struct filesystem *fs, uint64_t object, struct reclaim_survey *survey)
 {
+    if (object == atomic_load(&fs->copying))
+        return 0; /* no file uses it yet */
     cleanup_fd int fd = object_open(fs->store, object, O_RDONLY);
     int64_t bytes = fd < 0 ? fd : object_stored_bytes(fd);
     survey->remove.objects++;

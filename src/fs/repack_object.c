@@ -300,6 +300,7 @@ static errint repack_make(struct repack_work *work)
         error = meta_object_make(work->fs->meta, copy->to, work->live);
     if (error)
         return error;
+    atomic_store(&work->fs->copying, copy->to);
     error = fault_hit("fs.repack.create");
     if (!error)
         error = repack_copy_make(copy);
@@ -309,6 +310,7 @@ static errint repack_make(struct repack_work *work)
         error = repack_repoint(work);
     if (error)
         repack_drop(work);
+    atomic_store(&work->fs->copying, 0);
     return error;
 }
 

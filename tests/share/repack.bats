@@ -290,7 +290,48 @@ die_at() {
     die_at fs.repack.done 1
 }
 
-mount_has_ended() { ! ckptfs_is_mounted "$MNT" || ckptfs_no_processes; }
+a_copy_is_there() { [ "$(objects | wc -l)" -eq 3 ]; }
+
+# after_power FILESYSTEM: the power goes when the copy is made, or when all have gone over to it; and after the end.
+after_power() {
+    local point
+    disk_create "$1" 512
+    for point in fs.repack.sums fs.repack.commit fs.repack.done; do
+        echo "--- $point"
+        CKPTFS_FAULT=$NO_PUNCH,$point:hang ckptfs_mount
+        make_run 1
+        drop 1-2
+        wait_until 20 a_copy_is_there
+        disk_cut_power
+        machine_restart
+        ckptfs_mount
+        # Its deletion may have been too young for the disk.
+        rm -rf "$MNT/1-2"
+        expect_stored "$(run_ideal 1)"
+        disk_cut_power
+        machine_restart
+        ckptfs_mount
+        rm -rf "$MNT/1-2"
+        expect_stored "$(run_ideal 1)"
+        everything_is_verified
+        ckptfs_umount
+        store_is_clean
+        ckptfs_mount
+        rm -r "$MNT"/* "${PLAIN:?}"/*
+        wait_until 20 stored_at_most 65536
+        ckptfs_umount
+    done
+}
+
+@test "XFS: the power goes during a repacking" {
+    require_command xfs_io
+    after_power xfs
+}
+
+@test "ext4: the power goes during a repacking" {
+    require_command xfs_io
+    after_power ext4
+}
 
 @test "one daemon after the other dies at the same step: nothing piles up" {
     require_takeover
