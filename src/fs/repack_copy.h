@@ -30,6 +30,4 @@ struct repack_copy {
 errint repack_copy_make(struct repack_copy *copy);
 void repack_copy_release(struct repack_copy *copy);
 
-#define cleanup_copy __attribute__((cleanup(repack_copy_release)))
-
 #endif

@@ -164,6 +164,8 @@ static void repack_files_release(struct repack_files *files)
     ids_release(&files->ids);
 }
 
+#define cleanup_files __attribute__((cleanup(repack_files_release)))
+
 /* Who opens one from now on waits. -EBUSY: one of them cannot be touched now. */
 static errint repack_files_lock(struct filesystem *fs, uint64_t object, struct repack_files *files)
 {
@@ -206,7 +208,7 @@ static void repack_files_adopt(struct filesystem *fs, const struct repack_files 
 static errint repack_repoint(struct repack_work *work)
 {
     struct filesystem *fs = work->fs;
-    __attribute__((cleanup(repack_files_release))) struct repack_files files = {.fs = fs};
+    cleanup_files struct repack_files files = {.fs = fs};
     cleanup_ids struct ids freed = {0};
     uint8_t root[META_ROOT_BYTES];
     hash_to_bytes(work->copy.sums.root, root);
