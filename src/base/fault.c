@@ -84,7 +84,11 @@ errint fault_configure(void)
 void fault_count_start(unsigned start)
 {
     const char *limit = getenv("CKPTFS_FAULT_STARTS");
-    if (limit && start > strtoul(limit, NULL, 10))
+    if (!limit || start <= strtoul(limit, NULL, 10))
+        return;
+    const char *later = getenv("CKPTFS_FAULT_LATER");
+    /* Without memory for it they would be armed with what killed the others. */
+    if (!later || setenv("CKPTFS_FAULT", later, 1) != 0)
         unsetenv("CKPTFS_FAULT");
 }
 

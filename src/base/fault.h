@@ -6,7 +6,8 @@
  * ACTION is an errno name (ENOSPC, EIO, ENOMEM, EOPNOTSUPP), `kill` (SIGKILL to the own process) or `hang`
  * (never returns); COUNT is the hit that acts (1 is the first, the default); `COUNT+` means from that one on.
  * With CKPTFS_FAULT_STARTS=N only the first N daemons of a mount are armed: one that is armed to die at a
- * step of its recovery would else never come up. Costs one load when nothing is armed.
+ * step of its recovery would else never come up. The later ones are armed with CKPTFS_FAULT_LATER, if that is
+ * set. Costs one load when nothing is armed.
  */
 #ifndef CKPTFS_BASE_FAULT_H
 #define CKPTFS_BASE_FAULT_H

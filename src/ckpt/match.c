@@ -324,3 +324,20 @@ errint match_find(const struct match_request *request, struct match *out)
     free(work.table.slots);
     return error ? error : match_finish(out);
 }
+
+struct meta_segment *match_rows(const struct sums *sums, size_t *count)
+{
+    struct meta_segment *rows = calloc(sums->segment_count + 1, sizeof *rows);
+    *count = 0;
+    if (!rows)
+        return NULL;
+    if (sums->size >= MATCH_LENGTH_MIN)
+        rows[(*count)++] = (struct meta_segment){0, sums->size, sums->root.low, sums->root.high};
+    for (size_t i = 0; i < sums->segment_count; i++) {
+        const struct sums_segment *segment = &sums->segments[i];
+        if (segment->length >= MATCH_LENGTH_MIN && segment->length < sums->size)
+            rows[(*count)++] = (struct meta_segment){segment->offset, segment->length, segment->hash.low,
+                                                     segment->hash.high};
+    }
+    return rows;
+}

@@ -49,6 +49,12 @@ struct match {
 errint match_find(const struct match_request *request, struct match *out);
 void match_release(struct match *match);
 
+/*
+ * What the index is to know of a hashed object: the segments that are long enough, and the object as a whole.
+ * The caller frees the rows. NULL: no memory.
+ */
+struct meta_segment *match_rows(const struct sums *sums, size_t *count);
+
 #define cleanup_match __attribute__((cleanup(match_release)))
 
 #endif

@@ -34,8 +34,12 @@ static int gc_ask(const struct gc *gc, bool now, struct control_reclaim *out)
 /* Objects that a further try could still give something back of. */
 static uint64_t gc_count_waiting(const struct control_reclaim *state)
 {
-    uint64_t punch = state->can_punch ? state->punch_objects - state->held_objects : 0;
-    return punch + state->remove_objects;
+    uint64_t part = state->punch_objects - state->held_objects;
+    /* What could not be repacked a moment ago cannot be now. */
+    if (!state->can_punch)
+        part =
+            state->repack_objects > state->repack_failed ? state->repack_objects - state->repack_failed : 0;
+    return part + state->remove_objects;
 }
 
 static uint64_t gc_count_freed(const struct gc *gc)
@@ -77,6 +81,14 @@ static void gc_print_sum(const char *label, uint64_t objects, const char *unit, 
            unit, objects == 1 ? "" : "s");
 }
 
+static void gc_print_repacking(const struct control_reclaim *state)
+{
+    gc_print_sum("to be repacked", state->repack_objects, "object", state->repack_bytes);
+    if (state->repack_failed)
+        printf("%-24s%" PRIu64 "; the log says why\n", "could not be repacked", state->repack_failed);
+    puts("the store's disk cannot punch holes: an object is written anew when half of it is dead");
+}
+
 static void gc_print(const struct gc *gc, bool dry)
 {
     const struct control_reclaim *state = &gc->after;
@@ -92,7 +104,7 @@ static void gc_print(const struct gc *gc, bool dry)
     if (state->unhashed_objects)
         printf("%-24s%" PRIu64 "\n", "objects not hashed yet", state->unhashed_objects);
     if (!state->can_punch)
-        puts("the store's disk cannot punch holes: only whole objects are given back");
+        gc_print_repacking(state);
 }
 
 static bool gc_fill(cJSON *object, const struct control_reclaim *state)
@@ -101,15 +113,12 @@ static bool gc_fill(cJSON *object, const struct control_reclaim *state)
         const char *key;
         uint64_t value;
     } rows[] = {
-        {"punch_objects", state->punch_objects},
-        {"punch_bytes", state->punch_bytes},
-        {"held_objects", state->held_objects},
-        {"held_bytes", state->held_bytes},
-        {"remove_objects", state->remove_objects},
-        {"remove_bytes", state->remove_bytes},
-        {"unhashed_objects", state->unhashed_objects},
-        {"open_files", state->open_files},
-        {"open_bytes", state->open_bytes},
+        {"punch_objects", state->punch_objects},   {"punch_bytes", state->punch_bytes},
+        {"held_objects", state->held_objects},     {"held_bytes", state->held_bytes},
+        {"repack_objects", state->repack_objects}, {"repack_bytes", state->repack_bytes},
+        {"repack_failed", state->repack_failed},   {"remove_objects", state->remove_objects},
+        {"remove_bytes", state->remove_bytes},     {"unhashed_objects", state->unhashed_objects},
+        {"open_files", state->open_files},         {"open_bytes", state->open_bytes},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (!cJSON_AddNumberToObject(object, rows[i].key, (double)rows[i].value))

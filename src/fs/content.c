@@ -161,6 +161,12 @@ bool content_is_mapped(struct node *node)
     return node->backing && backing_is_free(node->backing, BACKING_READERS) == 0;
 }
 
+bool content_may_repoint(struct node *node)
+{
+    return node->kind == META_EXTENTS && node->mode != NODE_PASSTHROUGH && node->writers == 0 &&
+           !node->overlay && !content_is_mapped(node);
+}
+
 errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
 {
     /* Passthrough handles, and mappings that outlive them, see the object itself: then it is what must be

@@ -55,6 +55,12 @@ void content_freeze(struct filesystem *fs, struct node *node);
  * exclusively. */
 bool content_is_mapped(struct node *node);
 
+/*
+ * Whether the file may be re-pointed to another place of its bytes: it is sealed, nobody writes it, and
+ * nobody sees its object itself. The lock is held exclusively.
+ */
+bool content_may_repoint(struct node *node);
+
 /* The current size in bytes, or a negative errno. The lock is held. */
 int64_t content_size(const struct node *node);
 

@@ -38,8 +38,9 @@ struct control_reclaim {
     uint64_t remove_objects, remove_bytes; /* objects that no file uses */
     uint64_t unhashed_objects;       /* lost bytes and have no hashes yet: the dead chunks are not known */
     uint64_t open_files, open_bytes; /* deleted files that are still open, and what only they have */
-    uint64_t can_punch;              /* 0: the disk gives back whole objects only */
-    uint64_t reserved[3];            /* 0 */
+    uint64_t can_punch; /* 0: the disk gives back whole objects only, so that they are repacked */
+    uint64_t repack_objects, repack_bytes; /* of the dead chunks, those that a repacking is to give back */
+    uint64_t repack_failed; /* objects that the last try could not repack, for want of space or by an error */
 };
 
 /* On the root; for root and whoever mounted. */

@@ -7,6 +7,7 @@
 #include "fs/control_report.h"
 #include "fs/discard.h"
 #include "fs/reclaim.h"
+#include "fs/repack.h"
 #include "fs/report.h"
 #include "store/object.h"
 
@@ -16,11 +17,22 @@ static void control_fill_reclaim(const struct reclaim_survey *survey, struct con
     answer->punch_bytes = (uint64_t)survey->punch.bytes;
     answer->held_objects = survey->held.objects;
     answer->held_bytes = (uint64_t)survey->held.bytes;
+    answer->repack_objects = survey->repack.objects;
+    answer->repack_bytes = (uint64_t)survey->repack.bytes;
     answer->remove_objects = survey->remove.objects;
     answer->remove_bytes = (uint64_t)survey->remove.bytes;
     answer->unhashed_objects = survey->unhashed;
     answer->open_files = survey->open.objects;
     answer->open_bytes = (uint64_t)survey->open.bytes;
+}
+
+/* Where objects are repacked, a try is made when that has ended, too. */
+static void control_follow_repacking(struct filesystem *fs, struct control_reclaim *answer)
+{
+    const struct repack_progress progress = repack_look(fs);
+    if (progress.done < answer->done)
+        answer->done = progress.done;
+    answer->repack_failed = progress.failed;
 }
 
 static void control_answer_reclaim(struct report *report)
@@ -33,6 +45,9 @@ static void control_answer_reclaim(struct report *report)
     /* Before looking: what a try that is done has left is seen. */
     discard_progress(fs, &answer.asked, &answer.done);
     int can_punch = object_can_punch(fs->store);
+    survey.can_punch = can_punch > 0;
+    if (!survey.can_punch)
+        control_follow_repacking(fs, &answer);
     errint error = can_punch < 0 ? can_punch : reclaim_look(fs, &survey);
     if (error) {
         report_fail(report, error);

@@ -144,14 +144,14 @@ static void discard_wait(struct discard *discard)
 }
 
 /* Gives dead bytes back; what somebody still sees is tried again later. */
-static void discard_reclaim(struct filesystem *fs)
+static void discard_reclaim(struct filesystem *fs, uint64_t ticket)
 {
-    int left = reclaim_run(fs);
+    int left = reclaim_run(fs, ticket);
     if (left < 0)
         log_warning("dead bytes of objects are not given back now: %s", strerror(-left));
     pthread_mutex_lock(&fs->discard->lock);
     fs->discard->again = left ? clock_monotonic() + DISCARD_AGAIN_NS : INT64_MAX;
-    fs->discard->done = fs->discard->taken;
+    fs->discard->done = ticket;
     pthread_mutex_unlock(&fs->discard->lock);
 }
 
@@ -167,15 +167,15 @@ static void *discard_run(void *context)
         discard->taken = discard->kicks;
         /* The start gives the first kick, when it is known what a crash has left, and what the disk can do.
          */
-        bool reclaims = discard->taken > 0;
+        uint64_t ticket = discard->taken;
         cleanup_ids struct ids inodes = discard->inodes;
         cleanup_ids struct ids objects = discard->objects;
         discard->inodes = discard->objects = (struct ids){0};
         pthread_mutex_unlock(&discard->lock);
         discard_reap(fs, &inodes, &objects);
         discard_remove(fs, &objects);
-        if (reclaims)
-            discard_reclaim(fs);
+        if (ticket > 0)
+            discard_reclaim(fs, ticket);
         pthread_mutex_lock(&discard->lock);
     }
     pthread_mutex_unlock(&discard->lock);

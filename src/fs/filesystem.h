@@ -52,6 +52,7 @@ struct sealer;
 struct writeback;
 struct discard;
 struct share;
+struct repack;
 struct backup;
 
 struct filesystem {
@@ -74,10 +75,12 @@ struct filesystem {
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;
-    struct share *share;     /* NULL: sharing is off */
-    bool owners_share;       /* the store was mounted with share-owners=yes once: set at the start */
-    struct backup *backup;   /* NULL: no backups */
-    atomic_bool initialised; /* INIT is answered */
+    struct share *share;      /* NULL: sharing is off */
+    bool owners_share;        /* the store was mounted with share-owners=yes once: set at the start */
+    struct repack *repack;    /* NULL: read-only */
+    struct backup *backup;    /* NULL: no backups */
+    _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
+    atomic_bool initialised;  /* INIT is answered */
     atomic_bool stopping;
     atomic_bool disk_full;       /* the reserve is spent: only what frees space is allowed */
     _Atomic uint64_t torn_found; /* files torn by the last crash, as found at this start */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Punching the dead chunks of objects. */
+/* Punching the dead chunks of objects, or having the objects repacked. */
 #include "fs/reclaim.h"
 
 #include <errno.h>
@@ -10,69 +10,13 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "fs/filesystem.h"
+#include "fs/reclaim_plan.h"
+#include "fs/repack.h"
+#include "fs/repack_object.h"
 #include "meta/usage.h"
 #include "store/object.h"
-#include "store/sums.h"
 
 enum { RECLAIM_BATCH = 256 };
-
-/* The dead ranges of an object, in whole chunks: a chunk with one live byte can still be verified. */
-struct reclaim_plan {
-    struct meta_range *at;
-    size_t count;
-    struct meta_range *live; /* what it was made from */
-    size_t live_count;
-};
-
-static void reclaim_plan_release(struct reclaim_plan *plan)
-{
-    free(plan->at);
-    free(plan->live);
-}
-
-#define cleanup_plan __attribute__((cleanup(reclaim_plan_release)))
-
-static errint reclaim_find_dead(const struct sums *sums, uint64_t object, struct reclaim_plan *out)
-{
-    const struct meta_range *live = out->live;
-    const size_t live_count = out->live_count;
-    out->at = calloc(live_count + 1, sizeof *out->at);
-    if (!out->at)
-        return -ENOMEM;
-    size_t next = 0;
-    struct meta_range *last = NULL;
-    for (size_t i = 0; i < sums->chunk_count; i++) {
-        const struct sums_chunk *chunk = &sums->chunks[i];
-        while (next < live_count && live[next].offset + live[next].length <= chunk->offset)
-            next++;
-        if (next < live_count && live[next].offset < chunk->offset + chunk->length) {
-            last = NULL;
-            continue;
-        }
-        /* Between two dead runs there is a live range: there are at most live_count + 1. */
-        if (!last) {
-            last = &out->at[out->count++];
-            *last = (struct meta_range){.object = object, .offset = chunk->offset};
-        }
-        last->length += chunk->length;
-    }
-    return 0;
-}
-
-/* Nobody may see the object from outside: a mapping would see the bytes go. -EBUSY. */
-static errint reclaim_check_seen(struct filesystem *fs, uint64_t object)
-{
-    struct backing *backing;
-    errint error = backing_get(&fs->backings, object, &backing);
-    if (error)
-        return error;
-    int is_free = backing_is_free(backing, BACKING_READERS);
-    backing_put(&fs->backings, backing);
-    /* Without leases nobody can tell who maps what passthrough has handed out. */
-    if (is_free < 0)
-        return fs->features.passthrough ? -EBUSY : 0;
-    return is_free ? 0 : -EBUSY;
-}
 
 static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct reclaim_plan *dead)
 {
@@ -83,19 +27,10 @@ static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct
     return error;
 }
 
-static errint reclaim_make_plan(struct filesystem *fs, uint64_t object, struct reclaim_plan *out)
-{
-    cleanup_sums struct sums sums = {0};
-    errint error = sums_read(fs->store, object, &sums);
-    if (!error)
-        error = meta_live_ranges(fs->meta, object, &out->live, &out->live_count);
-    return error ? error : reclaim_find_dead(&sums, object, out);
-}
-
 static errint reclaim_object(struct filesystem *fs, uint64_t object)
 {
     cleanup_plan struct reclaim_plan dead = {0};
-    errint error = reclaim_make_plan(fs, object, &dead);
+    errint error = reclaim_plan_make(fs, object, &dead);
     if (error)
         return error;
     if (dead.count > 0) {
@@ -112,9 +47,14 @@ static errint reclaim_object(struct filesystem *fs, uint64_t object)
                  : meta_shrunk_done(fs->meta, object, dead.live, dead.live_count, dead.at, dead.count);
 }
 
-int reclaim_run(struct filesystem *fs)
+int reclaim_run(struct filesystem *fs, uint64_t ticket)
 {
     int left = 0;
+    /* What cannot be found out now is found out by trying. */
+    if (object_can_punch(fs->store) == 0) {
+        repack_kick(fs, ticket);
+        return 0;
+    }
     uint64_t after = 0;
     for (;;) {
         cleanup_ids struct ids objects = {0};
@@ -137,55 +77,50 @@ int reclaim_run(struct filesystem *fs)
 /* -- what is left -----------------------------------------------------------------------------------------
  */
 
-/* The bytes of a range that the disk still keeps. */
-static int64_t reclaim_count_data(int fd, const struct meta_range *range)
+/* What the disk keeps of an object, and what of that is dead. */
+static errint reclaim_measure(struct filesystem *fs, uint64_t object, int64_t *kept, int64_t *dead)
 {
-    int64_t count = 0, end = range->offset + range->length;
-    for (int64_t at = range->offset; at < end;) {
-        int64_t data = lseek(fd, at, SEEK_DATA);
-        if (data < 0 || data >= end)
-            break;
-        int64_t hole = lseek(fd, data, SEEK_HOLE);
-        at = hole > data && hole < end ? hole : end;
-        count += at - data;
-    }
-    return count;
-}
-
-/* What punching would give back, or a negative errno. */
-static int64_t reclaim_count_dead(struct filesystem *fs, uint64_t object)
-{
-    cleanup_plan struct reclaim_plan dead = {0};
+    cleanup_plan struct reclaim_plan plan = {0};
     struct backing *backing;
-    errint error = reclaim_make_plan(fs, object, &dead);
-    if (error || dead.count == 0)
+    *kept = *dead = 0;
+    errint error = reclaim_plan_make(fs, object, &plan);
+    if (error || plan.count == 0)
         return error;
     error = backing_get(&fs->backings, object, &backing);
     if (error)
         return error;
-    int64_t bytes = 0;
-    for (size_t i = 0; i < dead.count; i++)
-        bytes += reclaim_count_data(backing->fd, &dead.at[i]);
+    const struct meta_range whole = {object, 0, plan.sums.size};
+    *dead = reclaim_plan_count_kept(&plan, backing->fd);
+    *kept = reclaim_count_kept(backing->fd, &whole);
     backing_put(&fs->backings, backing);
-    return bytes;
+    return 0;
+}
+
+static void reclaim_sum_add(struct reclaim_sum *sum, int64_t bytes)
+{
+    sum->objects++;
+    sum->bytes += bytes;
 }
 
 static errint reclaim_survey_shrunk(struct filesystem *fs, uint64_t object, struct reclaim_survey *survey)
 {
-    int64_t bytes = reclaim_count_dead(fs, object);
-    if (bytes <= 0) /* What cannot be read now is the next try's to tell. */
-        return bytes == -ENOMEM ? -ENOMEM : 0;
-    survey->punch.objects++;
-    survey->punch.bytes += bytes;
-    if (reclaim_check_seen(fs, object) == -EBUSY) {
-        survey->held.objects++;
-        survey->held.bytes += bytes;
-    }
+    int64_t kept, dead;
+    errint error = reclaim_measure(fs, object, &kept, &dead);
+    if (error || dead == 0) /* What cannot be read now is the next try's to tell. */
+        return error == -ENOMEM ? error : 0;
+    reclaim_sum_add(&survey->punch, dead);
+    error = survey->can_punch ? reclaim_check_seen(fs, object) : repack_check(fs, object);
+    if (error == -EBUSY)
+        reclaim_sum_add(&survey->held, dead);
+    if (!error && !survey->can_punch && repack_is_worth(dead, kept))
+        reclaim_sum_add(&survey->repack, dead);
     return 0;
 }
 
 static errint reclaim_survey_unused(struct filesystem *fs, uint64_t object, struct reclaim_survey *survey)
 {
+    if (object == atomic_load(&fs->copying))
+        return 0; /* no file uses it yet */
     cleanup_fd int fd = object_open(fs->store, object, O_RDONLY);
     int64_t bytes = fd < 0 ? fd : object_stored_bytes(fd);
     survey->remove.objects++;

@@ -24,6 +24,7 @@
 #include "fs/handle.h"
 #include "fs/loop.h"
 #include "fs/recover.h"
+#include "fs/repack.h"
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/share.h"
@@ -140,6 +141,8 @@ static errint serve_prepare(struct filesystem *fs)
     /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
     error = share_start(fs);
     if (!error)
+        error = repack_start(fs);
+    if (!error)
         error = backup_start(fs);
     if (error)
         return error;
@@ -235,12 +238,15 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
         seal_stop(fs, unmounted);
     serve_ending_step(&ending, "ends the look for equal bytes");
     share_stop(fs);
+    serve_ending_step(&ending, "ends the repacking of objects");
+    repack_stop(fs);
     serve_ending_step(&ending, "brings files to stable storage");
     if (fs->writeback)
         writeback_stop(fs, unmounted);
     serve_ending_step(&ending, "removes what no file needs");
     if (fs->discard)
         discard_stop(fs, unmounted);
+    repack_release(fs);
     node_table_release(fs);
     serve_ending_step(&ending, "backs the database up");
     backup_stop(fs, unmounted);

@@ -276,24 +276,6 @@ static errint share_digest(struct filesystem *fs, uint64_t ino, uint64_t object,
     return error;
 }
 
-/* The rows of the index: what is long enough, and the object as a whole. */
-static struct meta_segment *share_rows(const struct sums *sums, size_t *count)
-{
-    struct meta_segment *rows = calloc(sums->segment_count + 1, sizeof *rows);
-    *count = 0;
-    if (!rows)
-        return NULL;
-    if (sums->size >= MATCH_LENGTH_MIN)
-        rows[(*count)++] = (struct meta_segment){0, sums->size, sums->root.low, sums->root.high};
-    for (size_t i = 0; i < sums->segment_count; i++) {
-        const struct sums_segment *segment = &sums->segments[i];
-        if (segment->length >= MATCH_LENGTH_MIN && segment->length < sums->size)
-            rows[(*count)++] = (struct meta_segment){segment->offset, segment->length, segment->hash.low,
-                                                     segment->hash.high};
-    }
-    return rows;
-}
-
 /* Keeps what was computed, unless the file was opened for writing meanwhile. */
 static errint share_record(struct filesystem *fs, struct node *node, const struct share_view *view,
                            uint64_t object, const struct sums *sums)
@@ -301,7 +283,7 @@ static errint share_record(struct filesystem *fs, struct node *node, const struc
     size_t count;
     uint8_t root[META_ROOT_BYTES];
     hash_to_bytes(sums->root, root);
-    cleanup_free struct meta_segment *rows = share_rows(sums, &count);
+    cleanup_free struct meta_segment *rows = match_rows(sums, &count);
     if (!rows)
         return -ENOMEM;
     /* A table without its row, or with another root than its row, counts for nothing. */

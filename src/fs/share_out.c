@@ -17,12 +17,6 @@
 /* From so many files on, an older object stays and the new one gives way. */
 enum { SHARE_ELDER_FILES = 64 };
 
-static bool share_may_touch(struct node *node)
-{
-    return node->kind == META_EXTENTS && node->mode != NODE_PASSTHROUGH && node->writers == 0 &&
-           !node->overlay && !content_is_mapped(node);
-}
-
 /* One older file. -EBUSY: not now. */
 static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
                             const struct match *match)
@@ -35,7 +29,7 @@ static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, co
         return -ENOMEM;
     node_lock(node);
     errint error = node_load(fs, node);
-    if (!error && !share_may_touch(node))
+    if (!error && !content_may_repoint(node))
         error = -EBUSY;
     if (!error)
         error = fault_hit("fs.share");

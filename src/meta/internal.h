@@ -173,6 +173,11 @@ errint object_unsum(struct meta *meta, uint64_t object);
 errint object_unsum_all(struct meta *meta, uint64_t ino);
 /* The hash of all its chunks, 16 bytes; -ENOENT when it was not hashed since it was last written. */
 errint object_root(struct meta *meta, uint64_t object, uint8_t root[16]);
+/* 0 when the object is sealed; -EBUSY, -ENOENT. */
+errint object_check_sealed(struct meta *meta, uint64_t object);
+struct meta_range;
+/* As meta_live_ranges. */
+errint object_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count);
 /* Whether a range of it is known to be damaged: 1, 0 or an error. */
 int object_is_damaged(struct meta *meta, uint64_t object);
 errint object_forget_damage(struct meta *meta, uint64_t object);

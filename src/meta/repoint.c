@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Re-pointing a file's extents to another place that has the same bytes. */
+/* Re-pointing extents to another place that has the same bytes: of one file, or of all files of an object. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -177,5 +177,90 @@ errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t 
     struct change change = {.meta = meta, .ino = ino, .freed = freed};
     while (change_next(&change))
         change.error = repoint_body(&change, &repoint, changed);
+    return change.error;
+}
+
+/* -- all files of an object -------------------------------------------------------------------------------
+ */
+
+static errint repack_check_sealed(struct meta *meta, const struct meta_repack *repack)
+{
+    errint error = object_check_sealed(meta, repack->from);
+    if (!error)
+        error = repoint_check_root(meta, repack->from, repack->from_root);
+    if (!error)
+        error = repoint_check_root(meta, repack->to, repack->to_root);
+    int damaged = error ? error : object_is_damaged(meta, repack->from);
+    return damaged > 0 ? -EBUSY : damaged;
+}
+
+/* 0 when what is alive is what was copied. */
+static errint repack_check_live(struct meta *meta, const struct meta_repack *repack)
+{
+    cleanup_free struct meta_range *live = NULL;
+    size_t count;
+    errint error = object_live_ranges(meta, repack->from, &live, &count);
+    if (error)
+        return error;
+    bool same = count == repack->count;
+    for (size_t i = 0; same && i < count; i++)
+        same = live[i].offset == repack->moves[i].offset && live[i].length == repack->moves[i].length;
+    return same ? 0 : -EBUSY;
+}
+
+/* 0 when no other file has something of it: nobody keeps one that the caller does not know as it is. */
+static errint repack_check_files(struct meta *meta, const struct meta_repack *repack)
+{
+    cleanup_rows struct db_rows rows;
+    errint error =
+        db_select(meta->db, &rows, "SELECT DISTINCT ino FROM extent WHERE object = $1 ORDER BY ino",
+                  DB_INTEGER(repack->from));
+    if (error)
+        return error;
+    size_t count = 0;
+    int found;
+    bool same = true;
+    for (; same && (found = db_next(&rows)) > 0; count++)
+        same = count < repack->files->count && repack->files->at[count] == (uint64_t)db_integer(&rows, 0);
+    if (same && found < 0)
+        return found;
+    return same && count == repack->files->count ? 0 : -EBUSY;
+}
+
+static errint repack_file(struct meta *meta, const struct meta_repack *repack, uint64_t ino)
+{
+    const struct repoint repoint = {
+        .ino = ino, .to = repack->to, .moves = repack->moves, .count = repack->count};
+    cleanup_extents struct extent_list list = {0};
+    cleanup_ids struct ids touched = {0};
+    bool changed = false;
+    errint error = repoint_compute(meta, &repoint, &list, &touched, &changed);
+    return error ? error : repoint_store(meta, ino, &list);
+}
+
+static errint repack_body(struct change *change, const struct meta_repack *repack)
+{
+    struct meta *meta = change->meta;
+    errint error = repack_check_sealed(meta, repack);
+    if (!error)
+        error = repack_check_live(meta, repack);
+    if (!error)
+        error = repack_check_files(meta, repack);
+    for (size_t i = 0; !error && i < repack->files->count; i++)
+        error = repack_file(meta, repack, repack->files->at[i]);
+    /* What was looked for elsewhere was looked for: the bytes are the same. */
+    if (!error)
+        error = db_run(meta->db,
+                       "UPDATE summed SET shared = (SELECT s.shared FROM summed s WHERE s.object = $1)"
+                       " WHERE object = $2",
+                       DB_INTEGER(repack->from), DB_INTEGER(repack->to));
+    return error ? error : object_release(change, repack->from);
+}
+
+errint meta_repack(struct meta *meta, const struct meta_repack *repack, struct ids *freed)
+{
+    struct change change = {.meta = meta, .freed = freed};
+    while (change_next(&change))
+        change.error = repack_body(&change, repack);
     return change.error;
 }

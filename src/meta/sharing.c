@@ -29,8 +29,7 @@ errint object_unsum_all(struct meta *meta, uint64_t ino)
                   DB_INTEGER(ino));
 }
 
-/* 0 when the object is sealed. */
-static errint sharing_check_sealed(struct meta *meta, uint64_t object)
+errint object_check_sealed(struct meta *meta, uint64_t object)
 {
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows, "SELECT owner FROM object WHERE id = $1", DB_INTEGER(object));
@@ -73,7 +72,7 @@ static errint sharing_put_batch(struct change *change, const struct sharing_summ
 {
     struct meta *meta = change->meta;
     size_t last = summed->count - first > SHARING_BATCH ? first + SHARING_BATCH : summed->count;
-    errint error = sharing_check_sealed(meta, summed->object);
+    errint error = object_check_sealed(meta, summed->object);
     if (!error)
         error = sharing_check_whole(meta, summed->object);
     if (!error && first == 0)
@@ -149,6 +148,19 @@ int meta_object_is_shared_out(struct meta *meta, uint64_t object)
     errint error = db_select(meta->db, &rows, "SELECT 1 FROM summed WHERE object = $1 AND shared = 1",
                              DB_INTEGER(object));
     return error ? error : db_next(&rows);
+}
+
+errint meta_object_uid(struct meta *meta, uint64_t object, uint32_t *uid)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error =
+        db_select(meta->db, &rows, "SELECT uid FROM segment WHERE object = $1 LIMIT 1", DB_INTEGER(object));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    *uid = (uint32_t)db_integer(&rows, 0);
+    return 0;
 }
 
 /* -- look-ups ---------------------------------------------------------------------------------------------
@@ -309,13 +321,21 @@ errint meta_find_predecessor(struct meta *meta, uint64_t ino, uint32_t uid, uint
 /* -- what is alive ----------------------------------------------------------------------------------------
  */
 
+errint meta_object_make(struct meta *meta, uint64_t object, int64_t size)
+{
+    struct change change = {.meta = meta};
+    while (change_next(&change))
+        change.error = object_note(meta, object, size);
+    return change.error;
+}
+
 errint object_mark_shrunk(struct meta *meta, uint64_t object)
 {
     return db_run(meta->db, "INSERT INTO shrunk (object) VALUES ($1) ON CONFLICT (object) DO NOTHING",
                   DB_INTEGER(object));
 }
 
-static errint sharing_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+errint object_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
 {
     *out = NULL;
     *count = 0;
@@ -352,7 +372,7 @@ static errint sharing_live_ranges(struct meta *meta, uint64_t object, struct met
 errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
 {
     META_LOCKED(meta);
-    return sharing_live_ranges(meta, object, out, count);
+    return object_live_ranges(meta, object, out, count);
 }
 
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out)
@@ -380,7 +400,7 @@ static errint sharing_check_live(struct meta *meta, const struct sharing_done *d
 {
     cleanup_free struct meta_range *live = NULL;
     size_t count;
-    errint error = sharing_live_ranges(meta, done->object, &live, &count);
+    errint error = object_live_ranges(meta, done->object, &live, &count);
     if (error)
         return error;
     bool same = count == done->live_count;

@@ -89,6 +89,32 @@ struct meta_move {
 errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
                     const struct meta_move *moves, size_t count, bool *changed, struct ids *freed);
 
+/* The owner that the index knows the object's segments by; -ENOENT when it has none of it. */
+errint meta_object_uid(struct meta *meta, uint64_t object, uint32_t *uid);
+
+/*
+ * Gives a new object, which nothing refers to yet, its row: whatever becomes of its making, the next start
+ * finds it there, and removes what is no file's.
+ */
+errint meta_object_make(struct meta *meta, uint64_t object, int64_t size);
+
+/* All that is alive of an object, copied to another one. */
+struct meta_repack {
+    uint64_t from, to;
+    const uint8_t *from_root, *to_root; /* META_ROOT_BYTES */
+    /* Every live range of `from`, sorted, each as one move; their roots are not looked at. */
+    const struct meta_move *moves;
+    size_t count;
+    const struct ids *files; /* all that have something of it, sorted (meta_find_users) */
+};
+
+/*
+ * Re-points all files of the object to its copy, in one transaction; the old object is put on `freed`.
+ * -EBUSY, and nothing changes, when it is being written, has not the given root any more, is known to be
+ * damaged, or has other live ranges or files by now; or when the copy has not its root any more.
+ */
+errint meta_repack(struct meta *meta, const struct meta_repack *repack, struct ids *freed);
+
 /*
  * The ranges of the object that some file covers: sorted, not touching each other; none when nothing covers
  * it. The caller frees *out.

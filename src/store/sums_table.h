@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The table of chunk hashes as bytes (sums.h): pure, for sums.c, sums_file.c and the fuzzer. Thread-safe.
+ * The table of chunk hashes as bytes (sums.h): pure, for sums.c, sums_file.c, repacking and the fuzzer.
+ * Thread-safe.
  */
 #ifndef CKPTFS_STORE_SUMS_TABLE_H
 #define CKPTFS_STORE_SUMS_TABLE_H

@@ -2,7 +2,7 @@
 /* Equal bytes in the namespace: the index, re-pointing, and what becomes dead. */
 #include <errno.h>
 
-#include "meta/sharing.h"
+#include "meta/damage.h"
 #include "test_meta_frame.h"
 
 enum { UID = 0 };
@@ -276,6 +276,102 @@ static void test_repoint_refuses_what_died(void)
     CHECK_EQUAL(0, meta_object_forget(meta, &freed));
 }
 
+/* What meta_repack is asked for when [5000, 15000) of a file of 20000 bytes and another's clone of that are
+ * alive.
+ */
+struct repacked {
+    uint64_t object, copy, part, other;
+    struct ids files;
+};
+
+static void make_repacked(struct repacked *out)
+{
+    uint64_t a = make_summed("a", 20000, 7, root_a);
+    *out = (struct repacked){.object = frame_object_of(a), .copy = meta_object_next(meta)};
+    out->part = frame_make(1, "part", S_IFREG | 0644);
+    out->other = frame_make(1, "other", S_IFREG | 0644);
+    CHECK_EQUAL(0, meta_clone(meta, a, 5000, out->part, 100, 8000, FRAME_NOW, NULL));
+    CHECK_EQUAL(0, meta_clone(meta, a, 7000, out->other, 0, 8000, FRAME_NOW, NULL));
+    CHECK_EQUAL(0, meta_unlink(meta, 1, "a", 1, a, true, FRAME_NOW, 0, NULL));
+    CHECK_EQUAL(0, meta_object_shared_out(meta, out->object));
+    CHECK_EQUAL(0, meta_object_make(meta, out->copy, 10000));
+    CHECK_EQUAL(0, meta_object_summed(meta, out->copy, root_b, UID, NULL, 0));
+    CHECK_EQUAL(0, ids_append(&out->files, out->part));
+    CHECK_EQUAL(0, ids_append(&out->files, out->other));
+}
+
+static errint repack(const struct repacked *repacked, int64_t length, struct ids *freed)
+{
+    const struct meta_move move = {.object = repacked->object, .offset = 5000, .length = length};
+    const struct meta_repack request = {repacked->object, repacked->copy, root_a, root_b, &move, 1,
+                                        &repacked->files};
+    return meta_repack(meta, &request, freed);
+}
+
+static void test_repack(void)
+{
+    struct repacked made;
+    cleanup_ids struct ids freed = {0}, unneeded = {0};
+    char expected[200];
+    make_repacked(&made);
+    struct meta_inode before = frame_get(made.part);
+    CHECK_EQUAL(1, shrunk());
+    /* Until files have it, the copy is one of what the next start removes. */
+    CHECK_EQUAL(0, meta_find_unreferenced(meta, &unneeded));
+    CHECK(unneeded.count == 1 && unneeded.at[0] == made.copy);
+    uint32_t uid = 9;
+    CHECK_EQUAL(0, meta_object_uid(meta, made.object, &uid));
+    CHECK_EQUAL(UID, uid);
+    CHECK_EQUAL(-ENOENT, meta_object_uid(meta, made.copy, &uid));
+    CHECK_EQUAL(0, repack(&made, 10000, &freed));
+    snprintf(expected, sizeof expected, "100+8000:%llu@0", (unsigned long long)made.copy);
+    CHECK_TEXT(expected, frame_extents(made.part));
+    snprintf(expected, sizeof expected, "0+8000:%llu@2000", (unsigned long long)made.copy);
+    CHECK_TEXT(expected, frame_extents(made.other));
+    struct meta_inode after = frame_get(made.part);
+    CHECK(memcmp(&before, &after, sizeof before) == 0);
+    CHECK(freed.count == 1 && freed.at[0] == made.object);
+    CHECK_EQUAL(1, meta_object_is_shared_out(meta, made.copy));
+    CHECK_EQUAL(0, meta_object_forget(meta, &freed));
+    CHECK_EQUAL(0, shrunk());
+    ids_release(&made.files);
+}
+
+static void test_repack_refuses_what_changed(void)
+{
+    struct repacked made;
+    cleanup_ids struct ids freed = {0};
+    bool changed;
+    make_repacked(&made);
+    char before[200];
+    snprintf(before, sizeof before, "%s", frame_extents(made.part));
+    /* Other live ranges; another file; a file less; damage; other hashes. */
+    CHECK_EQUAL(-EBUSY, repack(&made, 9999, &freed));
+    uint64_t third = frame_make(1, "third", S_IFREG | 0644);
+    CHECK_EQUAL(0, meta_clone(meta, made.part, 100, third, 0, 5000, FRAME_NOW, NULL));
+    CHECK_EQUAL(-EBUSY, repack(&made, 10000, &freed));
+    CHECK_EQUAL(0, meta_unlink(meta, 1, "third", 5, third, true, FRAME_NOW, 0, NULL));
+    made.files.count = 1;
+    CHECK_EQUAL(-EBUSY, repack(&made, 10000, &freed));
+    made.files.count = 2;
+    const struct meta_range wrong = {made.object, 6000, 1000};
+    CHECK_EQUAL(0, meta_damage_replace(meta, &wrong, root_a, &wrong, 1, &changed));
+    CHECK_EQUAL(-EBUSY, repack(&made, 10000, &freed));
+    CHECK_EQUAL(0, meta_damage_replace(meta, &wrong, root_a, NULL, 0, &changed));
+    CHECK_EQUAL(0, meta_object_unsummed(meta, made.copy));
+    CHECK_EQUAL(-EBUSY, repack(&made, 10000, &freed));
+    CHECK_EQUAL(0, meta_object_summed(meta, made.copy, root_b, UID, NULL, 0));
+    CHECK_EQUAL(0, meta_object_unsummed(meta, made.object));
+    CHECK_EQUAL(-EBUSY, repack(&made, 10000, &freed));
+    CHECK_EQUAL(0, meta_object_summed(meta, made.object, root_a, UID, NULL, 0));
+    CHECK_EQUAL(0, freed.count);
+    CHECK_TEXT(before, frame_extents(made.part));
+    CHECK_EQUAL(0, repack(&made, 10000, &freed));
+    CHECK_EQUAL(1, freed.count);
+    CHECK_EQUAL(0, meta_object_forget(meta, &freed));
+    ids_release(&made.files);
+}
+
 /* Shared by re-pointing, the new object is not written in place any more. */
 static void test_shared_is_not_unsealed(void)
 {
@@ -334,6 +430,8 @@ int main(void)
               test_repoint_refuses_what_changed);
     frame_run("nothing is re-pointed to bytes that no file has any more", test_repoint_refuses_what_died);
     frame_run("files of one owner, and of all, that have a part of an object", test_users_by_owner);
+    frame_run("all files of an object go over to a copy of what is alive", test_repack);
+    frame_run("nothing goes over to a copy of what has changed", test_repack_refuses_what_changed);
     frame_run("an object that others share is not opened in place", test_shared_is_not_unsealed);
     frame_run("every loss of an extent is marked", test_shrunk_by_all_changes);
     frame_run("the predecessor is the same name in another checkpoint", test_predecessor);
