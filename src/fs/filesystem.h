@@ -53,6 +53,7 @@ struct writeback;
 struct discard;
 struct share;
 struct backup;
+struct stored;
 
 struct filesystem {
     const struct fs_options *options;
@@ -73,8 +74,9 @@ struct filesystem {
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;
-    struct share *share;     /* NULL: sharing is off */
-    struct backup *backup;   /* NULL: no backups */
+    struct share *share;   /* NULL: sharing is off */
+    struct backup *backup; /* NULL: no backups */
+    struct stored *stored;
     atomic_bool initialised; /* INIT is answered */
     atomic_bool stopping;
     atomic_bool disk_full;       /* the reserve is spent: only what frees space is allowed */

@@ -26,6 +26,7 @@
 #include "fs/recover.h"
 #include "fs/seal.h"
 #include "fs/share.h"
+#include "fs/stored.h"
 #include "fs/writeback.h"
 
 enum {
@@ -81,6 +82,8 @@ static errint serve_start_queues(struct filesystem *fs)
         error = workers_start(FS_REPORTERS, "report", &fs->reporters);
     if (!error)
         error = expire_start(fs);
+    if (!error)
+        error = stored_start(fs);
     if (!error)
         error = discard_start(fs);
     if (!error)
@@ -237,6 +240,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     serve_ending_step(&ending, "removes what no file needs");
     if (fs->discard)
         discard_stop(fs, unmounted);
+    stored_stop(fs);
     node_table_release(fs);
     serve_ending_step(&ending, "backs the database up");
     backup_stop(fs, unmounted);
