@@ -12,6 +12,7 @@
 #include "fs/control_report.h"
 #include "fs/ops.h"
 #include "fs/share.h"
+#include "fs/stored.h"
 #include "fs/writeback.h"
 
 enum { CONTROL_TORN_MAX = 50 };
@@ -78,6 +79,16 @@ static uint64_t control_open_handles(const struct filesystem *fs)
     return open;
 }
 
+/* Null until it is known. */
+static void control_add_stored(struct filesystem *fs, cJSON *document)
+{
+    int64_t stored = stored_bytes(fs);
+    if (stored < 0)
+        cJSON_AddNullToObject(document, "stored_bytes");
+    else
+        cJSON_AddNumberToObject(document, "stored_bytes", (double)stored);
+}
+
 static cJSON *control_describe(struct filesystem *fs)
 {
     cJSON *document = cJSON_CreateObject();
@@ -97,6 +108,7 @@ static cJSON *control_describe(struct filesystem *fs)
     cJSON_AddNumberToObject(document, "objects", (double)totals.objects);
     cJSON_AddNumberToObject(document, "open_handles", (double)control_open_handles(fs));
     cJSON_AddNumberToObject(document, "logical_bytes", (double)totals.logical_bytes);
+    control_add_stored(fs, document);
     cJSON_AddNumberToObject(document, "behind_files", (double)behind.files);
     cJSON_AddNumberToObject(document, "behind_bytes", (double)behind.bytes);
     cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));

@@ -13,6 +13,7 @@
 #include "base/wait.h"
 #include "fs/filesystem.h"
 #include "fs/reclaim.h"
+#include "fs/stored.h"
 #include "store/object.h"
 
 /* Removals wait this long for company, so that deleting a tree costs few syncs. */
@@ -176,6 +177,7 @@ static void *discard_run(void *context)
         discard_remove(fs, &objects);
         if (ticket > 0)
             discard_reclaim(fs, ticket);
+        stored_kick(fs);
         pthread_mutex_lock(&discard->lock);
     }
     pthread_mutex_unlock(&discard->lock);

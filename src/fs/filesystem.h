@@ -54,6 +54,7 @@ struct discard;
 struct share;
 struct repack;
 struct backup;
+struct stored;
 
 struct filesystem {
     const struct fs_options *options;
@@ -75,10 +76,11 @@ struct filesystem {
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;
-    struct share *share;      /* NULL: sharing is off */
-    bool owners_share;        /* the store was mounted with share-owners=yes once: set at the start */
-    struct repack *repack;    /* NULL: read-only */
-    struct backup *backup;    /* NULL: no backups */
+    struct share *share;   /* NULL: sharing is off */
+    bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
+    struct repack *repack; /* NULL: read-only */
+    struct backup *backup; /* NULL: no backups */
+    struct stored *stored;
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */
     atomic_bool stopping;

@@ -15,6 +15,7 @@
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/share.h"
+#include "fs/stored.h"
 #include "fs/writeback.h"
 #include "store/object.h"
 
@@ -163,6 +164,7 @@ static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
         fuse_lowlevel_notify_inval_inode(fs->session, node->ino, -1, 0);
     if (sealed) {
         writeback_kick(fs);
+        stored_kick(fs);
         share_add(fs, node->ino);
     }
     return outcome;

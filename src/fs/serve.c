@@ -28,6 +28,7 @@
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/share.h"
+#include "fs/stored.h"
 #include "fs/writeback.h"
 
 enum {
@@ -85,6 +86,8 @@ static errint serve_start_queues(struct filesystem *fs)
         error = workers_start(FS_SUMMERS, "sum", &fs->summers);
     if (!error)
         error = expire_start(fs);
+    if (!error)
+        error = stored_start(fs);
     if (!error)
         error = discard_start(fs);
     if (!error)
@@ -247,6 +250,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     if (fs->discard)
         discard_stop(fs, unmounted);
     repack_release(fs);
+    stored_stop(fs);
     node_table_release(fs);
     serve_ending_step(&ending, "backs the database up");
     backup_stop(fs, unmounted);

@@ -3,6 +3,7 @@
 #include "fs/share_out.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fault.h"
@@ -62,9 +63,9 @@ static uint32_t share_whose(struct filesystem *fs, const struct share_plan *plan
     return anyone ? META_ANYONE : plan->request->uid;
 }
 
-static errint share_find_files(struct filesystem *fs, const struct share_plan *plan, struct ids *out)
+static errint share_find_files(struct filesystem *fs, const struct share_plan *plan,
+                               const struct ids *objects, struct ids *out)
 {
-    const struct ids *objects = &plan->match->objects;
     errint error = 0;
     for (size_t i = 0; !error && i < objects->count; i++)
         error = meta_find_users_of(fs->meta, objects->at[i], share_whose(fs, plan, objects->at[i]), out);
@@ -143,27 +144,162 @@ static errint share_turn_all(struct filesystem *fs, const struct share_turn *tur
     return error ? error : busy ? -EBUSY : 0;
 }
 
-/* Older files give way to the new object, or the new object's files to an older one. */
-static errint share_turn(struct filesystem *fs, const struct share_plan *plan,
-                         bool (*stops)(struct filesystem *fs))
+/* -- which side gives way ---------------------------------------------------------------------------------
+ */
+
+/* A match by what becomes of the other objects. `moves` and `objects` only, as in a match. */
+struct share_sides {
+    struct match older; /* give way to the object */
+    struct match newer; /* the object gives way to them */
+};
+
+static void share_sides_release(struct share_sides *sides)
 {
-    const struct match_request *request = plan->request;
-    const struct meta_move *elder;
-    errint error = share_find_elder(fs, plan, &elder);
-    struct share_turn turn = {
-        .to = request->object, .root = plan->root, .match = plan->match, .keep = request->ino};
-    struct meta_move back = {.object = request->object, .length = request->sums->size, .root = plan->root};
-    const struct match backwards = {.moves = &back, .move_count = 1};
-    if (!error && elder) {
-        turn = (struct share_turn){.to = elder->object, .root = elder->root, .match = &backwards};
-        error =
-            meta_find_users_of(fs->meta, request->object, share_whose(fs, plan, elder->object), &turn.files);
-    } else if (!error) {
-        error = share_find_files(fs, plan, &turn.files);
+    match_release(&sides->older);
+    match_release(&sides->newer);
+}
+
+#define cleanup_sides __attribute__((cleanup(share_sides_release)))
+
+/*
+ * 1 when the other object stays whole: it is newer, and came first only because this one had to wait, for the
+ * disk or for a reader. One that has given way itself already gives way again. 0 or an error.
+ */
+static int share_keeps(struct filesystem *fs, uint64_t object, uint64_t other)
+{
+    if (other < object)
+        return 0;
+    uint64_t whole;
+    errint error = meta_find_whole(fs->meta, other, &whole);
+    if (error || !whole)
+        return error;
+    /* This object's bytes are on stable storage, and may go for it: so must those be. */
+    int durable = meta_object_is_shared_out(fs->meta, other);
+    if (durable <= 0)
+        return durable;
+    int damaged = meta_object_damaged(fs->meta, other);
+    return damaged < 0 ? damaged : !damaged;
+}
+
+static errint share_divide(struct filesystem *fs, uint64_t object, const struct match *match,
+                           struct share_sides *sides)
+{
+    if (match->move_count == 0)
+        return 0;
+    sides->older.moves = calloc(match->move_count, sizeof *match->moves);
+    sides->newer.moves = calloc(match->move_count, sizeof *match->moves);
+    if (!sides->older.moves || !sides->newer.moves)
+        return -ENOMEM;
+    errint error = 0;
+    for (size_t i = 0, next = 0; !error && i < match->objects.count; i++) {
+        uint64_t other = match->objects.at[i];
+        int keeps = share_keeps(fs, object, other);
+        if (keeps < 0)
+            return keeps;
+        struct match *side = keeps ? &sides->newer : &sides->older;
+        error = ids_append(&side->objects, other);
+        for (; next < match->move_count && match->moves[next].object == other; next++)
+            side->moves[side->move_count++] = match->moves[next];
     }
+    return error;
+}
+
+static int share_compare_moves(const void *a, const void *b)
+{
+    const struct meta_move *left = a, *right = b;
+    return (left->offset > right->offset) - (left->offset < right->offset);
+}
+
+/* The moves from `other` to the object, the other way round: sorted by the object's ranges, each byte once.
+ */
+static errint share_reverse(const struct match *match, uint64_t other, uint64_t object, const uint8_t *root,
+                            struct match *out)
+{
+    out->moves = calloc(match->move_count, sizeof *out->moves);
+    if (!out->moves)
+        return -ENOMEM;
+    size_t count = 0;
+    for (size_t i = 0; i < match->move_count; i++) {
+        const struct meta_move *move = &match->moves[i];
+        if (move->object == other)
+            out->moves[count++] =
+                (struct meta_move){object, move->to_offset, move->length, move->offset, root};
+    }
+    qsort(out->moves, count, sizeof *out->moves, share_compare_moves);
+    int64_t end = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct meta_move move = out->moves[i];
+        int64_t again = end > move.offset ? end - move.offset : 0;
+        if (again >= move.length)
+            continue;
+        move.offset += again;
+        move.to_offset += again;
+        move.length -= again;
+        end = move.offset + move.length;
+        out->moves[out->move_count++] = move;
+    }
+    return 0;
+}
+
+/* All files that have something of the object give way to one newer object. */
+static errint share_yield_to(struct filesystem *fs, const struct share_plan *plan, const struct match *newer,
+                             uint64_t to, bool (*stops)(struct filesystem *fs))
+{
+    const uint64_t object = plan->request->object;
+    cleanup_match struct match back = {0};
+    struct share_turn turn = {.to = to, .match = &back};
+    for (size_t i = 0; i < newer->move_count; i++) {
+        if (newer->moves[i].object == to)
+            turn.root = newer->moves[i].root;
+    }
+    errint error = share_reverse(newer, to, object, plan->root, &back);
+    if (!error)
+        error = meta_find_users_of(fs->meta, object, share_whose(fs, plan, to), &turn.files);
     if (!error)
         error = share_turn_all(fs, &turn, stops);
     ids_release(&turn.files);
+    return error;
+}
+
+/* Equal to all of an older object that stays, the new object's files are re-pointed there. */
+static errint share_yield_to_elder(struct filesystem *fs, const struct share_plan *plan,
+                                   const struct meta_move *elder, bool (*stops)(struct filesystem *fs))
+{
+    const uint64_t object = plan->request->object;
+    struct meta_move back = {.object = object, .length = plan->request->sums->size, .root = plan->root};
+    const struct match backwards = {.moves = &back, .move_count = 1};
+    struct share_turn turn = {.to = elder->object, .root = elder->root, .match = &backwards};
+    errint error = meta_find_users_of(fs->meta, object, share_whose(fs, plan, elder->object), &turn.files);
+    if (!error)
+        error = share_turn_all(fs, &turn, stops);
+    ids_release(&turn.files);
+    return error;
+}
+
+/*
+ * Older files give way to the object, then the object to newer ones, the newest first. Only a whole object
+ * takes others in, so that what the older files have in common with this one alone comes first.
+ */
+static errint share_turn(struct filesystem *fs, const struct share_plan *plan,
+                         bool (*stops)(struct filesystem *fs))
+{
+    cleanup_sides struct share_sides sides = {0};
+    const struct match_request *request = plan->request;
+    const struct meta_move *elder;
+    errint error = share_find_elder(fs, plan, &elder);
+    if (!error && elder)
+        return share_yield_to_elder(fs, plan, elder, stops);
+    if (!error)
+        error = share_divide(fs, request->object, plan->match, &sides);
+    struct share_turn turn = {
+        .to = request->object, .root = plan->root, .match = &sides.older, .keep = request->ino};
+    if (!error)
+        error = share_find_files(fs, plan, &sides.older.objects, &turn.files);
+    if (!error)
+        error = share_turn_all(fs, &turn, stops);
+    ids_release(&turn.files);
+    for (size_t i = sides.newer.objects.count; !error && i-- > 0 && !stops(fs);)
+        error = share_yield_to(fs, plan, &sides.newer, sides.newer.objects.at[i], stops);
     return error;
 }
 

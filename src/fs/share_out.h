@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Older files give way to a new object that has the same bytes, so that the newest file stays whole. Where an
- * older object equals all of the new one and is many files already, the new one gives way to that: else each
- * save of a file that all checkpoints have (a tokenizer) would change the rows of all of them.
+ * Older files give way to a new object that has the same bytes, so that the newest file stays whole. An
+ * object whose turn comes late, after that of one that was made later, gives way to it. Where an older object
+ * equals all of the new one and is many files already, the new one gives way to that: else each save of a
+ * file that all checkpoints have (a tokenizer) would change the rows of all of them.
  */
 #ifndef CKPTFS_FS_SHARE_OUT_H
 #define CKPTFS_FS_SHARE_OUT_H

@@ -218,10 +218,15 @@ int64_t object_file_size(const struct store *store, uint64_t id)
     return fstatat(store->objects_fd, path.file, &status, AT_SYMLINK_NOFOLLOW) == 0 ? status.st_size : -errno;
 }
 
+static int64_t object_status_bytes(const struct stat *status)
+{
+    return (int64_t)status->st_blocks * 512;
+}
+
 int64_t object_stored_bytes(int fd)
 {
     struct stat status;
-    return fstat(fd, &status) == 0 ? (int64_t)status.st_blocks * 512 : -errno;
+    return fstat(fd, &status) == 0 ? object_status_bytes(&status) : -errno;
 }
 
 /* -- listing --------------------------------------------------------------------------------------------- */
@@ -319,4 +324,35 @@ errint object_list(struct store *store, struct ids *out)
             return error;
     }
     return -errno;
+}
+
+/* -- what they take ---------------------------------------------------------------------------------------
+ */
+
+static errint object_add_directory(DIR *directory, bool (*stop)(void *context), void *context, int64_t *bytes)
+{
+    struct dirent *entry;
+    while ((entry = object_next_entry(directory))) {
+        struct stat status;
+        if (stop(context))
+            return -ECANCELED;
+        /* What is removed meanwhile does not count. */
+        if (fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0)
+            *bytes += object_status_bytes(&status);
+    }
+    return -errno;
+}
+
+errint object_total_stored(struct store *store, bool (*stop)(void *context), void *context, int64_t *out)
+{
+    *out = 0;
+    for (unsigned number = 0; number < STORE_DIRECTORY_OBJECTS; number++) {
+        char name[3];
+        snprintf(name, sizeof name, "%02x", number);
+        cleanup_directory DIR *directory = object_open_directory(store->objects_fd, name);
+        errint error = directory ? object_add_directory(directory, stop, context, out) : -errno;
+        if (error && error != -ENOENT)
+            return error;
+    }
+    return 0;
 }

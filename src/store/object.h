@@ -9,6 +9,7 @@
 #ifndef CKPTFS_STORE_OBJECT_H
 #define CKPTFS_STORE_OBJECT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -47,6 +48,12 @@ int object_can_punch(struct store *store);
 int64_t object_file_size(const struct store *store, uint64_t id);
 /* The bytes that the disk keeps for an object, or a negative errno. */
 int64_t object_stored_bytes(int fd);
+
+/*
+ * The bytes that the disk keeps for all objects and their tables. Reads all directories of objects: blocks
+ * for long. `stop` is asked between the files: true ends it with -ECANCELED.
+ */
+errint object_total_stored(struct store *store, bool (*stop)(void *context), void *context, int64_t *out);
 
 /*
  * Every object file that is there, appended to `out`. Tables of chunk hashes are skipped; other names that

@@ -16,6 +16,7 @@ BLOCK = 16 * MIB
 LAYERS = 16
 SAVES = 10
 STEP = 100
+CHECKPOINTS = 3  # of the Trainer's runs
 FROZEN = 0.9
 SEED = 20240229
 TRAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "trainer", "train.py")
@@ -49,13 +50,15 @@ class Distinct:
 class Case:
     """A tree of files under `source`; their sizes and digests by relative path, once it is finished.
 
-    `ideal` bytes are what a store must keep that knows each piece once.
+    `ideal` bytes are what a store must keep that knows each piece once. `timed`: the file whose reads and saves are
+    timed besides; without it, the largest one of the newest checkpoint.
     """
 
     def __init__(self, key, title, source):
         self.key = key
         self.title = title
         self.source = source
+        self.timed = None
         self.distinct = Distinct()
         self.sizes = {}
         self.digests = {}
@@ -92,12 +95,12 @@ class Case:
         return self
 
     def newest(self):
-        """The largest file of the checkpoint with the highest number, relative."""
+        """The file that is timed besides, relative."""
         def rank(name):
             number = os.path.basename(os.path.dirname(name)).rpartition("-")[2]
             return int(number) if number.isdigit() else -1, self.sizes[name]
 
-        return max(self.sizes, key=rank)
+        return self.timed or max(self.sizes, key=rank)
 
     def remove(self):
         shutil.rmtree(self.source)
@@ -177,10 +180,10 @@ def make_insert(case, options):
 
 
 def train(case, options, *more):
-    """Runs the tests' training script, and takes what it wrote as the case's files."""
+    """Runs the tests' training script on a model of about `options.size` bytes; what it wrote are the case's files."""
     width = max(64, int((options.size / 256) ** 0.5) // 64 * 64)
     command = [os.path.join(options.venv, "bin", "python"), TRAIN, "--output_dir", os.path.join(case.source, "run"),
-               "--hidden_size", width, "--layers", 4, "--max_steps", 6, "--save_steps", 2, *more]
+               "--hidden_size", width, "--layers", 4, "--max_steps", 2 * CHECKPOINTS, "--save_steps", 2, *more]
     offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     done = subprocess.run(list(map(str, command)), env={**os.environ, **offline}, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
@@ -192,7 +195,11 @@ def train(case, options, *more):
 
 
 def make_lora(case, options):
-    train(case, options, "--lora", "True")
+    """What a LoRA run comes from, what it saves, and what is served at the end."""
+    merged = os.path.join(case.source, "run-merged")
+    train(case, options, "--lora", "True", "--lora_rank", 16, "--save_base_to", os.path.join(case.source, "base"),
+          "--save_merged_to", merged)
+    case.timed = "run-merged/model.safetensors"
 
 
 def make_full(case, options):
@@ -205,8 +212,8 @@ CASES = {
     "header": (make_header, "the same tensors behind headers of different length, safetensors", False),
     "formats": (make_formats, "the same tensors in safetensors and in a file of torch.save", False),
     "insert": (make_insert, "a byte inserted at the front of an unknown format", False),
-    "lora": (make_lora, "Trainer, LoRA: three checkpoints and the final model", True),
-    "full": (make_full, "Trainer, full fine-tuning: three checkpoints and the final model", True),
+    "lora": (make_lora, "Trainer, LoRA of rank 16: base, three checkpoints, final adapter, merged model", True),
+    "full": (make_full, "Trainer, full fine-tuning with AdamW: three checkpoints, final model", True),
 }
 
 

@@ -64,9 +64,24 @@ def sync_path(path):
         os.close(fd)
 
 
+def by_age(folder):
+    """What a run consists of, as it was written: the checkpoints by their numbers, then the rest."""
+    def rank(name):
+        number = name.rpartition("-")[2]
+        return (int(number), name) if number.isdigit() else (float("inf"), name)
+
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder), key=rank)]
+
+
 def copy_durably(source, target):
-    """The copy that a directory gets: cp, then fsync of each file and of each directory."""
-    run(COPY + [os.path.join(source, "."), target])
+    """The copy that a directory gets: cp of each run, then fsync of each file and of each directory.
+
+    Left to itself, cp goes by inode numbers, and the newest checkpoint might come first.
+    """
+    for name in sorted(os.listdir(source)):
+        copy = os.path.join(target, name)
+        os.mkdir(copy)
+        run(COPY + by_age(os.path.join(source, name)) + [copy])
     for folder, _, names in os.walk(target):
         for name in names:
             sync_path(os.path.join(folder, name))

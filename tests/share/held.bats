@@ -39,3 +39,32 @@ hold_all() {
     exec 8<&-
     expect_stored "$(size_of "$PLAIN/newest")"
 }
+
+extents_of() { getfattr --only-values -n user.ckptfs.extents "$MNT/$1"; }
+is_hashed() { getfattr --only-values -n user.ckptfs.hash "$MNT/$1" >/dev/null 2>&1; }
+at_most_one_waits() {
+    "$CKPTFS" status --json "$MNT" |
+        jq -e 'if type == "array" then .[0] else . end | .unshared_files <= 1 and .behind_files == 0' >/dev/null
+}
+
+@test "the newest file stays whole when the one before it comes to be shared after it" {
+    ckptfs_mount
+    save first models safetensors --seed 1
+    settle
+    # A reader of the first makes the second wait; the newest has nothing of the first.
+    exec 8<"$MNT/first"
+    save second models safetensors --seed 1 --changed 5,6,7,8,9 --with-seed 2 --note 1000
+    save newest models safetensors --seed 2 --changed 0,1,2,3,4 --with-seed 3 --note 3000
+    wait_until $SHARE_DEADLINE is_hashed newest
+    wait_until $SHARE_DEADLINE at_most_one_waits
+    exec 8<&-
+    # Of thirty tensors ten are there twice.
+    expect_stored $((20 * 1000 * 1024))
+    settle
+    [ "$(extents_of newest)" -eq 1 ]
+    [ "$(extents_of second)" -gt 1 ]
+    drop newest
+    expect_stored $((15 * 1000 * 1024))
+    ckptfs_remount
+    same_bytes
+}

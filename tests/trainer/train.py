@@ -51,6 +51,9 @@ class ScriptArguments:
     vocabulary_size: int = field(default=512, metadata={"help": "rows of the embedding"})
     sequence_length: int = field(default=32, metadata={"help": "tokens in one sample"})
     lora: bool = field(default=False, metadata={"help": "train a LoRA adapter (PEFT) instead of the whole model"})
+    lora_rank: int = field(default=4, metadata={"help": "rank of the adapter"})
+    save_base_to: str = field(default="", metadata={"help": "save the model there before it is trained"})
+    save_merged_to: str = field(default="", metadata={"help": "save base and adapter as one model there"})
     save_model_to: list[str] = field(default_factory=list, metadata={"help": "more directories for save_model()"})
     shard_sizes: list[str] = field(
         default_factory=list,
@@ -102,7 +105,7 @@ def make_datasets(tokenizer, length):
 
 
 def make_model(arguments):
-    model = LlamaForCausalLM(
+    return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=arguments.vocabulary_size,
             hidden_size=arguments.hidden_size,
@@ -114,11 +117,12 @@ def make_model(arguments):
             eos_token_id=2,
         )
     )
-    if not arguments.lora:
-        return model
+
+
+def add_adapter(model, rank):
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    return get_peft_model(model, LoraConfig(r=rank, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
 
 
 def main(command_line=None):
@@ -131,8 +135,11 @@ def main(command_line=None):
 
     tokenizer = make_tokenizer(script.vocabulary_size)
     train, evaluation = make_datasets(tokenizer, script.sequence_length)
+    model = make_model(script)
+    if script.save_base_to:
+        model.save_pretrained(script.save_base_to)
     trainer = Trainer(
-        model=make_model(script),
+        model=add_adapter(model, script.lora_rank) if script.lora else model,
         args=arguments,
         train_dataset=train,
         eval_dataset=evaluation,
@@ -148,6 +155,9 @@ def main(command_line=None):
         trainer.save_model(directory)
     for size in script.shard_sizes:
         trainer.model.save_pretrained(os.path.join(arguments.output_dir, "sharded"), max_shard_size=size)
+    if script.save_merged_to:
+        trainer.model.merge_and_unload().save_pretrained(script.save_merged_to)
+        tokenizer.save_pretrained(script.save_merged_to)
 
 
 if __name__ == "__main__":

@@ -358,6 +358,37 @@ static void test_object_list(void)
     test_remove_all();
 }
 
+static bool test_stops(void *context)
+{
+    return *(const bool *)context;
+}
+
+static void test_object_total(void)
+{
+    enum { BLOCK = 1 << 16 };
+    static char bytes[BLOCK];
+    memset(bytes, 'x', sizeof bytes);
+    bool stops = false;
+    int64_t total = -1;
+    test_make_store();
+    struct store *store = test_open();
+    CHECK_EQUAL(0, object_total_stored(store, test_stops, &stops, &total));
+    CHECK_EQUAL(0, total);
+    cleanup_fd int near = object_create(store, 1), far = object_create(store, 0xff00);
+    CHECK(pwrite(near, bytes, BLOCK, 0) == BLOCK);
+    CHECK(pwrite(far, bytes, BLOCK, 7 * BLOCK) == BLOCK);
+    CHECK_EQUAL(0, object_total_stored(store, test_stops, &stops, &total));
+    CHECK_EQUAL(object_stored_bytes(near) + object_stored_bytes(far), total);
+    CHECK(total >= 2 * BLOCK);
+    CHECK_EQUAL(0, object_remove(store, 1));
+    CHECK_EQUAL(0, object_total_stored(store, test_stops, &stops, &total));
+    CHECK_EQUAL(object_stored_bytes(far), total);
+    stops = true;
+    CHECK_EQUAL(-ECANCELED, object_total_stored(store, test_stops, &stops, &total));
+    store_close(store);
+    test_remove_all();
+}
+
 static void test_object_holes(void)
 {
     enum { BLOCK = 1 << 16 };
@@ -515,6 +546,7 @@ int main(void)
     check_run("the lock says who holds it", test_lock_description);
     check_run("objects are made, synced, opened and removed", test_object_life);
     check_run("objects are listed, other names are not", test_object_list);
+    check_run("what all objects take on the disk", test_object_total);
     check_run("the end of an object's written bytes is found", test_object_holes);
     check_run("blocks of a range are given back, and the rest stays", test_punch);
     check_run("the reserve is given in parts and allocated again", test_reserve);
