@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "fs/content.h"
 #include "fs/seal.h"
+#include "fs/share.h"
 
 static bool handle_writes(uint32_t flags)
 {
@@ -200,8 +201,14 @@ static void handle_settle(struct filesystem *fs, struct node *node, bool wrote)
         node->mode = NODE_IDLE;
     /* A file that passthrough readers kept from its seal gets it when the last of them goes. */
     bool last = wrote || node->handles == 0;
-    if (last && node->writers == 0 && !node->unlinked && (node->kind == META_OBJECT || node->overlay))
+    if (!last || node->writers > 0 || node->unlinked)
+        return;
+    if (node->kind == META_OBJECT || node->overlay)
         seal_add(fs, node);
+    else if (wrote && node->kind == META_EXTENTS)
+        /* A clone into it has sealed it under its writer, or sharing has left it alone for the writer's sake.
+         */
+        share_add(fs, node->ino);
 }
 
 void handle_close(struct filesystem *fs, uint64_t fh)

@@ -78,7 +78,19 @@ struct repack_work {
     struct repack_copy copy;
 };
 
-/* By what the database knows alone: 1, 0 or an error. */
+/* Whether the disk keeps less of it than its size: what is dead may then be nearly all that there is. */
+static int repack_is_sparse(struct filesystem *fs, uint64_t object, int64_t size)
+{
+    struct backing *backing;
+    errint error = backing_get(&fs->backings, object, &backing);
+    if (error)
+        return error;
+    int64_t kept = object_stored_bytes(backing->fd);
+    backing_put(&fs->backings, backing);
+    return kept < 0 ? (int)kept : kept < size;
+}
+
+/* Without a look at its bytes and hashes: 1, 0 (then it is not) or an error. */
 static int repack_may_be_worth(struct repack_work *work)
 {
     cleanup_free struct meta_range *live = NULL;
@@ -92,7 +104,7 @@ static int repack_may_be_worth(struct repack_work *work)
     int64_t dead = size;
     for (size_t i = 0; i < count; i++)
         dead -= live[i].length;
-    return repack_is_worth(dead, size);
+    return repack_is_worth(dead, size) ? 1 : repack_is_sparse(work->fs, work->object, size);
 }
 
 /* The plan is of the bytes that the database knows. */

@@ -60,7 +60,7 @@ two_saves() {
 @test "nothing of an unchanged save is written to the disk" {
     require_root
     require_command losetup
-    local loop device before
+    local loop device before written number
     truncate -s 300M "$TEST_DIR/disk"
     mkfs.ext4 -qF -O ^has_journal "$TEST_DIR/disk"
     loop=$(losetup -f --show "$TEST_DIR/disk")
@@ -77,13 +77,17 @@ two_saves() {
     settle
     again 2
     settle
-    sync -f "$STORE"
-    before=$(sectors)
-    again 3
-    settle
-    sync -f "$STORE"
-    # 56 MB are 110,000 sectors.
-    [ $(($(sectors) - before)) -lt 10000 ]
+    # 56 MB are 110,000 sectors. A sync(2) of somebody else on this machine may write it all the same.
+    for number in 3 4 5 6 7 8; do
+        sync -f "$STORE"
+        before=$(sectors)
+        again $number
+        settle
+        sync -f "$STORE"
+        written=$(($(sectors) - before))
+        [ $written -gt 10000 ] || break
+    done
+    [ $written -lt 10000 ]
     same_bytes
     # A change is written.
     cp "$PLAIN/1/model" "$PLAIN/changed"

@@ -68,3 +68,28 @@ at_most_one_waits() {
     ckptfs_remount
     same_bytes
 }
+
+everything_is_hashed() {
+    "$CKPTFS" verify --json "$MNT" | jq -e '.unhashed_objects == 0 and .damaged_ranges == 0' >/dev/null
+}
+
+@test "a file into which a range was copied while it was being written is hashed when it is closed" {
+    ckptfs_mount passthrough=off
+    save a models safetensors --kib 300
+    save b models safetensors --kib 300 --seed 7
+    settle
+    local root
+    for root in "$MNT" "$PLAIN"; do
+        python3 - "$root/a" "$root/b" <<'EOF'
+import os, sys
+source, target = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_RDWR)
+os.pwrite(target, b"changed", 100000)
+if os.copy_file_range(source, target, 600000, 1 << 20, 1 << 20) != 600000:
+    sys.exit("copied less")
+os.close(target)
+EOF
+    done
+    settle
+    wait_until 20 everything_is_hashed
+    same_bytes
+}

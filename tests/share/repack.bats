@@ -45,6 +45,8 @@ make_run() {
     copy_range "$1-2/model" "$1-3/part" $((size - 600001)) 550000
     copy_range "$1-2/model" "$1-3/other" $((size - 900 * 1024)) 50000
     settle
+    # What was let go on the way is gone when this returns.
+    "$CKPTFS" gc "$MNT" >/dev/null
 }
 
 # What a run takes when its newer checkpoint is gone: the older one, the three tensors of its own object that died when
