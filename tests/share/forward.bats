@@ -83,6 +83,8 @@ two_saves() {
         before=$(sectors)
         again $number
         settle
+        # What gave way is gone when this returns; until then a sync would write it.
+        "$CKPTFS" gc "$MNT" >/dev/null
         sync -f "$STORE"
         written=$(($(sectors) - before))
         [ $written -gt 10000 ] || break
