@@ -50,16 +50,22 @@ static bool holders_descriptors_are_below(int process, const char *mountpoint)
     return found;
 }
 
+/* NULL: it is gone, or another user's. */
+static FILE *holders_open(int process, const char *name)
+{
+    int fd = openat(process, name, O_RDONLY | O_CLOEXEC);
+    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
+    if (!file && fd >= 0)
+        close(fd);
+    return file;
+}
+
 /* "7f00-7f01 r--p 0 fd:00 12   /path": the path begins at the first slash. */
 static bool holders_mappings_are_below(int process, const char *mountpoint)
 {
-    int fd = openat(process, "maps", O_RDONLY | O_CLOEXEC);
-    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
-    if (!file) {
-        if (fd >= 0)
-            close(fd);
+    FILE *file = holders_open(process, "maps");
+    if (!file)
         return false;
-    }
     cleanup_free char *line = NULL;
     size_t room = 0;
     bool found = false;
@@ -140,13 +146,9 @@ struct holders_copies {
 /* "36 35 0:52 / /mountpoint ...": the third field. */
 static bool holders_table_has(int process, const char *device)
 {
-    int fd = openat(process, "mountinfo", O_RDONLY | O_CLOEXEC);
-    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
-    if (!file) {
-        if (fd >= 0)
-            close(fd);
+    FILE *file = holders_open(process, "mountinfo");
+    if (!file)
         return false;
-    }
     cleanup_free char *line = NULL;
     size_t room = 0;
     bool found = false;

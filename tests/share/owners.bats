@@ -44,14 +44,19 @@ figures() {
 
 attribute() { getfattr --absolute-names --only-values -n "user.ckptfs.$1" "$2"; }
 
-@test "what two users saved is stored once, and stays each one's own" {
-    local size
+# One user saves a, the other the same as b: `size` is what the store has of both.
+saves_both() {
     saves $ONE a models safetensors
     settle
     saves $OTHER b cp "$PLAIN/a"
     size=$(size_of "$PLAIN/a")
     expect_stored "$size"
     settle
+}
+
+@test "what two users saved is stored once, and stays each one's own" {
+    local size
+    saves_both
     # Neither writes into the other's file, whichever is the whole object.
     as $ONE dd if=/dev/zero of="$MNT/a" bs=1M count=2 seek=1 conv=notrunc,fsync status=none
     dd if=/dev/zero of="$PLAIN/a" bs=1M count=2 seek=1 conv=notrunc status=none
@@ -74,12 +79,7 @@ attribute() { getfattr --absolute-names --only-values -n "user.ckptfs.$1" "$2"; 
 
 @test "what one user deletes, the other still has" {
     local size
-    saves $ONE a models safetensors
-    settle
-    saves $OTHER b cp "$PLAIN/a"
-    size=$(size_of "$PLAIN/a")
-    expect_stored "$size"
-    settle
+    saves_both
     as $OTHER rm "$MNT/b"
     rm "$PLAIN/b"
     settle
@@ -232,12 +232,7 @@ attribute() { getfattr --absolute-names --only-values -n "user.ckptfs.$1" "$2"; 
 
 @test "without the option on a later mount nothing more is shared between owners" {
     local size
-    saves $ONE a models safetensors
-    settle
-    saves $OTHER b cp "$PLAIN/a"
-    size=$(size_of "$PLAIN/a")
-    expect_stored "$size"
-    settle
+    saves_both
     ckptfs_remount allow_other
     same_bytes
     saves root c cp "$PLAIN/a"
