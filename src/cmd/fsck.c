@@ -224,7 +224,7 @@ static int fsck_give_up(struct fsck *fsck)
 /* To repair it would be to take everything that was stored after it for errors. */
 static int fsck_refuse_old(struct fsck *fsck)
 {
-    fsck_note_complaint(fsck, "meta.db is an older copy, which does not know what was stored after it");
+    fsck_note_complaint(fsck, "meta.db " SEQUENCE_OLDER);
     meta_close(fsck->meta);
     fsck->meta = NULL;
     fsck_print_summary(fsck, FSCK_LEFT);

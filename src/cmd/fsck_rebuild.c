@@ -32,7 +32,9 @@ static int rebuild_is_sound(struct fsck *fsck)
     error = sequence_check(fsck->store, meta);
     fsck->old = error == -ESTALE;
     errint closed = meta_close(meta);
-    return fsck->old ? closed : error ? error : closed ? closed : 1;
+    if (fsck->old || closed)
+        return closed;
+    return error ? error : 1;
 }
 
 /* -- backups ----------------------------------------------------------------------------------------------

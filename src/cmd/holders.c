@@ -122,17 +122,15 @@ static void holders_list(bool (*holds)(int process, void *context), void *contex
     closedir(processes);
 }
 
-static bool holders_process_uses_path(int process, void *context)
+static bool holders_process_uses_mount(int process, void *context)
 {
-    return holders_process_uses(process, context);
+    const char *const *mountpoint = context;
+    return holders_process_uses(process, *mountpoint);
 }
 
 void holders_describe(const char *mountpoint, char *out, size_t size)
 {
-    cleanup_free char *path = strdup(mountpoint);
-    *out = '\0';
-    if (path)
-        holders_list(holders_process_uses_path, path, out, size);
+    holders_list(holders_process_uses_mount, &mountpoint, out, size);
 }
 
 /* -- mount namespaces -------------------------------------------------------------------------------------
@@ -165,9 +163,8 @@ static bool holders_process_has_copy(int process, void *context)
     struct stat space;
     if (fstatat(process, "ns/mnt", &space, 0) < 0)
         return false;
-    for (size_t i = 0; i < copies->namespaces.count; i++)
-        if (copies->namespaces.at[i] == space.st_ino)
-            return false;
+    if (ids_contain(&copies->namespaces, space.st_ino))
+        return false;
     return ids_append(&copies->namespaces, space.st_ino) == 0 && holders_table_has(process, copies->device);
 }
 

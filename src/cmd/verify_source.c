@@ -48,9 +48,8 @@ static int verify_source_open_database(struct verify_source *out)
     if (!error)
         return verify_source_check_clean(out);
     if (error == -ESTALE)
-        log_error("%s is an older copy, which does not know what was stored after it; `ckptfs fsck --rebuild "
-                  "%s` brings the store in line",
-                  database, out->store->path);
+        log_error("%s " SEQUENCE_OLDER "; `ckptfs fsck --rebuild %s` brings the store in line", database,
+                  out->store->path);
     else
         log_error("%s cannot be opened: %s", database, strerror(-error));
     switch (-error) {

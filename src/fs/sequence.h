@@ -13,6 +13,9 @@
 #include "meta/meta.h"
 #include "store/store.h"
 
+/* What is said of one, behind its path. */
+#define SEQUENCE_OLDER "is an older copy, which does not know what was stored after it"
+
 /* -ESTALE for an older copy. A store without the file (made by an earlier version) passes. */
 errint sequence_check(struct store *store, struct meta *meta);
 

@@ -369,8 +369,8 @@ static void serve_tell_failure(const struct fs_options *options, errint error)
         break;
     case ESTALE:
         snprintf(line, sizeof line,
-                 "error %d %.300s/meta.db is an older copy, which does not know what was stored after it; "
-                 "`ckptfs fsck --rebuild %.300s` brings the store in line\n",
+                 "error %d %.300s/meta.db " SEQUENCE_OLDER
+                 "; `ckptfs fsck --rebuild %.300s` brings the store in line\n",
                  FS_EXIT_DATABASE_OLD, store, store);
         break;
     case ENOSPC:
