@@ -148,7 +148,7 @@ static errint rename_find_shadow(struct meta *meta, const struct rename_side *si
  *
  * A dirty file over another: that one is the shadow, or what it was the unsynced successor of.
  * A clean file, or one that is no file, over another: nothing needs to be kept.
- * A file that replaces nothing takes its own shadow along.
+ * What the moved file has replaced under its former name goes: the new name never had it.
  */
 static errint rename_shadows(struct change *change, const struct rename_pair *pair)
 {
@@ -163,9 +163,7 @@ static errint rename_shadows(struct change *change, const struct rename_pair *pa
     /* Bytes that were synced once are there after a power cut, whoever has the file open: no shadow is
      * needed. */
     bool dirty = S_ISREG(moved->mode) && (moved->state & META_DIRTY) && moved->synced_size < 0;
-    if (!replaced->ino)
-        put = own;
-    else if (dirty && old.successor)
+    if (dirty && old.successor)
         put = (struct shadow){old.replaced, moved->ino};
     else if (dirty && S_ISREG(replaced->mode))
         put = (struct shadow){replaced->ino, moved->ino};
@@ -214,15 +212,10 @@ static errint rename_exchange(struct change *change, const struct rename_pair *p
 {
     struct meta *meta = change->meta;
     const struct rename_side *from = &pair->from, *to = &pair->to;
-    struct shadow from_shadow, to_shadow;
-    errint error = rename_find_shadow(meta, from, &from_shadow);
+    /* What either has replaced under its former name goes: the other name never had it. */
+    errint error = shadow_release(change, from->parent, from->name, from->length);
     if (!error)
-        error = rename_find_shadow(meta, to, &to_shadow);
-    if (!error && (from_shadow.successor || to_shadow.successor)) {
-        error = rename_put_shadow(meta, from, &to_shadow);
-        if (!error)
-            error = rename_put_shadow(meta, to, &from_shadow);
-    }
+        error = shadow_release(change, to->parent, to->name, to->length);
     if (!error)
         error = name_point(meta, from->parent, from->name, from->length, to->inode.ino);
     if (!error)

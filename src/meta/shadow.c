@@ -3,7 +3,8 @@
  * Shadows: the inode that a name had before a file took the name whose bytes are not on stable storage yet.
  *
  * A shadow belongs to a name. It is there exactly as long as the name's inode is its successor and that one
- * was not synced: when the successor moves to another name without replacing anything it moves along.
+ * was not synced. It does not follow the successor to another name: a power cut would show the replaced file
+ * where it never was.
  */
 #include <errno.h>
 

@@ -149,3 +149,30 @@ durable_by_itself() {
     getfattr --only-values -n user.ckptfs.state "$MNT/checkpoint/open" >"$TEST_DIR/state" || echo "no such attribute"
     expect_failure grep -q torn "$TEST_DIR/state"
 }
+
+@test "a replaced file never comes back under a name that it did not have" {
+    disk_create xfs 1024
+    ckptfs_mount
+    head -c 3M /dev/urandom >"$TEST_DIR/old"
+    cp "$TEST_DIR/old" "$MNT/file"
+    touch "$MNT/other"
+    sync "$MNT/file" "$MNT/other" "$MNT"
+    # Its bytes stay behind as long as it is being written; its names are brought to stable storage by another's fsync.
+    exec 8>"$MNT/file.tmp"
+    head -c 1M /dev/urandom >&8
+    mv "$MNT/file.tmp" "$MNT/file"
+    mv "$MNT/file" "$MNT/moved"
+    echo changed >"$MNT/other"
+    sync "$MNT/other"
+    disk_cut_power
+    exec 8>&-
+    machine_restart
+    ckptfs_mount
+    if [ -e "$MNT/file" ]; then cmp "$MNT/file" "$TEST_DIR/old"; fi
+    if [ -e "$MNT/moved" ]; then
+        expect_failure cmp -s "$MNT/moved" "$TEST_DIR/old"
+        [ "$(getfattr --only-values -n user.ckptfs.state "$MNT/moved")" = torn ]
+    fi
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}

@@ -119,14 +119,13 @@ static errint move_error(const struct move *move)
 
 static void swap_names(const struct move *move)
 {
-    struct model_name kept = *move->name[0], *first = move->name[0], *second = move->name[1];
+    struct model_name *first = move->name[0], *second = move->name[1];
+    uint64_t kept = first->ino;
     int more = is_directory(move->inode[1]) - is_directory(move->inode[0]);
+    model_release(&model, first, NULL);
+    model_release(&model, second, NULL);
     first->ino = second->ino;
-    first->shadowed = second->shadowed;
-    first->shadow = second->shadow;
-    second->ino = kept.ino;
-    second->shadowed = kept.shadowed;
-    second->shadow = kept.shadow;
+    second->ino = kept;
     move->parent[0]->row.nlink += (uint32_t)more;
     move->parent[1]->row.nlink -= (uint32_t)more;
 }
@@ -138,9 +137,8 @@ static void move_name(const struct move *move, const char *text, bool reap)
     bool dirty = is_file(from) && (from->row.state & META_DIRTY) && from->row.synced_size < 0;
     move->parent[0]->row.nlink -= is_directory(from);
     if (!to) {
-        name = model_add_name(&model, move->parent[1]->row.ino, text, from->row.ino);
-        name->shadowed = old->shadowed;
-        name->shadow = old->shadow;
+        model_release(&model, old, NULL);
+        model_add_name(&model, move->parent[1]->row.ino, text, from->row.ino);
         move->parent[1]->row.nlink += is_directory(from);
         old->used = false;
         return;

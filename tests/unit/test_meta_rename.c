@@ -324,22 +324,42 @@ static void test_released_by_other_changes(void)
     CHECK(!is_there(first) && !is_there(second) && !is_there(third) && !is_there(fourth));
 }
 
-static void test_shadow_follows_its_successor(void)
+static void test_shadow_stays_with_its_name(void)
 {
-    cleanup_ids struct ids torn = {0}, restored = {0}, freed = {0};
-    uint64_t old = frame_make_sealed(1, "model", 10), other = frame_make_sealed(1, "other", 10);
-    uint64_t new = replace("tmp", "model");
+    cleanup_ids struct ids released = {0}, torn = {0}, restored = {0}, freed = {0};
+    uint64_t old = frame_make_sealed(1, "model", 10), new = replace("tmp", "model");
     CHECK_EQUAL(0, frame_rename(1, "model", 1, "moved", 0, &freed));
     CHECK_EQUAL(0, shadow_of("model"));
-    CHECK_EQUAL(old, shadow_of("moved"));
-    CHECK_EQUAL(0, frame_rename(1, "other", 1, "moved", RENAME_EXCHANGE, &freed));
-    CHECK_EQUAL(old, shadow_of("other"));
     CHECK_EQUAL(0, shadow_of("moved"));
+    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
+    CHECK_EQUAL(1, released.count);
+    CHECK(frame_has(&released, old));
     CHECK_EQUAL(0, ids_append(&torn, new));
     CHECK_EQUAL(0, meta_restore_shadows(meta, &torn, &restored, &freed));
-    CHECK_EQUAL(old, frame_find(1, "other"));
-    CHECK_EQUAL(other, frame_find(1, "moved"));
-    CHECK(!is_there(new));
+    CHECK_EQUAL(new, frame_find(1, "moved"));
+    CHECK_EQUAL(0, restored.count);
+}
+
+static void test_exchange_keeps_no_shadow(void)
+{
+    cleanup_ids struct ids released = {0}, torn = {0}, restored = {0}, freed = {0};
+    uint64_t old = frame_make_sealed(1, "model", 10), other = frame_make_sealed(1, "other", 10);
+    uint64_t older = frame_make_sealed(1, "third", 10);
+    uint64_t new = replace("tmp", "model"), newer = replace("tmp", "third");
+    CHECK_EQUAL(0, frame_rename(1, "model", 1, "other", RENAME_EXCHANGE, &freed));
+    CHECK_EQUAL(0, frame_rename(1, "model", 1, "third", RENAME_EXCHANGE, &freed));
+    CHECK_EQUAL(0, shadow_of("model"));
+    CHECK_EQUAL(0, shadow_of("other"));
+    CHECK_EQUAL(0, shadow_of("third"));
+    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
+    CHECK_EQUAL(2, released.count);
+    CHECK(frame_has(&released, old) && frame_has(&released, older));
+    CHECK_EQUAL(0, ids_append(&torn, new));
+    CHECK_EQUAL(0, ids_append(&torn, newer));
+    CHECK_EQUAL(0, meta_restore_shadows(meta, &torn, &restored, &freed));
+    CHECK_EQUAL(new, frame_find(1, "other"));
+    CHECK_EQUAL(newer, frame_find(1, "model"));
+    CHECK_EQUAL(other, frame_find(1, "third"));
 }
 
 static void test_shadow_with_another_name(void)
@@ -422,7 +442,8 @@ int main(void)
     frame_run("symlinks are not kept", test_no_shadow_of_a_symlink);
     frame_run("a chain of replacements keeps the first, which is whole", test_chain_keeps_the_first);
     frame_run("other changes let shadows go and tell", test_released_by_other_changes);
-    frame_run("a shadow follows its successor to another name", test_shadow_follows_its_successor);
+    frame_run("a shadow does not follow its successor to another name", test_shadow_stays_with_its_name);
+    frame_run("an exchange of names keeps no shadow", test_exchange_keeps_no_shadow);
     frame_run("a shadow may have other names", test_shadow_with_another_name);
     frame_run("after a power cut names go back to their shadows", test_restore);
     frame_run("a torn shadow is still a shadow", test_restore_a_shadow_that_is_torn);
