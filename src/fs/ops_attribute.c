@@ -15,6 +15,7 @@
 #include "fs/expire.h"
 #include "fs/handle.h"
 #include "fs/seal.h"
+#include "fs/space.h"
 
 #define OPS_XATTR_OURS  "user.ckptfs."
 #define OPS_XATTR_STATE OPS_XATTR_OURS "state"
@@ -259,8 +260,8 @@ void ops_setxattr(fuse_req_t request, fuse_ino_t ino, const char *name, const ch
     errint error = fault_hit("fs.setxattr");
     if (!error && !state_request_was_done(fs->state, fs_current_unique(), &ignored)) {
         error = ops_xattr_allowed(name);
-        if (!error && atomic_load(&fs->disk_full))
-            error = -ENOSPC;
+        if (!error)
+            error = space_check(fs);
         if (!error)
             error = meta_xattr_set(fs->meta, ino, name, value, size, flags, clock_file_time(),
                                    fs_current_unique());

@@ -12,6 +12,7 @@
 #include "fs/content.h"
 #include "fs/expire.h"
 #include "fs/handle.h"
+#include "fs/space.h"
 #include "fs/writeback.h"
 
 /* Where kernel and library do not say when setuid bits go, a truncation by anybody but root takes them. */
@@ -152,8 +153,8 @@ void ops_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, struct fuse
         .gid = !error && (directory.mode & S_ISGID) ? directory.gid : caller->gid,
         .now = clock_file_time(),
     };
-    if (!error && atomic_load(&fs->disk_full))
-        error = -ENOSPC;
+    if (!error)
+        error = space_check(fs);
     if (!error)
         error = ops_create_inode(fs, &new, true, &row, &backing);
     if (!error)

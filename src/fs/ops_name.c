@@ -8,6 +8,7 @@
 
 #include "base/fault.h"
 #include "fs/discard.h"
+#include "fs/space.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
 enum { OPS_RETRIES = 100 };
@@ -26,7 +27,7 @@ errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name)
 {
     if (parent == META_ROOT_INO && strcmp(name, FS_CONTROL_NAME) == 0)
         return -EPERM;
-    return atomic_load(&fs->disk_full) ? -ENOSPC : 0;
+    return space_check(fs);
 }
 
 static void ops_reply_row(fuse_req_t request, errint error, const struct meta_inode *row)
