@@ -277,6 +277,12 @@ static errint share_digest(struct filesystem *fs, uint64_t ino, uint64_t object,
     return error;
 }
 
+/* Whether the file is still what was looked at. The node's lock is held. */
+static bool share_is_unchanged(const struct node *node, const struct share_view *view)
+{
+    return !node->gone && node->kind == META_EXTENTS && node->changes == view->changes;
+}
+
 /* Keeps what was computed, unless the file was opened for writing meanwhile. */
 static errint share_record(struct filesystem *fs, struct node *node, const struct share_view *view,
                            uint64_t object, const struct sums *sums)
@@ -294,7 +300,7 @@ static errint share_record(struct filesystem *fs, struct node *node, const struc
     if (error)
         return error;
     node_lock(node);
-    if (!node->gone && node->kind == META_EXTENTS && node->changes == view->changes)
+    if (share_is_unchanged(node, view))
         error = meta_object_summed(fs->meta, object, root, view->uid, rows, count);
     else
         error = -EBUSY;
@@ -302,6 +308,15 @@ static errint share_record(struct filesystem *fs, struct node *node, const struc
     if (error)
         sums_remove(fs->store, object);
     return error;
+}
+
+/* An object that a new writer cuts off while it is read ends too early, which is no fault of the disk. */
+static bool share_is_disturbed(struct node *node, const struct share_view *view)
+{
+    node_lock_shared(node);
+    bool disturbed = !share_is_unchanged(node, view);
+    node_unlock(node);
+    return disturbed;
 }
 
 /* Hashes the objects of the file that have no hashes yet. */
@@ -312,6 +327,8 @@ static errint share_sum(struct filesystem *fs, struct node *node, const struct s
     for (size_t i = 0; !error && i < objects.count; i++) {
         cleanup_sums struct sums sums = {0};
         error = share_digest(fs, node->ino, objects.at[i], objects.at[i] == view->whole, &sums);
+        if (error == -EIO && share_is_disturbed(node, view))
+            error = -EBUSY;
         if (!error)
             error = share_record(fs, node, view, objects.at[i], &sums);
         if (error == -ENODATA)

@@ -248,3 +248,22 @@ prepend_byte() { { printf x && cat "$1"; } >"$2"; }
     save b cp "$PLAIN/a"
     expect_stored "$(size_of "$PLAIN/a")"
 }
+
+@test "a file that is cut off while it is hashed is no fault of the disk" {
+    ckptfs_mount
+    timeout 120 python3 - "$MNT/file" <<'PY'
+import os, random, sys, time
+
+path, data = sys.argv[1], os.urandom(16 << 20)
+for turn in range(60):
+    with open(path, "wb") as file:
+        file.write(data)
+    time.sleep(random.random() * 0.02)
+    fd = os.open(path, os.O_RDWR)
+    os.ftruncate(fd, 4096 * (turn % 5))
+    os.close(fd)
+PY
+    settle
+    run cat "$CKPTFS_LOG"
+    [[ $output != *"Input/output error"* ]]
+}
