@@ -64,7 +64,12 @@ errint ops_drop_privileges(struct filesystem *fs, uint64_t ino)
         return 0;
     row.mode = mode;
     row.ctime = now;
-    return meta_set(fs->meta, ino, META_SET_MODE | META_SET_CTIME, &row, 0, NULL);
+    error = meta_set(fs->meta, ino, META_SET_MODE | META_SET_CTIME, &row, 0, NULL);
+    /* The kernel takes a write for a change of size and times only. For attributes alone it waits for nobody.
+     */
+    if (!error)
+        fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
+    return error;
 }
 
 /* Which fields of the row the kernel asks to set, with their values. */
