@@ -55,7 +55,8 @@ errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
 
 /*
  * Where else the index of `uid`, or of META_ANYONE, has a segment of this hash and length: ranges of objects
- * that were looked after before (meta_object_shared_out), other than `except`. The caller frees *out.
+ * that were looked after before (meta_object_shared_out), other than `except`; of the newest objects, where
+ * they are very many. The caller frees *out.
  */
 errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
                          struct meta_range **out, size_t *count);

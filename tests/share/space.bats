@@ -53,6 +53,15 @@ TEN_IDEAL=$(((9 + 10) * 1000 * 1024))
     [ "$(find "$STORE/objects" -type f -name '*.sum*' | wc -l)" -eq 2 ]
 }
 
+@test "thousands of equal tensors are looked for once" {
+    ckptfs_mount
+    save one models safetensors --tensors 1 --zeros 15000
+    settle
+    save two models safetensors --tensors 1 --zeros 15000 --note 100
+    settle
+    expect_stored "$(size_of "$PLAIN/two")"
+}
+
 @test "the same tensors behind headers of different length" {
     ckptfs_mount
     save one models safetensors --note 0
