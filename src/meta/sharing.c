@@ -377,6 +377,13 @@ errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **
     return object_live_ranges(meta, object, out, count);
 }
 
+errint meta_sealed_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+{
+    META_LOCKED(meta);
+    errint error = object_check_sealed(meta, object);
+    return error ? error : object_live_ranges(meta, object, out, count);
+}
+
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out)
 {
     META_LOCKED(meta);

@@ -121,6 +121,11 @@ errint meta_repack(struct meta *meta, const struct meta_repack *repack, struct i
  * it. The caller frees *out.
  */
 errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count);
+/*
+ * The same of an object that nobody writes. -EBUSY: a file is written into it, which covers it as a whole and
+ * has no extents. What is dead of a sealed object stays dead, and such an object is written no more.
+ */
+errint meta_sealed_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count);
 /* Sealed and hashed objects that lost extents since they were last tended: at most `limit`, from `after` on,
  * in order. Appended. */
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out);
