@@ -50,6 +50,9 @@ int pickle_take_line(struct pickle_machine *machine);
  */
 
 int pickle_make(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **out);
+/* Makes one of items that nothing is added to later. */
+int pickle_make_fixed(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **items,
+                      size_t count, struct pickle_node **out);
 int pickle_push(struct pickle_machine *machine, struct pickle_node *node);
 /* Makes and pushes. */
 int pickle_push_integer(struct pickle_machine *machine, enum pickle_kind kind, int64_t value);
@@ -67,6 +70,21 @@ errint pickle_reserve(void **array, size_t *capacity, size_t wanted, size_t size
 /* Says what is wrong at the opcode that is running. */
 int pickle_fail(struct pickle_machine *machine, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* -- globals and calls ------------------------------------------------------------------------------------
+ */
+
+int pickle_do_global(struct pickle_machine *machine, unsigned unused);
+int pickle_do_stack_global(struct pickle_machine *machine, unsigned unused);
+/* REDUCE and NEWOBJ. */
+int pickle_do_call(struct pickle_machine *machine, unsigned unused);
+int pickle_do_newobj_ex(struct pickle_machine *machine, unsigned unused);
+/* OBJ: the class is the first above the mark. INST, `named`: two lines name it. */
+int pickle_do_obj(struct pickle_machine *machine, unsigned named);
+int pickle_do_build(struct pickle_machine *machine, unsigned unused);
+/* `line`: the id is a line of text, and not on the stack. */
+int pickle_do_persistent(struct pickle_machine *machine, unsigned line);
+int pickle_do_extension(struct pickle_machine *machine, unsigned width);
 
 /* -- arguments in text: protocol 0 ------------------------------------------------------------------------
  */
