@@ -202,11 +202,14 @@ int pickle_push(struct pickle_machine *machine, struct pickle_node *node)
 
 int pickle_push_integer(struct pickle_machine *machine, enum pickle_kind kind, int64_t value)
 {
-    struct pickle_node *node;
-    int result = pickle_make(machine, kind, &node);
+    bool small = kind == PICKLE_INTEGER && value >= 0 && value < PICKLE_SMALL;
+    struct pickle_node *node = small ? machine->small[value] : NULL;
+    int result = node ? 0 : pickle_make(machine, kind, &node);
     if (result)
         return result;
     node->integer = value;
+    if (small)
+        machine->small[value] = node;
     return pickle_push(machine, node);
 }
 

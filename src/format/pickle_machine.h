@@ -8,7 +8,7 @@
 
 #include "format/pickle.h"
 
-enum { PICKLE_BUFFER = 32 * 1024 };
+enum { PICKLE_BUFFER = 32 * 1024, PICKLE_SMALL = 256 };
 
 struct pickle_machine {
     const struct format_source *source;
@@ -30,7 +30,8 @@ struct pickle_machine {
     struct pickle_node **memo;
     size_t memo_count, memo_capacity; /* memo_count: as MEMOIZE counts, without holes */
     size_t nodes;
-    const struct pickle_node *persistent; /* the last one */
+    struct pickle_node *small[PICKLE_SMALL]; /* the whole numbers from 0 on that were met, which are shared */
+    const struct pickle_node *persistent;    /* the last one */
     bool stopped;
     uint8_t buffer[PICKLE_BUFFER];
 };

@@ -362,7 +362,8 @@ static int pickle_do_stop(struct pickle_machine *machine, unsigned unused)
 {
     (void)unused;
     if (machine->mark_count > 0 || machine->depth != 1)
-        return pickle_fail(machine, "expected one object at a pickle's end, found %zu", machine->depth);
+        return pickle_fail(machine, "expected one object at a pickle's end, found %zu and %zu marks",
+                           machine->depth, machine->mark_count);
     machine->stopped = true;
     return 0;
 }
