@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opcodes of globals and of what is made by calling them: kept as what would have been called, and with what.
- */
+/* Opcodes that name globals and call them: what would have been called is kept, with what. */
 #include <errno.h>
 #include <string.h>
 

@@ -17,19 +17,17 @@ int pickle_fail(struct pickle_machine *machine, const char *format, ...)
     return format_problem_set(machine->problem, machine->opcode, "%s", text);
 }
 
-errint pickle_reserve(void **array, size_t *capacity, size_t wanted, size_t size)
+void *pickle_reserve(void *array, size_t *capacity, size_t wanted, size_t size)
 {
     if (wanted <= *capacity)
-        return 0;
+        return array;
     size_t larger = *capacity + *capacity / 2 + 64;
     if (larger < wanted)
         larger = wanted;
-    void *grown = reallocarray(*array, larger, size);
-    if (!grown)
-        return -ENOMEM;
-    *array = grown;
-    *capacity = larger;
-    return 0;
+    void *grown = reallocarray(array, larger, size);
+    if (grown)
+        *capacity = larger;
+    return grown;
 }
 
 /* -- input ------------------------------------------------------------------------------------------------
@@ -107,10 +105,11 @@ int pickle_take_line(struct pickle_machine *machine)
         size_t buffered = (size_t)(machine->limit - machine->at);
         const uint8_t *newline = memchr(machine->at, '\n', buffered);
         size_t length = newline ? (size_t)(newline - machine->at) : buffered;
-        errint error = pickle_reserve((void **)&machine->line, &machine->line_capacity,
-                                      machine->line_length + length + 1, 1);
-        if (error)
-            return error;
+        char *line =
+            pickle_reserve(machine->line, &machine->line_capacity, machine->line_length + length + 1, 1);
+        if (!line)
+            return -ENOMEM;
+        machine->line = line;
         memcpy(machine->line + machine->line_length, machine->at, length);
         machine->line_length += length;
         machine->line[machine->line_length] = '\0';
@@ -193,11 +192,13 @@ int pickle_push(struct pickle_machine *machine, struct pickle_node *node)
     if (machine->depth == machine->limits->depth)
         return pickle_fail(machine, "expected at most %zu objects on a pickle's stack, found more",
                            machine->limits->depth);
-    errint error = pickle_reserve((void **)&machine->stack, &machine->stack_capacity, machine->depth + 1,
-                                  sizeof(struct pickle_node *));
-    if (!error)
-        machine->stack[machine->depth++] = node;
-    return error;
+    struct pickle_node **stack =
+        pickle_reserve(machine->stack, &machine->stack_capacity, machine->depth + 1, sizeof *stack);
+    if (!stack)
+        return -ENOMEM;
+    machine->stack = stack;
+    stack[machine->depth++] = node;
+    return 0;
 }
 
 int pickle_push_integer(struct pickle_machine *machine, enum pickle_kind kind, int64_t value)
