@@ -50,6 +50,9 @@ int pickle_take_line(struct pickle_machine *machine);
 /* -- nodes and stack --------------------------------------------------------------------------------------
  */
 
+/* Zeroed memory of the arena for so many items. NULL: *result says why, FORMAT_FOREIGN at the arena's limit.
+ */
+void *pickle_allocate(struct pickle_machine *machine, size_t count, size_t size, int *result);
 int pickle_make(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **out);
 /* Makes one of items that nothing is added to later. */
 int pickle_make_fixed(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **items,

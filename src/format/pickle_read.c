@@ -75,9 +75,9 @@ static int pickle_take_text(struct pickle_machine *machine, enum pickle_kind kin
         result = pickle_make(machine, kind, node);
     if (result)
         return result;
-    char *text = arena_take(machine->arena, length + 1);
+    char *text = pickle_allocate(machine, length + 1, 1, &result);
     if (!text)
-        return -ENOMEM;
+        return result;
     (*node)->text = text;
     (*node)->length = length;
     return length > 0 ? pickle_take(machine, text, length) : 0;
