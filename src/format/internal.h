@@ -10,8 +10,6 @@
 
 #include "format/segments.h"
 
-enum { FORMAT_FOREIGN = 1 };
-
 /* Bytes between known ranges are cut by content above this size. */
 enum { FORMAT_GAP_OPAQUE = 1 << 20 };
 

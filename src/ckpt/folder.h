@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A directory that a checkpoint lies in, as those read it who know neither a disk nor a mount: names, and
+ * files as sources of bytes. `folder_plain` makes one of a directory on any disk; the mounted filesystem has
+ * its own.
+ *
+ * Paths are relative to the folder, with '/' between components; "" is the folder itself. A path with an
+ * empty component, "." or "..", or one that starts with '/', is refused with -EINVAL before it reaches the
+ * disk: names that come out of files are given to these calls as they are.
+ */
+#ifndef CKPTFS_CKPT_FOLDER_H
+#define CKPTFS_CKPT_FOLDER_H
+
+#include <stdbool.h>
+
+#include "format/source.h"
+
+struct folder_entry {
+    const char *name;
+    bool directory;
+    int64_t size; /* of a regular file; what is neither is not listed */
+};
+
+struct folder {
+    void *context;
+    /* Calls `visit` for each entry until it returns false, in any order. */
+    errint (*list)(void *context, const char *path,
+                   bool (*visit)(void *visit_context, const struct folder_entry *entry), void *visit_context);
+    /* -ENOENT, -EISDIR; else the caller gives it to `close`. The source reads what was opened, whatever
+     * becomes of the name; a read behind the end is -EIO. */
+    errint (*open)(void *context, const char *path, struct format_source *out);
+    void (*close)(void *context, struct format_source *source);
+};
+
+/* The same calls, with the path checked first. Thread-safe as far as the folder is. */
+errint folder_list(const struct folder *folder, const char *path,
+                   bool (*visit)(void *visit_context, const struct folder_entry *entry), void *visit_context);
+errint folder_open(const struct folder *folder, const char *path, struct format_source *out);
+void folder_close(const struct folder *folder, struct format_source *source);
+
+/* All entries of one directory, sorted by name; numbers in names count as numbers (rank 2 before rank 10). */
+struct folder_listing {
+    struct folder_entry *at;
+    size_t count;
+};
+errint folder_read(const struct folder *folder, const char *path, struct folder_listing *out);
+void folder_listing_release(struct folder_listing *listing);
+const struct folder_entry *folder_find(const struct folder_listing *listing, const char *name);
+
+/* A whole small file, with a NUL behind it; -EFBIG over `limit` bytes. The caller frees *out. */
+errint folder_read_text(const struct folder *folder, const char *path, size_t limit, char **out,
+                        size_t *length);
+
+/* A directory on a disk; symbolic links are followed. The caller gives it to folder_plain_release. */
+errint folder_plain(const char *path, struct folder *out);
+void folder_plain_release(struct folder *folder);
+
+#define cleanup_folder_listing __attribute__((cleanup(folder_listing_release)))
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A model in pieces: its tensors, each with the ranges of the shards' files that it is made of. What every
+ * framework's checkpoint is read into (ckpt/framework.h), and what files are assembled from
+ * (ckpt/assemble.h).
+ *
+ * A piece fills a part of its tensor: a run of elements in row-major order, or a box. Only where a run or a
+ * box of whole rows lies contiguous in the file is it copied (or mapped) as it is; everything else is
+ * gathered.
+ */
+#ifndef CKPTFS_CKPT_MODEL_H
+#define CKPTFS_CKPT_MODEL_H
+
+#include "base/arena.h"
+#include "format/problem.h"
+#include "format/tensor.h"
+
+struct model_piece {
+    uint32_t file;  /* index of model.files */
+    int64_t offset; /* of its first element, bytes from the file's start */
+    /* A run: `count` elements from element `first` of the tensor on, which follow each other in the file. */
+    int64_t first, count;
+    /* A box: where it starts in the tensor and its sizes, a number a dimension. NULL: a run. */
+    const int64_t *starts, *sizes;
+    /* Of a box, in elements of the file; NULL: it is stored row-major without gaps. */
+    const int64_t *strides;
+};
+
+struct model_tensor {
+    const char *name;        /* as the assembled file has it */
+    enum tensor_type type;   /* of the assembled file, unless another is asked for */
+    enum tensor_type stored; /* of the pieces' bytes */
+    struct tensor_shape shape;
+    struct model_piece *pieces;
+    size_t piece_count, piece_capacity;
+    /* Another tensor of the model with the very same bytes, of which only one goes into a file: its name.
+     * NULL: it is its own. */
+    const char *tied;
+    bool buffer; /* no parameter: kept as it is when parameters are cast */
+};
+
+struct model_file {
+    const char *path; /* in the folder */
+    int64_t size;
+};
+
+/* A line for people: what is missing, ignored or not what it seems. */
+struct model_note {
+    bool missing; /* the model cannot be assembled because of it */
+    const char *text;
+};
+
+struct model {
+    struct arena arena;           /* owns everything below */
+    const char *framework;        /* the row's name (ckpt/framework.h) */
+    const char *stem;             /* "model" or "adapter_model": what the assembled file is called */
+    int64_t world_size;           /* 0: not known */
+    int64_t step;                 /* -1: not known */
+    struct model_tensor *tensors; /* in the order of the checkpoint; names are distinct */
+    size_t tensor_count, tensor_capacity;
+    struct model_file *files;
+    size_t file_count, file_capacity;
+    struct model_note *notes;
+    size_t note_count, note_capacity;
+};
+
+/* Memory that one model may take. */
+#define MODEL_MEMORY ((size_t)1 << 30)
+
+void model_begin(struct model *model);
+void model_release(struct model *model);
+
+/* Each returns 0 or -ENOMEM. Texts are copied. `*file`: an earlier one's index if the path is known already.
+ */
+errint model_add_file(struct model *model, const char *path, int64_t size, uint32_t *file);
+/* Adds an empty tensor; *out is valid until the next call. The shape's sizes are copied. */
+errint model_add_tensor(struct model *model, const char *name, enum tensor_type type,
+                        const struct tensor_shape *shape, struct model_tensor **out);
+errint model_add_piece(struct model *model, struct model_tensor *tensor, const struct model_piece *piece);
+errint model_add_note(struct model *model, bool missing, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* A whole tensor of one file as the only piece (strides become a box). */
+errint model_add_whole(struct model *model, const struct tensor *tensor, const char *name, uint32_t file);
+
+/*
+ * Checks what was built, before anything is made of it: names distinct, types that a file can hold, shapes
+ * that fit, every piece inside its tensor and its file, and every element of every tensor filled exactly
+ * once. What is wrong becomes a note with `missing`. 0 or -ENOMEM. Pieces are sorted by their place in the
+ * tensor.
+ */
+errint model_check(struct model *model);
+/* Whether it can be assembled: no note says that something is missing, and it has tensors. */
+bool model_is_whole(const struct model *model);
+
+/* Elements and bytes (as `type`) of all tensors that are not tied. */
+void model_count(const struct model *model, int64_t *elements, int64_t *bytes);
+
+#define cleanup_model __attribute__((cleanup(model_release)))
+
+#endif
