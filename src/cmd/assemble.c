@@ -59,7 +59,8 @@ static bool assemble_show(void *context, int64_t done, int64_t total)
         char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX], rate_text[SIZE_TEXT_MAX];
         double seconds = (double)(now - run->started) / (double)CLOCK_NS_PER_SECOND;
         run->shown = now;
-        fprintf(stderr, "\r\033[K%.0f %%, %s of %s, %s/s",
+        /* The cursor goes back, so that a message takes the line's place. */
+        fprintf(stderr, "\033[K%.0f %%, %s of %s, %s/s\r",
                 total > 0 ? 100.0 * (double)done / (double)total : 100.0, size_text((double)done, done_text),
                 size_text((double)total, total_text),
                 size_text(seconds > 0 ? (double)done / seconds : 0, rate_text));
