@@ -52,10 +52,10 @@ static int torch_archive_set_folder(struct torch_archive *archive)
                                   "expected torch.save's records in a folder, found the entry %.*s",
                                   (int)archive->directory.name_length, name);
     archive->folder_length = (size_t)(slash - name) + 1;
-    archive->folder = calloc(1, archive->folder_length + 1);
+    /* A NUL may be in it. */
+    archive->folder = calloc(archive->folder_length + 1, 1);
     if (!archive->folder)
         return -ENOMEM;
-    /* Not as a string: a NUL may be inside. */
     memcpy(archive->folder, name, archive->folder_length);
     return 0;
 }
