@@ -83,7 +83,7 @@ int deepspeed_file_told(const struct deepspeed_tag *tag, struct deepspeed_file *
 /* -- what is assembled ------------------------------------------------------------------------------------
  */
 
-/* Fills step, data-parallel world size, of a model's states. */
+/* Fills in the step and the number of ranks. */
 void deepspeed_note_progress(struct deepspeed_tag *tag, const struct deepspeed_file *states);
 
 /* The module as it was saved (deepspeed_module.c): ZeRO-0 to 2. */
@@ -93,9 +93,11 @@ int deepspeed_load_partitions(struct deepspeed_tag *tag, struct deepspeed_file *
 /* The FP32 model in the partitions of ZeRO-3 (deepspeed_zero3.c). */
 int deepspeed_load_zero3(struct deepspeed_tag *tag);
 /* The layers of a pipeline (deepspeed_pipeline.c). */
-int deepspeed_load_pipeline(struct deepspeed_tag *tag);
+int deepspeed_load_pipeline(struct deepspeed_tag *tag, bool master);
 /* The slices of tensor-parallel ranks (deepspeed_tensor_parallel.c). */
-int deepspeed_load_tensor_parallel(struct deepspeed_tag *tag);
+int deepspeed_load_tensor_parallel(struct deepspeed_tag *tag, bool master);
+/* The FP32 copy was asked for, and is not assembled from such a checkpoint. */
+int deepspeed_note_no_master(struct deepspeed_tag *tag);
 
 /* -- parts of the FP32 model, in this order (deepspeed_module.c) ------------------------------------------
  */

@@ -47,9 +47,19 @@ void deepspeed_file_close(struct deepspeed_file *file)
 
 void deepspeed_note_progress(struct deepspeed_tag *tag, const struct deepspeed_file *states)
 {
-    int64_t value;
-    if (pickle_integer(pickle_get(states->torch.root, "global_steps"), &value) && value >= 0)
-        tag->model->step = value;
-    if (pickle_integer(pickle_get(states->torch.root, "dp_world_size"), &value) && value > 0)
-        tag->model->world_size = value;
+    const struct pickle_node *root = states->torch.root;
+    int64_t step, ranks, slices = 1;
+    if (pickle_integer(pickle_get(root, "global_steps"), &step) && step >= 0)
+        tag->model->step = step;
+    pickle_integer(pickle_get(root, "mp_world_size"), &slices);
+    if (pickle_integer(pickle_get(root, "dp_world_size"), &ranks) && ranks > 0 && slices > 0 &&
+        !__builtin_mul_overflow(ranks, slices, &ranks))
+        tag->model->world_size = ranks;
+}
+
+int deepspeed_note_no_master(struct deepspeed_tag *tag)
+{
+    return model_add_note(tag->model, false,
+                          "the optimizer's FP32 copy is not assembled from such a checkpoint: "
+                          "this is the model as it was saved");
 }

@@ -92,7 +92,8 @@ int deepspeed_load_module(struct deepspeed_tag *tag, struct deepspeed_file *stat
         struct tensor tensor;
         error = module_read_entry(&walk, i, &name, &tensor);
         if (!error && name)
-            error = module_add_tensor(&walk, &tensor, name, name_table_find(&walk.buffers, name, NULL), false);
+            error =
+                module_add_tensor(&walk, &tensor, name, name_table_find(&walk.buffers, name, NULL), false);
     }
     return error;
 }

@@ -84,8 +84,11 @@ static bool names_parse_expert_optimizer(const char *at, struct deepspeed_name *
 bool deepspeed_parse_name(const char *file, struct deepspeed_name *out)
 {
     static bool (*const parsers[])(const char *at, struct deepspeed_name *out) = {
-        names_parse_zero,  names_parse_whole,           names_parse_expert,
-        names_parse_layer, names_parse_expert_optimizer,
+        names_parse_zero,
+        names_parse_whole,
+        names_parse_expert,
+        names_parse_layer,
+        names_parse_expert_optimizer,
     };
     for (size_t i = 0; i < sizeof parsers / sizeof *parsers; i++) {
         *out = (struct deepspeed_name){.file = file};
@@ -125,7 +128,8 @@ int deepspeed_tag_read(const struct folder *folder, const char *path, struct mod
     if (!out->names)
         return -ENOMEM;
     for (size_t i = 0; i < listing.count; i++) {
-        if (!listing.at[i].directory && deepspeed_parse_name(listing.at[i].name, &out->names[out->name_count]))
+        if (!listing.at[i].directory &&
+            deepspeed_parse_name(listing.at[i].name, &out->names[out->name_count]))
             out->name_count++;
     }
     qsort(out->names, out->name_count, sizeof *out->names, names_compare);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The FP32 copy that ZeRO-1, ZeRO-2 and BF16_Optimizer keep. The parameters of each of the optimizer's groups
- * lie one behind the other in a flat buffer, which is padded and divided evenly between the ranks; each rank's
- * file has its partition without the padding at the end (deepspeed/utils/zero_to_fp32.py,
+ * lie one behind the other in a flat buffer, which is padded and divided evenly between the ranks; each
+ * rank's file has its partition without the padding at the end (deepspeed/utils/zero_to_fp32.py,
  * _zero2_merge_trainable_params).
  */
 #include <errno.h>
@@ -72,11 +72,12 @@ static int partitions_check_slices(const struct partitions *all, struct deepspee
                     strcmp(slice.name, parameter->name) == 0 && slice.start == from - start &&
                     slice.count == to - from;
         if (from < to && !here)
-            return deepspeed_file_told(all->tag, file,
-                                       format_problem_set(&file->problem, -1,
-                                                          "expected %" PRId64 " elements of %s at %" PRId64
-                                                          " of partition %zu, param_slice_mappings say otherwise",
-                                                          to - from, parameter->name, from - start, group));
+            return deepspeed_file_told(
+                all->tag, file,
+                format_problem_set(&file->problem, -1,
+                                   "expected %" PRId64 " elements of %s at %" PRId64
+                                   " of partition %zu, param_slice_mappings say otherwise",
+                                   to - from, parameter->name, from - start, group));
         if (__builtin_add_overflow(behind, padding, &at))
             return 0;
     }
@@ -100,13 +101,14 @@ static int partitions_read_group(struct partitions *all, struct deepspeed_file *
     /* Only the padding at the buffer's end is cut off. */
     if (partition->type != first->type || partition->count > before->count ||
         (before->count < first->count && partition->count > 0))
-        return deepspeed_file_told(
-            all->tag, file,
-            format_problem_set(&file->problem, tensor.offset,
-                               "partition %zu has %" PRId64 " elements of %s, that of the rank before %" PRId64
-                               " of %s, the first %" PRId64,
-                               group, partition->count, tensor_type_name(partition->type), before->count,
-                               tensor_type_name(first->type), first->count));
+        return deepspeed_file_told(all->tag, file,
+                                   format_problem_set(&file->problem, tensor.offset,
+                                                      "partition %zu has %" PRId64
+                                                      " elements of %s, that of the rank before %" PRId64
+                                                      " of %s, the first %" PRId64,
+                                                      group, partition->count,
+                                                      tensor_type_name(partition->type), before->count,
+                                                      tensor_type_name(first->type), first->count));
     int64_t start, end;
     if (__builtin_mul_overflow(rank, first->count, &start) ||
         __builtin_add_overflow(start, partition->count, &end))
@@ -125,8 +127,9 @@ static int partitions_check_optimizer(struct partitions *all, struct deepspeed_f
         return format_problem_set(problem, -1, "of ZeRO stage %" PRId64 ", the others %" PRId64,
                                   optimizer->stage, all->stage);
     if (optimizer->uneven)
-        return format_problem_set(problem, -1, "its groups are divided between different numbers of ranks "
-                                               "(experts): not understood");
+        return format_problem_set(problem, -1,
+                                  "its groups are divided between different numbers of ranks "
+                                  "(experts): not understood");
     if (optimizer->partitions->count != all->group_count)
         return format_problem_set(problem, -1, "expected partitions of %zu groups as in %s, found %zu",
                                   all->group_count, all->states->path, optimizer->partitions->count);
@@ -158,11 +161,10 @@ static errint partitions_add_pieces(const struct partitions *all, size_t group,
         int64_t left = partition->count - at, take = count - done < left ? count - done : left, before;
         if (!tensor_bytes(partition->type, at, &before))
             return -EOVERFLOW;
-        errint error = model_add_piece(all->tag->model, tensor,
-                                       &(struct model_piece){.file = partition->file,
-                                                             .offset = partition->offset + before,
-                                                             .first = done,
-                                                             .count = take});
+        errint error = model_add_piece(
+            all->tag->model, tensor,
+            &(struct model_piece){
+                .file = partition->file, .offset = partition->offset + before, .first = done, .count = take});
         if (error)
             return error;
         done += take;
@@ -187,7 +189,8 @@ static int partitions_add_group(const struct partitions *all, size_t group,
     int64_t total = 0, at = 0, padding;
     for (int64_t rank = 0; rank < all->world_size; rank++) {
         if (__builtin_add_overflow(total, partitions_get(all, group, rank)->count, &total))
-            return partitions_told(model_add_note(model, true, "group %zu: its partitions are too large", group));
+            return partitions_told(
+                model_add_note(model, true, "group %zu: its partitions are too large", group));
     }
     for (size_t i = 0; i < parameters->count; i++) {
         const struct deepspeed_parameter *parameter = &parameters->parameters[i];
@@ -197,10 +200,11 @@ static int partitions_add_group(const struct partitions *all, size_t group,
                 model, true, "group %zu: param_alignment_paddings are not of its %zu parameters", group,
                 parameters->count));
         if (parameter->count > total - at)
-            return partitions_told(model_add_note(
-                model, true, "group %zu: the partitions of %" PRId64 " ranks hold %" PRId64
-                             " elements, %s needs %" PRId64 " from %" PRId64 " on",
-                group, all->world_size, total, parameter->name, parameter->count, at));
+            return partitions_told(
+                model_add_note(model, true,
+                               "group %zu: the partitions of %" PRId64 " ranks hold %" PRId64
+                               " elements, %s needs %" PRId64 " from %" PRId64 " on",
+                               group, all->world_size, total, parameter->name, parameter->count, at));
         errint error = deepspeed_add_master(all->tag, parameter, first->type, &tensor);
         if (!error && tensor)
             error = partitions_add_pieces(all, group, &cursor, at, parameter->count, tensor);
@@ -231,10 +235,12 @@ static int partitions_add_frozen(struct partitions *all)
         const char *name = deepspeed_text(pickle_dict_key(shapes, i));
         struct tensor tensor;
         if (!name || !pickle_is_text(pickle_dict_key(fragments, i), name))
-            return deepspeed_file_told(
-                all->tag, states,
-                format_problem_set(&states->problem, -1, "frozen parameter %zu has a shape and no tensor", i));
-        int error = torch_file_tensor(&states->torch, pickle_dict_value(fragments, i), &tensor, &states->problem);
+            return deepspeed_file_told(all->tag, states,
+                                       format_problem_set(&states->problem, -1,
+                                                          "frozen parameter %zu has a shape and no tensor",
+                                                          i));
+        int error =
+            torch_file_tensor(&states->torch, pickle_dict_value(fragments, i), &tensor, &states->problem);
         if (error)
             return deepspeed_file_told(all->tag, states, error);
         error = model_add_whole(model, &tensor, name, states->index);
@@ -291,8 +297,8 @@ int deepspeed_load_partitions(struct deepspeed_tag *tag, struct deepspeed_file *
     size_t count;
     const struct deepspeed_name *names = deepspeed_tag_find_rank(tag, DEEPSPEED_OPTIMIZER, 0, &count);
     if (!names)
-        return partitions_told(model_add_note(tag->model, true,
-                                              "no *_optim_states.pt is here: they hold the FP32 copy"));
+        return partitions_told(
+            model_add_note(tag->model, true, "no *_optim_states.pt is here: they hold the FP32 copy"));
     int error = deepspeed_file_told(tag, states,
                                     deepspeed_read_groups(pickle_get(states->torch.root, "param_shapes"),
                                                           &states->torch.arena, &all.groups, &all.group_count,
@@ -302,8 +308,8 @@ int deepspeed_load_partitions(struct deepspeed_tag *tag, struct deepspeed_file *
     cleanup_deepspeed_file struct deepspeed_file first = {0};
     error = deepspeed_file_open(tag, names[0].file, &first);
     if (!error)
-        error = deepspeed_file_told(
-            tag, &first, deepspeed_read_optimizer(first.torch.root, &optimizer, &first.problem));
+        error = deepspeed_file_told(tag, &first,
+                                    deepspeed_read_optimizer(first.torch.root, &optimizer, &first.problem));
     if (!error)
         error = deepspeed_tag_check_ranks(tag, names, count, optimizer.world_size, true);
     if (error)
@@ -313,8 +319,7 @@ int deepspeed_load_partitions(struct deepspeed_tag *tag, struct deepspeed_file *
     error = deepspeed_file_told(tag, &first, partitions_check_optimizer(&all, &first, &optimizer));
     if (error)
         return error;
-    cleanup_free struct partition *partitions =
-        calloc(count * all.group_count + 1, sizeof *partitions);
+    cleanup_free struct partition *partitions = calloc(count * all.group_count + 1, sizeof *partitions);
     all.at = partitions;
     if (!partitions)
         return -ENOMEM;

@@ -18,8 +18,9 @@ const char *deepspeed_text(const struct pickle_node *node)
 
 bool deepspeed_integer(const struct pickle_node *node, int64_t *value)
 {
-    if (node && node->kind == PICKLE_CALL && pickle_is_global(node->function, "deepspeed.runtime.zero.config "
-                                                                             "ZeroStageEnum"))
+    if (node && node->kind == PICKLE_CALL &&
+        pickle_is_global(node->function, "deepspeed.runtime.zero.config "
+                                         "ZeroStageEnum"))
         node = node->count == 1 ? node->items[0] : NULL;
     return pickle_integer(node, value);
 }
@@ -155,8 +156,9 @@ int deepspeed_read_flat(struct torch_file *file, const struct pickle_node *node,
     if (error)
         return error;
     if (out->shape.rank != 1 || (out->strides && out->strides[0] != 1 && out->shape.sizes[0] > 1))
-        return format_problem_set(problem, out->offset, "expected a flat partition, found a tensor of %" PRIu32
-                                  " dimensions", out->shape.rank);
+        return format_problem_set(problem, out->offset,
+                                  "expected a flat partition, found a tensor of %" PRIu32 " dimensions",
+                                  out->shape.rank);
     *count = out->shape.sizes[0];
     return 0;
 }

@@ -40,9 +40,9 @@ int deepspeed_read_shape(const struct pickle_node *node, struct arena *arena, st
 
 /* What one rank's optimizer holds (`optimizer_state_dict` of *_optim_states.pt). */
 struct deepspeed_optimizer {
-    int64_t stage;                        /* of ZeRO; -1: not said, as BF16_Optimizer does not */
-    int64_t world_size;                   /* ranks that a buffer is divided between, the most of all buffers */
-    bool uneven;                          /* not all buffers are divided between so many */
+    int64_t stage;      /* of ZeRO; -1: not said, as BF16_Optimizer does not */
+    int64_t world_size; /* ranks that a buffer is divided between, the most of all buffers */
+    bool uneven;        /* not all buffers are divided between so many */
     const struct pickle_node *partitions; /* of each buffer this rank's part: tensors of one dimension */
     const struct pickle_node *alignments; /* elements behind each parameter of each buffer; NULL: none */
     const struct pickle_node *slices;     /* of each buffer: name → fragment_address; NULL: not to be had */
