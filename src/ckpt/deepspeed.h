@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of framework_deepspeed.c share: the directory of one tag (global_stepN), its files by what
- * their names say, and one states file that is open.
+ * What the parts of framework_deepspeed.c share: the directory of one tag (global_stepN), and its files by
+ * what their names say.
  *
  * Functions that return int: 0; FORMAT_FOREIGN when a note of the model says why not; or a negative errno
  * that has nothing to do with the bytes.
@@ -10,6 +10,7 @@
 #define CKPTFS_CKPT_DEEPSPEED_H
 
 #include "ckpt/framework.h"
+#include "ckpt/saved_file.h"
 #include "format/deepspeed_states.h"
 
 /* What a file's name says it is (DeepSpeedEngine._get_ckpt_name and what stands beside it). */
@@ -58,38 +59,20 @@ const struct deepspeed_name *deepspeed_tag_find_rank(const struct deepspeed_tag 
 int deepspeed_tag_check_ranks(const struct deepspeed_tag *tag, const struct deepspeed_name *names,
                               size_t count, int64_t world_size, bool missing);
 
-/* -- a states file ----------------------------------------------------------------------------------------
- */
-
-struct deepspeed_file {
-    const struct folder *folder;
-    char *path; /* in the folder */
-    uint32_t index;
-    bool open;
-    struct format_source source;
-    struct torch_file torch;
-    struct format_problem problem;
-};
-
-/* Opens and parses the file of the tag. It is given to deepspeed_file_close in any case. */
-int deepspeed_file_open(const struct deepspeed_tag *tag, const char *name, struct deepspeed_file *out);
-void deepspeed_file_close(struct deepspeed_file *file);
-/* Turns what a parser said of the file into a note; hands `result` on. */
-int deepspeed_file_told(const struct deepspeed_tag *tag, struct deepspeed_file *file, int result);
-
-#define cleanup_deepspeed_file __attribute__((cleanup(deepspeed_file_close)))
-#define cleanup_deepspeed_tag  __attribute__((cleanup(deepspeed_tag_release)))
+/* Opens and parses a file of the tag (saved_file_open). */
+int deepspeed_file_open(const struct deepspeed_tag *tag, const char *name, struct saved_file *out);
+#define cleanup_deepspeed_tag __attribute__((cleanup(deepspeed_tag_release)))
 
 /* -- what is assembled ------------------------------------------------------------------------------------
  */
 
 /* Fills in the step and the number of ranks. */
-void deepspeed_note_progress(struct deepspeed_tag *tag, const struct deepspeed_file *states);
+void deepspeed_note_progress(struct deepspeed_tag *tag, const struct saved_file *states);
 
 /* The module as it was saved (deepspeed_module.c): ZeRO-0 to 2. */
-int deepspeed_load_module(struct deepspeed_tag *tag, struct deepspeed_file *states);
+int deepspeed_load_module(struct deepspeed_tag *tag, struct saved_file *states);
 /* The FP32 copy in the partitions of ZeRO-1, ZeRO-2 and BF16_Optimizer (deepspeed_partitions.c). */
-int deepspeed_load_partitions(struct deepspeed_tag *tag, struct deepspeed_file *states);
+int deepspeed_load_partitions(struct deepspeed_tag *tag, struct saved_file *states);
 /* The FP32 model in the partitions of ZeRO-3 (deepspeed_zero3.c). */
 int deepspeed_load_zero3(struct deepspeed_tag *tag);
 /* The layers of a pipeline (deepspeed_pipeline.c). */
@@ -103,15 +86,15 @@ int deepspeed_note_no_master(struct deepspeed_tag *tag);
  */
 
 /* The buffers; floating-point ones become FP32, as zero_to_fp32 has them. */
-int deepspeed_add_buffers(struct deepspeed_tag *tag, struct deepspeed_file *states);
+int deepspeed_add_buffers(struct deepspeed_tag *tag, struct saved_file *states);
 /*
  * What the module holds and nothing else did: parameters that ZeRO-1 leaves out of the optimizer because they
  * are frozen or empty, and that zero_to_fp32 drops. `groups` are those that follow.
  */
-int deepspeed_add_left(struct deepspeed_tag *tag, struct deepspeed_file *states,
+int deepspeed_add_left(struct deepspeed_tag *tag, struct saved_file *states,
                        const struct deepspeed_group *groups, size_t group_count);
 /* Other names of parameters (`shared_params`). */
-int deepspeed_add_shared(struct deepspeed_tag *tag, const struct deepspeed_file *states);
+int deepspeed_add_shared(struct deepspeed_tag *tag, const struct saved_file *states);
 /* Types that the FP32 model has as FP32. */
 bool deepspeed_is_float(enum tensor_type type);
 /* Adds a tensor of the FP32 model, stored as `stored`. *out is NULL when the name is there already. */

@@ -1,51 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A states file that is open. */
+/* The states files of a tag, and what one of them says about the save. */
 #include "ckpt/deepspeed.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
-int deepspeed_file_told(const struct deepspeed_tag *tag, struct deepspeed_file *file, int result)
+int deepspeed_file_open(const struct deepspeed_tag *tag, const char *name, struct saved_file *out)
 {
-    if (result != FORMAT_FOREIGN)
-        return result;
-    errint error = model_add_problem(tag->model, file->path, &file->problem);
-    return error ? error : FORMAT_FOREIGN;
-}
-
-int deepspeed_file_open(const struct deepspeed_tag *tag, const char *name, struct deepspeed_file *out)
-{
-    *out = (struct deepspeed_file){.folder = tag->folder, .problem.offset = -1};
-    if (asprintf(&out->path, "%s%s%s", tag->path, *tag->path ? "/" : "", name) < 0) {
-        out->path = NULL;
+    cleanup_free char *path = NULL;
+    *out = (struct saved_file){0};
+    if (asprintf(&path, "%s%s%s", tag->path, *tag->path ? "/" : "", name) < 0) {
+        path = NULL;
         return -ENOMEM;
     }
-    errint error = folder_open(tag->folder, out->path, &out->source);
-    if (error) {
-        errint noted = model_add_note(tag->model, true, "%s: %s", out->path, strerror(-error));
-        return error == -ENOENT || error == -EISDIR ? (noted ? noted : FORMAT_FOREIGN) : error;
-    }
-    out->open = true;
-    error = model_add_file(tag->model, out->path, out->source.size, &out->index);
-    if (error)
-        return error;
-    int result = torch_file_read(&out->source, 0, out->source.size, &out->torch, &out->problem);
-    if (result == 0 && !pickle_is_dict(out->torch.root))
-        result = format_problem_set(&out->problem, -1, "expected a dict of states, found something else");
-    return deepspeed_file_told(tag, out, result);
+    return saved_file_open(tag->folder, tag->model, path, out);
 }
 
-void deepspeed_file_close(struct deepspeed_file *file)
-{
-    torch_file_release(&file->torch);
-    if (file->open)
-        folder_close(file->folder, &file->source);
-    free(file->path);
-    *file = (struct deepspeed_file){0};
-}
-
-void deepspeed_note_progress(struct deepspeed_tag *tag, const struct deepspeed_file *states)
+void deepspeed_note_progress(struct deepspeed_tag *tag, const struct saved_file *states)
 {
     const struct pickle_node *root = states->torch.root;
     int64_t step, ranks, slices = 1;

@@ -13,7 +13,7 @@ static errint module_add_name(struct name_table *table, const char *name)
     return error == -EEXIST ? 0 : error;
 }
 
-static errint module_collect_buffers(const struct deepspeed_file *states, struct name_table *table)
+static errint module_collect_buffers(const struct saved_file *states, struct name_table *table)
 {
     const struct pickle_node *names = pickle_get(states->torch.root, "buffer_names");
     for (size_t i = 0; i < pickle_count(names); i++) {
@@ -29,7 +29,7 @@ static errint module_collect_buffers(const struct deepspeed_file *states, struct
 
 struct module_walk {
     struct deepspeed_tag *tag;
-    struct deepspeed_file *states;
+    struct saved_file *states;
     const struct pickle_node *module;
     struct name_table buffers;
     struct name_table known; /* names that are made from other bytes */
@@ -41,8 +41,8 @@ static int module_read_entry(struct module_walk *walk, size_t i, const char **na
     const struct pickle_node *value = pickle_dict_value(walk->module, i);
     *name = deepspeed_text(pickle_dict_key(walk->module, i));
     if (*name && torch_file_is_tensor(value))
-        return deepspeed_file_told(
-            walk->tag, walk->states,
+        return saved_file_told(
+            walk->tag->model, walk->states,
             torch_file_tensor(&walk->states->torch, value, tensor, &walk->states->problem));
     errint error = model_add_note(walk->tag->model, false, "%s: module: %s is no tensor; left out",
                                   walk->states->path, *name ? *name : "a key");
@@ -64,13 +64,14 @@ static errint module_add_tensor(struct module_walk *walk, const struct tensor *t
     return 0;
 }
 
-static int module_begin(struct deepspeed_tag *tag, struct deepspeed_file *states, struct module_walk *walk)
+static int module_begin(struct deepspeed_tag *tag, struct saved_file *states, struct module_walk *walk)
 {
     *walk = (struct module_walk){
         .tag = tag, .states = states, .module = pickle_get(states->torch.root, "module")};
     if (!pickle_is_dict(walk->module))
-        return deepspeed_file_told(
-            tag, states, format_problem_set(&states->problem, -1, "expected a dict module, found none"));
+        return saved_file_told(
+            tag->model, states,
+            format_problem_set(&states->problem, -1, "expected a dict module, found none"));
     return module_collect_buffers(states, &walk->buffers);
 }
 
@@ -83,7 +84,7 @@ static void module_end(struct module_walk *walk)
 /* -- the model as it was saved ----------------------------------------------------------------------------
  */
 
-int deepspeed_load_module(struct deepspeed_tag *tag, struct deepspeed_file *states)
+int deepspeed_load_module(struct deepspeed_tag *tag, struct saved_file *states)
 {
     __attribute__((cleanup(module_end))) struct module_walk walk;
     int error = module_begin(tag, states, &walk);
@@ -106,7 +107,7 @@ bool deepspeed_is_float(enum tensor_type type)
     return type == TENSOR_F32 || type == TENSOR_F16 || type == TENSOR_BF16 || type == TENSOR_F64;
 }
 
-int deepspeed_add_buffers(struct deepspeed_tag *tag, struct deepspeed_file *states)
+int deepspeed_add_buffers(struct deepspeed_tag *tag, struct saved_file *states)
 {
     __attribute__((cleanup(module_end))) struct module_walk walk;
     int error = module_begin(tag, states, &walk);
@@ -145,7 +146,7 @@ static errint module_collect_keys(const struct pickle_node *dict, struct name_ta
     return 0;
 }
 
-int deepspeed_add_left(struct deepspeed_tag *tag, struct deepspeed_file *states,
+int deepspeed_add_left(struct deepspeed_tag *tag, struct saved_file *states,
                        const struct deepspeed_group *groups, size_t group_count)
 {
     __attribute__((cleanup(module_end))) struct module_walk walk;
@@ -176,7 +177,7 @@ int deepspeed_add_master(struct deepspeed_tag *tag, const struct deepspeed_param
     return error;
 }
 
-int deepspeed_add_shared(struct deepspeed_tag *tag, const struct deepspeed_file *states)
+int deepspeed_add_shared(struct deepspeed_tag *tag, const struct saved_file *states)
 {
     const struct pickle_node *shared = pickle_get(states->torch.root, "shared_params");
     for (size_t i = 0; i < pickle_dict_count(shared); i++) {

@@ -20,7 +20,7 @@ struct partition {
 
 struct partitions {
     struct deepspeed_tag *tag;
-    struct deepspeed_file *states;
+    struct saved_file *states;
     struct deepspeed_group *groups;
     size_t group_count;
     int64_t world_size;
@@ -53,7 +53,7 @@ static bool partitions_padding(const struct deepspeed_optimizer *optimizer, size
 }
 
 /* Compares where the file says that its parameters are with where their shapes put them. */
-static int partitions_check_slices(const struct partitions *all, struct deepspeed_file *file,
+static int partitions_check_slices(const struct partitions *all, struct saved_file *file,
                                    const struct deepspeed_optimizer *optimizer, size_t group, int64_t start,
                                    int64_t end)
 {
@@ -72,19 +72,18 @@ static int partitions_check_slices(const struct partitions *all, struct deepspee
                     strcmp(slice.name, parameter->name) == 0 && slice.start == from - start &&
                     slice.count == to - from;
         if (from < to && !here)
-            return deepspeed_file_told(
-                all->tag, file,
-                format_problem_set(&file->problem, -1,
-                                   "expected %" PRId64 " elements of %s at %" PRId64
-                                   " of partition %zu, param_slice_mappings say otherwise",
-                                   to - from, parameter->name, from - start, group));
+            return saved_file_told(all->tag->model, file,
+                                   format_problem_set(&file->problem, -1,
+                                                      "expected %" PRId64 " elements of %s at %" PRId64
+                                                      " of partition %zu, param_slice_mappings say otherwise",
+                                                      to - from, parameter->name, from - start, group));
         if (__builtin_add_overflow(behind, padding, &at))
             return 0;
     }
     return 0;
 }
 
-static int partitions_read_group(struct partitions *all, struct deepspeed_file *file,
+static int partitions_read_group(struct partitions *all, struct saved_file *file,
                                  const struct deepspeed_optimizer *optimizer, size_t group, int64_t rank)
 {
     struct tensor tensor;
@@ -92,7 +91,7 @@ static int partitions_read_group(struct partitions *all, struct deepspeed_file *
     int error = deepspeed_read_flat(&file->torch, optimizer->partitions->items[group], &tensor,
                                     &partition->count, &file->problem);
     if (error)
-        return deepspeed_file_told(all->tag, file, error);
+        return saved_file_told(all->tag->model, file, error);
     partition->file = file->index;
     partition->offset = tensor.offset;
     partition->type = tensor.type;
@@ -101,14 +100,14 @@ static int partitions_read_group(struct partitions *all, struct deepspeed_file *
     /* Only the padding at the buffer's end is cut off. */
     if (partition->type != first->type || partition->count > before->count ||
         (before->count < first->count && partition->count > 0))
-        return deepspeed_file_told(all->tag, file,
-                                   format_problem_set(&file->problem, tensor.offset,
-                                                      "partition %zu has %" PRId64
-                                                      " elements of %s, that of the rank before %" PRId64
-                                                      " of %s, the first %" PRId64,
-                                                      group, partition->count,
-                                                      tensor_type_name(partition->type), before->count,
-                                                      tensor_type_name(first->type), first->count));
+        return saved_file_told(all->tag->model, file,
+                               format_problem_set(&file->problem, tensor.offset,
+                                                  "partition %zu has %" PRId64
+                                                  " elements of %s, that of the rank before %" PRId64
+                                                  " of %s, the first %" PRId64,
+                                                  group, partition->count, tensor_type_name(partition->type),
+                                                  before->count, tensor_type_name(first->type),
+                                                  first->count));
     int64_t start, end;
     if (__builtin_mul_overflow(rank, first->count, &start) ||
         __builtin_add_overflow(start, partition->count, &end))
@@ -116,7 +115,7 @@ static int partitions_read_group(struct partitions *all, struct deepspeed_file *
     return partitions_check_slices(all, file, optimizer, group, start, end);
 }
 
-static int partitions_check_optimizer(struct partitions *all, struct deepspeed_file *file,
+static int partitions_check_optimizer(struct partitions *all, struct saved_file *file,
                                       const struct deepspeed_optimizer *optimizer)
 {
     struct format_problem *problem = &file->problem;
@@ -227,7 +226,7 @@ static int partitions_add_group(const struct partitions *all, size_t group,
 /* Frozen parameters of ZeRO-2: whole tensors beside the module. */
 static int partitions_add_frozen(struct partitions *all)
 {
-    struct deepspeed_file *states = all->states;
+    struct saved_file *states = all->states;
     const struct pickle_node *shapes = pickle_get(states->torch.root, "frozen_param_shapes");
     const struct pickle_node *fragments = pickle_get(states->torch.root, "frozen_param_fragments");
     struct model *model = all->tag->model;
@@ -235,14 +234,13 @@ static int partitions_add_frozen(struct partitions *all)
         const char *name = deepspeed_text(pickle_dict_key(shapes, i));
         struct tensor tensor;
         if (!name || !pickle_is_text(pickle_dict_key(fragments, i), name))
-            return deepspeed_file_told(all->tag, states,
-                                       format_problem_set(&states->problem, -1,
-                                                          "frozen parameter %zu has a shape and no tensor",
-                                                          i));
+            return saved_file_told(all->tag->model, states,
+                                   format_problem_set(&states->problem, -1,
+                                                      "frozen parameter %zu has a shape and no tensor", i));
         int error =
             torch_file_tensor(&states->torch, pickle_dict_value(fragments, i), &tensor, &states->problem);
         if (error)
-            return deepspeed_file_told(all->tag, states, error);
+            return saved_file_told(all->tag->model, states, error);
         error = model_add_whole(model, &tensor, name, states->index);
         struct model_tensor *added = error ? NULL : model_find_tensor(model, name);
         if (added && deepspeed_is_float(added->stored))
@@ -258,20 +256,20 @@ static int partitions_add_frozen(struct partitions *all)
 
 /* Reads the partitions of all ranks; `first` is that of rank 0, which is open. */
 static int partitions_read(struct partitions *all, const struct deepspeed_name *names, size_t count,
-                           struct deepspeed_file *first, const struct deepspeed_optimizer *optimizer)
+                           struct saved_file *first, const struct deepspeed_optimizer *optimizer)
 {
     int error = 0;
     for (size_t rank = 0; !error && rank < count; rank++) {
-        cleanup_deepspeed_file struct deepspeed_file other = {0};
-        struct deepspeed_file *file = rank == 0 ? first : &other;
+        cleanup_saved_file struct saved_file other = {0};
+        struct saved_file *file = rank == 0 ? first : &other;
         struct deepspeed_optimizer of_rank = *optimizer;
         if (rank > 0)
             error = deepspeed_file_open(all->tag, names[rank].file, file);
         if (!error && rank > 0)
-            error = deepspeed_file_told(all->tag, file,
-                                        deepspeed_read_optimizer(file->torch.root, &of_rank, &file->problem));
+            error = saved_file_told(all->tag->model, file,
+                                    deepspeed_read_optimizer(file->torch.root, &of_rank, &file->problem));
         if (!error)
-            error = deepspeed_file_told(all->tag, file, partitions_check_optimizer(all, file, &of_rank));
+            error = saved_file_told(all->tag->model, file, partitions_check_optimizer(all, file, &of_rank));
         for (size_t group = 0; !error && group < all->group_count; group++)
             error = partitions_read_group(all, file, &of_rank, group, (int64_t)rank);
     }
@@ -290,7 +288,7 @@ static int partitions_assemble(struct partitions *all, const struct deepspeed_op
     return error ? error : deepspeed_add_shared(all->tag, all->states);
 }
 
-int deepspeed_load_partitions(struct deepspeed_tag *tag, struct deepspeed_file *states)
+int deepspeed_load_partitions(struct deepspeed_tag *tag, struct saved_file *states)
 {
     struct partitions all = {.tag = tag, .states = states};
     struct deepspeed_optimizer optimizer;
@@ -299,24 +297,24 @@ int deepspeed_load_partitions(struct deepspeed_tag *tag, struct deepspeed_file *
     if (!names)
         return partitions_told(
             model_add_note(tag->model, true, "no *_optim_states.pt is here: they hold the FP32 copy"));
-    int error = deepspeed_file_told(tag, states,
-                                    deepspeed_read_groups(pickle_get(states->torch.root, "param_shapes"),
-                                                          &states->torch.arena, &all.groups, &all.group_count,
-                                                          &states->problem));
+    int error = saved_file_told(tag->model, states,
+                                deepspeed_read_groups(pickle_get(states->torch.root, "param_shapes"),
+                                                      &states->torch.arena, &all.groups, &all.group_count,
+                                                      &states->problem));
     if (error)
         return error;
-    cleanup_deepspeed_file struct deepspeed_file first = {0};
+    cleanup_saved_file struct saved_file first = {0};
     error = deepspeed_file_open(tag, names[0].file, &first);
     if (!error)
-        error = deepspeed_file_told(tag, &first,
-                                    deepspeed_read_optimizer(first.torch.root, &optimizer, &first.problem));
+        error = saved_file_told(tag->model, &first,
+                                deepspeed_read_optimizer(first.torch.root, &optimizer, &first.problem));
     if (!error)
         error = deepspeed_tag_check_ranks(tag, names, count, optimizer.world_size, true);
     if (error)
         return error;
     all.world_size = tag->model->world_size = optimizer.world_size;
     all.stage = optimizer.stage;
-    error = deepspeed_file_told(tag, &first, partitions_check_optimizer(&all, &first, &optimizer));
+    error = saved_file_told(tag->model, &first, partitions_check_optimizer(&all, &first, &optimizer));
     if (error)
         return error;
     cleanup_free struct partition *partitions = calloc(count * all.group_count + 1, sizeof *partitions);

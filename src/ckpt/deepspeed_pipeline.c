@@ -23,7 +23,7 @@ static int pipeline_told(errint error)
 
 static int pipeline_add_layer(struct deepspeed_tag *tag, const struct deepspeed_name *layer)
 {
-    cleanup_deepspeed_file struct deepspeed_file file = {0};
+    cleanup_saved_file struct saved_file file = {0};
     int error = deepspeed_file_open(tag, layer->file, &file);
     for (size_t i = 0; !error && i < pickle_dict_count(file.torch.root); i++) {
         const char *name = deepspeed_text(pickle_dict_key(file.torch.root, i));
@@ -33,11 +33,11 @@ static int pipeline_add_layer(struct deepspeed_tag *tag, const struct deepspeed_
         if (!name || !torch_file_is_tensor(value))
             continue;
         if (snprintf(whole, sizeof whole, "%" PRId64 ".%s", layer->layer, name) >= (int)sizeof whole)
-            return deepspeed_file_told(
-                tag, &file,
+            return saved_file_told(
+                tag->model, &file,
                 format_problem_set(&file.problem, -1, "a name of over %d bytes", PIPELINE_NAME_MAX));
         error =
-            deepspeed_file_told(tag, &file, torch_file_tensor(&file.torch, value, &tensor, &file.problem));
+            saved_file_told(tag->model, &file, torch_file_tensor(&file.torch, value, &tensor, &file.problem));
         if (!error)
             error = model_add_whole(tag->model, &tensor, whole, file.index);
     }
@@ -55,15 +55,16 @@ static int64_t pipeline_layer_of(const char *name)
 }
 
 /* Whether the layers hold what the stage's optimizer has parameters of. */
-static int pipeline_check_stage(struct deepspeed_tag *tag, struct deepspeed_file *stage)
+static int pipeline_check_stage(struct deepspeed_tag *tag, struct saved_file *stage)
 {
     struct deepspeed_group *groups;
     size_t count;
     const struct pickle_node *shapes = pickle_get(stage->torch.root, "param_shapes");
     if (!shapes || shapes->kind == PICKLE_NONE)
         return 0;
-    int error = deepspeed_file_told(
-        tag, stage, deepspeed_read_groups(shapes, &stage->torch.arena, &groups, &count, &stage->problem));
+    int error =
+        saved_file_told(tag->model, stage,
+                        deepspeed_read_groups(shapes, &stage->torch.arena, &groups, &count, &stage->problem));
     for (size_t i = 0; !error && i < count; i++) {
         for (size_t k = 0; k < groups[i].count; k++) {
             const struct deepspeed_parameter *parameter = &groups[i].parameters[k];
@@ -91,7 +92,7 @@ static int pipeline_check_stages(struct deepspeed_tag *tag)
     const struct deepspeed_name *names = deepspeed_tag_find(tag, DEEPSPEED_MODEL, &count);
     int error = 0;
     for (size_t i = 0; !error && i < count; i++) {
-        cleanup_deepspeed_file struct deepspeed_file stage = {0};
+        cleanup_saved_file struct saved_file stage = {0};
         error = deepspeed_file_open(tag, names[i].file, &stage);
         if (error)
             break;

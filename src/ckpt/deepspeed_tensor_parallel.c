@@ -12,7 +12,7 @@
 
 struct slices {
     struct deepspeed_tag *tag;
-    struct deepspeed_file first; /* of rank 0: the maps */
+    struct saved_file first; /* of rank 0: the maps */
     struct deepspeed_map *maps;
     size_t map_count;
     struct name_table maps_by_name;
@@ -23,7 +23,7 @@ static void slices_release(struct slices *slices)
 {
     name_table_release(&slices->maps_by_name);
     name_table_release(&slices->buffers);
-    deepspeed_file_close(&slices->first);
+    saved_file_close(&slices->first);
 }
 
 static int slices_told(errint error)
@@ -70,17 +70,17 @@ static int slices_check_ranks(struct slices *slices, size_t count)
 
 static int slices_read_maps(struct slices *slices)
 {
-    struct deepspeed_file *first = &slices->first;
-    int error = deepspeed_file_told(slices->tag, first,
-                                    deepspeed_read_maps(first->torch.root, &first->torch.arena, &slices->maps,
-                                                        &slices->map_count, &first->problem));
+    struct saved_file *first = &slices->first;
+    int error = saved_file_told(slices->tag->model, first,
+                                deepspeed_read_maps(first->torch.root, &first->torch.arena, &slices->maps,
+                                                    &slices->map_count, &first->problem));
     if (!error && slices->map_count == 0)
         error = slices_refuse(slices);
     for (size_t i = 0; !error && i < slices->map_count; i++) {
         error = name_table_add(&slices->maps_by_name, slices->maps[i].name, (uint32_t)i);
         if (error == -EEXIST)
-            error = deepspeed_file_told(
-                slices->tag, first,
+            error = saved_file_told(
+                slices->tag->model, first,
                 format_problem_set(&first->problem, -1, "affine_map: two maps of %s", slices->maps[i].name));
     }
     const struct pickle_node *buffers = pickle_get(first->torch.root, "buffer_names");
@@ -95,24 +95,23 @@ static int slices_read_maps(struct slices *slices)
 /* -- one rank ---------------------------------------------------------------------------------------------
  */
 
-static int slices_add_piece(struct slices *slices, struct deepspeed_file *file,
-                            const struct deepspeed_map *map, const struct pickle_node *node,
-                            const struct tensor *shard, int64_t rank)
+static int slices_add_piece(struct slices *slices, struct saved_file *file, const struct deepspeed_map *map,
+                            const struct pickle_node *node, const struct tensor *shard, int64_t rank)
 {
     struct deepspeed_map_piece piece;
     int64_t held, behind, before;
     int error = deepspeed_read_map_piece(map, node, &file->torch.arena, &piece, &file->problem);
     if (error)
-        return deepspeed_file_told(slices->tag, file, error);
+        return saved_file_told(slices->tag->model, file, error);
     if (piece.owner != rank || piece.count == 0)
         return 0;
     if (shard->strides || !tensor_count(&shard->shape, &held) ||
         __builtin_add_overflow(piece.offset, piece.count, &behind) || behind > held ||
         !tensor_bytes(shard->type, piece.offset, &before))
-        return deepspeed_file_told(slices->tag, file,
-                                   format_problem_set(&file->problem, shard->offset,
-                                                      "affine_map: %s: a piece behind the end of the slice",
-                                                      map->name));
+        return saved_file_told(slices->tag->model, file,
+                               format_problem_set(&file->problem, shard->offset,
+                                                  "affine_map: %s: a piece behind the end of the slice",
+                                                  map->name));
     struct model_tensor *tensor = model_find_tensor(slices->tag->model, map->name);
     return model_add_piece(slices->tag->model, tensor,
                            &(struct model_piece){.file = file->index,
@@ -122,20 +121,20 @@ static int slices_add_piece(struct slices *slices, struct deepspeed_file *file,
                                                  .strides = piece.strides});
 }
 
-static int slices_add_mapped(struct slices *slices, struct deepspeed_file *file,
-                             const struct deepspeed_map *map, const struct tensor *shard, int64_t rank)
+static int slices_add_mapped(struct slices *slices, struct saved_file *file, const struct deepspeed_map *map,
+                             const struct tensor *shard, int64_t rank)
 {
     const struct pickle_node *pieces;
     struct model_tensor *tensor = model_find_tensor(slices->tag->model, map->name);
     int error =
-        deepspeed_file_told(slices->tag, file, deepspeed_map_pieces(map, rank, &pieces, &file->problem));
+        saved_file_told(slices->tag->model, file, deepspeed_map_pieces(map, rank, &pieces, &file->problem));
     if (!error && !tensor)
         error = model_add_tensor(slices->tag->model, map->name, shard->type, &map->shape, &tensor);
     if (error)
         return error;
     if (tensor->stored != shard->type)
-        return deepspeed_file_told(
-            slices->tag, file,
+        return saved_file_told(
+            slices->tag->model, file,
             format_problem_set(&file->problem, shard->offset, "%s is of %s, of rank 0 it is %s", map->name,
                                tensor_type_name(shard->type), tensor_type_name(tensor->stored)));
     for (size_t i = 0; !error && i < pieces->count; i++)
@@ -144,7 +143,7 @@ static int slices_add_mapped(struct slices *slices, struct deepspeed_file *file,
 }
 
 /* A buffer is the same on all ranks; of a parameter without a map nothing is known. */
-static int slices_add_plain(struct slices *slices, struct deepspeed_file *file, const char *name,
+static int slices_add_plain(struct slices *slices, struct saved_file *file, const char *name,
                             const struct tensor *tensor, int64_t rank)
 {
     struct model *model = slices->tag->model;
@@ -160,13 +159,13 @@ static int slices_add_plain(struct slices *slices, struct deepspeed_file *file, 
     return error;
 }
 
-static int slices_add_rank(struct slices *slices, struct deepspeed_file *file, int64_t rank)
+static int slices_add_rank(struct slices *slices, struct saved_file *file, int64_t rank)
 {
     const struct pickle_node *module = pickle_get(file->torch.root, "module");
     int error = 0;
     if (!pickle_is_dict(module))
-        return deepspeed_file_told(
-            slices->tag, file, format_problem_set(&file->problem, -1, "expected a dict module, found none"));
+        return saved_file_told(slices->tag->model, file,
+                               format_problem_set(&file->problem, -1, "expected a dict module, found none"));
     for (size_t i = 0; !error && i < pickle_dict_count(module); i++) {
         const char *name = deepspeed_text(pickle_dict_key(module, i));
         const struct pickle_node *value = pickle_dict_value(module, i);
@@ -174,8 +173,8 @@ static int slices_add_rank(struct slices *slices, struct deepspeed_file *file, i
         uint32_t map;
         if (!name || !torch_file_is_tensor(value))
             continue;
-        error = deepspeed_file_told(slices->tag, file,
-                                    torch_file_tensor(&file->torch, value, &tensor, &file->problem));
+        error = saved_file_told(slices->tag->model, file,
+                                torch_file_tensor(&file->torch, value, &tensor, &file->problem));
         if (error)
             break;
         if (name_table_find(&slices->maps_by_name, name, &map))
@@ -212,7 +211,7 @@ int deepspeed_load_tensor_parallel(struct deepspeed_tag *tag, bool master)
     if (!error)
         error = slices_add_rank(&slices, &slices.first, 0);
     for (size_t rank = 1; !error && rank < count; rank++) {
-        cleanup_deepspeed_file struct deepspeed_file file = {0};
+        cleanup_saved_file struct saved_file file = {0};
         error = deepspeed_file_open(tag, names[rank].file, &file);
         if (!error)
             error = slices_add_rank(&slices, &file, (int64_t)rank);

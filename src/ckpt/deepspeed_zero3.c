@@ -19,7 +19,7 @@ struct fragment {
 
 struct zero3 {
     struct deepspeed_tag *tag;
-    struct deepspeed_file states; /* of rank 0 */
+    struct saved_file states; /* of rank 0 */
     int64_t world_size;
     size_t buffer_count;      /* flat buffers of each rank */
     struct fragment *buffers; /* buffer_count of each rank */
@@ -31,7 +31,7 @@ static void zero3_release(struct zero3 *zero)
 {
     free(zero->buffers);
     free(zero->fragments);
-    deepspeed_file_close(&zero->states);
+    saved_file_close(&zero->states);
 }
 
 static int zero3_told(errint error)
@@ -151,11 +151,11 @@ static int zero3_add_trainable(struct zero3 *zero)
     struct deepspeed_group *groups;
     size_t group_count;
     struct zero3_place place = {0};
-    struct deepspeed_file *states = &zero->states;
-    int error = deepspeed_file_told(zero->tag, states,
-                                    deepspeed_read_groups(pickle_get(states->torch.root, "param_shapes"),
-                                                          &states->torch.arena, &groups, &group_count,
-                                                          &states->problem));
+    struct saved_file *states = &zero->states;
+    int error =
+        saved_file_told(zero->tag->model, states,
+                        deepspeed_read_groups(pickle_get(states->torch.root, "param_shapes"),
+                                              &states->torch.arena, &groups, &group_count, &states->problem));
     for (size_t i = 0; !error && i < group_count; i++) {
         for (size_t k = 0; !error && k < groups[i].count; k++)
             error = zero3_add_parameter(zero, &groups[i].parameters[k], &place);
@@ -176,7 +176,7 @@ static int zero3_add_trainable(struct zero3 *zero)
 /* -- what each rank's optimizer holds ---------------------------------------------------------------------
  */
 
-static int zero3_check_optimizer(const struct zero3 *zero, struct deepspeed_file *file,
+static int zero3_check_optimizer(const struct zero3 *zero, struct saved_file *file,
                                  const struct deepspeed_optimizer *optimizer)
 {
     struct format_problem *problem = &file->problem;
@@ -198,7 +198,7 @@ static int zero3_check_optimizer(const struct zero3 *zero, struct deepspeed_file
     return 0;
 }
 
-static int zero3_read_buffers(struct zero3 *zero, struct deepspeed_file *file,
+static int zero3_read_buffers(struct zero3 *zero, struct saved_file *file,
                               const struct deepspeed_optimizer *optimizer, size_t rank)
 {
     struct fragment *buffers = &zero->buffers[rank * zero->buffer_count];
@@ -219,7 +219,7 @@ static int zero3_read_buffers(struct zero3 *zero, struct deepspeed_file *file,
                                        i, buffers[i].count, tensor_type_name(tensor.type),
                                        zero->buffers[i].count, tensor_type_name(zero->buffers[0].type));
     }
-    return deepspeed_file_told(zero->tag, file, error);
+    return saved_file_told(zero->tag->model, file, error);
 }
 
 /* The first file says how many ranks and buffers there are. */
@@ -244,12 +244,12 @@ static int zero3_read_optimizers(struct zero3 *zero)
             model_add_note(zero->tag->model, true, "no *_optim_states.pt is here: they hold the parameters"));
     int error = 0;
     for (size_t rank = 0; !error && rank < count; rank++) {
-        cleanup_deepspeed_file struct deepspeed_file file = {0};
+        cleanup_saved_file struct saved_file file = {0};
         struct deepspeed_optimizer optimizer;
         error = deepspeed_file_open(zero->tag, names[rank].file, &file);
         if (!error)
-            error = deepspeed_file_told(zero->tag, &file,
-                                        deepspeed_read_optimizer(file.torch.root, &optimizer, &file.problem));
+            error = saved_file_told(zero->tag->model, &file,
+                                    deepspeed_read_optimizer(file.torch.root, &optimizer, &file.problem));
         if (!error && rank == 0)
             error = zero3_begin_buffers(zero, names, count, &optimizer);
         if (!error)
@@ -261,7 +261,7 @@ static int zero3_read_optimizers(struct zero3 *zero)
 /* -- frozen parameters ------------------------------------------------------------------------------------
  */
 
-static int zero3_read_fragment(struct zero3 *zero, struct deepspeed_file *file,
+static int zero3_read_fragment(struct zero3 *zero, struct saved_file *file,
                                const struct pickle_node *fragments, size_t i, size_t rank)
 {
     const struct deepspeed_parameter *parameter = &zero->frozen.parameters[i];
@@ -286,7 +286,7 @@ static int zero3_read_fragment(struct zero3 *zero, struct deepspeed_file *file,
     return 0;
 }
 
-static int zero3_read_rank_fragments(struct zero3 *zero, struct deepspeed_file *file, size_t rank)
+static int zero3_read_rank_fragments(struct zero3 *zero, struct saved_file *file, size_t rank)
 {
     const struct pickle_node *fragments = pickle_get(file->torch.root, "frozen_param_fragments");
     int64_t step;
@@ -317,12 +317,12 @@ static int zero3_read_fragments(struct zero3 *zero)
     if (!zero->fragments)
         return -ENOMEM;
     for (size_t rank = 0; !error && rank < count; rank++) {
-        cleanup_deepspeed_file struct deepspeed_file other = {0};
-        struct deepspeed_file *file = rank == 0 ? &zero->states : &other;
+        cleanup_saved_file struct saved_file other = {0};
+        struct saved_file *file = rank == 0 ? &zero->states : &other;
         if (rank > 0)
             error = deepspeed_file_open(zero->tag, names[rank].file, file);
         if (!error)
-            error = deepspeed_file_told(zero->tag, file, zero3_read_rank_fragments(zero, file, rank));
+            error = saved_file_told(zero->tag->model, file, zero3_read_rank_fragments(zero, file, rank));
     }
     return error;
 }
@@ -358,7 +358,7 @@ static int zero3_read_states(struct zero3 *zero)
             model_add_note(zero->tag->model, true,
                            "zero_pp_rank_0_mp_rank_00_model_states.pt is not here: it holds the "
                            "parameters' names and shapes"));
-    struct deepspeed_file *states = &zero->states;
+    struct saved_file *states = &zero->states;
     int error = deepspeed_file_open(zero->tag, names[0].file, states);
     if (error)
         return error;
@@ -366,8 +366,8 @@ static int zero3_read_states(struct zero3 *zero)
     const struct pickle_node *shapes = pickle_get(states->torch.root, "frozen_param_shapes");
     if (!pickle_is_dict(shapes))
         return 0;
-    return deepspeed_file_told(
-        zero->tag, states,
+    return saved_file_told(
+        zero->tag->model, states,
         deepspeed_read_shapes(shapes, &states->torch.arena, &zero->frozen, &states->problem));
 }
 

@@ -168,7 +168,7 @@ static void deepspeed_name_stage(struct model *model, int64_t stage)
 }
 
 /* ZeRO-1 and 2 need all ranks' optimizers to go on, which is told though the model does without. */
-static int deepspeed_check_optimizers(struct deepspeed_tag *tag, const struct deepspeed_file *states)
+static int deepspeed_check_optimizers(struct deepspeed_tag *tag, const struct saved_file *states)
 {
     size_t count;
     int64_t ranks;
@@ -185,7 +185,7 @@ static int deepspeed_check_optimizers(struct deepspeed_tag *tag, const struct de
 static int deepspeed_load_whole(struct deepspeed_tag *tag, const struct deepspeed_name *name,
                                 const struct framework_wish *wish)
 {
-    cleanup_deepspeed_file struct deepspeed_file states = {0};
+    cleanup_saved_file struct saved_file states = {0};
     int64_t stage = 0;
     int error = deepspeed_file_open(tag, name->file, &states);
     if (error)
