@@ -12,6 +12,7 @@
 #include "ckpt/framework.h"
 #include "ckpt/saved_file.h"
 #include "format/deepspeed_states.h"
+#include "format/nodes.h"
 
 /* What a file's name says it is (DeepSpeedEngine._get_ckpt_name and what stands beside it). */
 enum deepspeed_kind {

@@ -17,7 +17,7 @@ static errint module_collect_buffers(const struct saved_file *states, struct nam
 {
     const struct pickle_node *names = pickle_get(states->torch.root, "buffer_names");
     for (size_t i = 0; i < pickle_count(names); i++) {
-        errint error = module_add_name(table, deepspeed_text(pickle_item(names, i)));
+        errint error = module_add_name(table, node_text(pickle_item(names, i)));
         if (error)
             return error;
     }
@@ -39,7 +39,7 @@ struct module_walk {
 static int module_read_entry(struct module_walk *walk, size_t i, const char **name, struct tensor *tensor)
 {
     const struct pickle_node *value = pickle_dict_value(walk->module, i);
-    *name = deepspeed_text(pickle_dict_key(walk->module, i));
+    *name = node_text(pickle_dict_key(walk->module, i));
     if (*name && torch_file_is_tensor(value))
         return saved_file_told(
             walk->tag->model, walk->states,
@@ -112,7 +112,7 @@ int deepspeed_add_buffers(struct deepspeed_tag *tag, struct saved_file *states)
     __attribute__((cleanup(module_end))) struct module_walk walk;
     int error = module_begin(tag, states, &walk);
     for (size_t i = 0; !error && i < pickle_dict_count(walk.module); i++) {
-        const char *name = deepspeed_text(pickle_dict_key(walk.module, i));
+        const char *name = node_text(pickle_dict_key(walk.module, i));
         struct tensor tensor;
         if (!name || !name_table_find(&walk.buffers, name, NULL))
             continue;
@@ -139,7 +139,7 @@ static errint module_collect_groups(const struct deepspeed_group *groups, size_t
 static errint module_collect_keys(const struct pickle_node *dict, struct name_table *table)
 {
     for (size_t i = 0; i < pickle_dict_count(dict); i++) {
-        errint error = module_add_name(table, deepspeed_text(pickle_dict_key(dict, i)));
+        errint error = module_add_name(table, node_text(pickle_dict_key(dict, i)));
         if (error)
             return error;
     }
@@ -156,7 +156,7 @@ int deepspeed_add_left(struct deepspeed_tag *tag, struct saved_file *states,
     if (!error)
         error = module_collect_keys(pickle_get(states->torch.root, "shared_params"), &walk.known);
     for (size_t i = 0; !error && i < pickle_dict_count(walk.module); i++) {
-        const char *name = deepspeed_text(pickle_dict_key(walk.module, i));
+        const char *name = node_text(pickle_dict_key(walk.module, i));
         struct tensor tensor;
         if (!name || name_table_find(&walk.known, name, NULL) || model_find_tensor(tag->model, name))
             continue;
@@ -181,8 +181,8 @@ int deepspeed_add_shared(struct deepspeed_tag *tag, const struct saved_file *sta
 {
     const struct pickle_node *shared = pickle_get(states->torch.root, "shared_params");
     for (size_t i = 0; i < pickle_dict_count(shared); i++) {
-        const char *name = deepspeed_text(pickle_dict_key(shared, i));
-        const char *stored_as = deepspeed_text(pickle_dict_value(shared, i));
+        const char *name = node_text(pickle_dict_key(shared, i));
+        const char *stored_as = node_text(pickle_dict_value(shared, i));
         const struct model_tensor *stored = stored_as ? model_find_tensor(tag->model, stored_as) : NULL;
         /* What the parameter was stored as may be frozen and left out of the checkpoint. */
         if (!name || !stored || model_find_tensor(tag->model, name))

@@ -231,7 +231,7 @@ static int partitions_add_frozen(struct partitions *all)
     const struct pickle_node *fragments = pickle_get(states->torch.root, "frozen_param_fragments");
     struct model *model = all->tag->model;
     for (size_t i = 0; i < pickle_dict_count(shapes); i++) {
-        const char *name = deepspeed_text(pickle_dict_key(shapes, i));
+        const char *name = node_text(pickle_dict_key(shapes, i));
         struct tensor tensor;
         if (!name || !pickle_is_text(pickle_dict_key(fragments, i), name))
             return saved_file_told(all->tag->model, states,

@@ -26,7 +26,7 @@ static int pipeline_add_layer(struct deepspeed_tag *tag, const struct deepspeed_
     cleanup_saved_file struct saved_file file = {0};
     int error = deepspeed_file_open(tag, layer->file, &file);
     for (size_t i = 0; !error && i < pickle_dict_count(file.torch.root); i++) {
-        const char *name = deepspeed_text(pickle_dict_key(file.torch.root, i));
+        const char *name = node_text(pickle_dict_key(file.torch.root, i));
         const struct pickle_node *value = pickle_dict_value(file.torch.root, i);
         char whole[PIPELINE_NAME_MAX];
         struct tensor tensor;

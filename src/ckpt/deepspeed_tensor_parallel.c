@@ -85,7 +85,7 @@ static int slices_read_maps(struct slices *slices)
     }
     const struct pickle_node *buffers = pickle_get(first->torch.root, "buffer_names");
     for (size_t i = 0; !error && i < pickle_count(buffers); i++) {
-        const char *name = deepspeed_text(pickle_item(buffers, i));
+        const char *name = node_text(pickle_item(buffers, i));
         error = name ? name_table_add(&slices->buffers, name, 0) : 0;
         error = error == -EEXIST ? 0 : error;
     }
@@ -167,7 +167,7 @@ static int slices_add_rank(struct slices *slices, struct saved_file *file, int64
         return saved_file_told(slices->tag->model, file,
                                format_problem_set(&file->problem, -1, "expected a dict module, found none"));
     for (size_t i = 0; !error && i < pickle_dict_count(module); i++) {
-        const char *name = deepspeed_text(pickle_dict_key(module, i));
+        const char *name = node_text(pickle_dict_key(module, i));
         const struct pickle_node *value = pickle_dict_value(module, i);
         struct tensor tensor;
         uint32_t map;

@@ -6,6 +6,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "format/nodes.h"
+
 enum { MAP_VERSION = 1 };
 
 /* -- which parameter --------------------------------------------------------------------------------------
@@ -34,7 +36,7 @@ static const char *map_read_pattern(const char *pattern, struct arena *arena)
 static int map_read(const struct pickle_node *key, const struct pickle_node *entry, struct arena *arena,
                     struct deepspeed_map *out, struct format_problem *problem)
 {
-    const char *pattern = deepspeed_text(key);
+    const char *pattern = node_text(key);
     out->name = map_read_pattern(pattern, arena);
     if (!out->name)
         return format_problem_set(problem, -1, "affine_map: expected the pattern of one name, found %s",
@@ -42,7 +44,7 @@ static int map_read(const struct pickle_node *key, const struct pickle_node *ent
     out->ranks = pickle_get(entry, "ranks");
     if (!pickle_is_dict(out->ranks))
         return format_problem_set(problem, -1, "affine_map: %s has no ranks", out->name);
-    return deepspeed_read_shape(pickle_get(entry, "logical_shape"), arena, &out->shape, problem);
+    return node_shape(pickle_get(entry, "logical_shape"), arena, &out->shape, problem);
 }
 
 int deepspeed_read_maps(const struct pickle_node *root, struct arena *arena, struct deepspeed_map **out,
@@ -75,14 +77,11 @@ int deepspeed_read_maps(const struct pickle_node *root, struct arena *arena, str
 int deepspeed_map_pieces(const struct deepspeed_map *map, int64_t rank, const struct pickle_node **pieces,
                          struct format_problem *problem)
 {
-    for (size_t i = 0; i < pickle_dict_count(map->ranks); i++) {
-        int64_t key;
-        if (!pickle_integer(pickle_dict_key(map->ranks, i), &key) || key != rank)
-            continue;
-        *pieces = pickle_get(pickle_dict_value(map->ranks, i), "pieces");
-        if (*pieces && ((*pieces)->kind == PICKLE_LIST || (*pieces)->kind == PICKLE_TUPLE))
-            return 0;
-    }
+    int64_t key;
+    *pieces = pickle_get(pickle_dict_value(map->ranks, (size_t)rank), "pieces");
+    if (pickle_integer(pickle_dict_key(map->ranks, (size_t)rank), &key) && key == rank &&
+        node_is_sequence(*pieces))
+        return 0;
     return format_problem_set(problem, -1, "affine_map: %s says nothing about rank %" PRId64, map->name,
                               rank);
 }
@@ -99,7 +98,7 @@ static int map_read_side(const struct deepspeed_map *map, const struct pickle_no
     struct tensor_shape shape;
     if (!pickle_integer(pickle_item(side, 0), offset) || *offset < 0)
         return map_fail(map, problem, "a piece without an offset");
-    int error = deepspeed_read_shape(pickle_item(side, 1), arena, &shape, problem);
+    int error = node_shape(pickle_item(side, 1), arena, &shape, problem);
     if (error)
         return error;
     if (shape.rank != map->shape.rank)
@@ -173,7 +172,7 @@ int deepspeed_read_map_piece(const struct deepspeed_map *map, const struct pickl
     struct tensor_shape shape;
     int64_t offset, *strides;
     *out = (struct deepspeed_map_piece){0};
-    int error = deepspeed_read_shape(pickle_get(piece, "shape"), arena, &shape, problem);
+    int error = node_shape(pickle_get(piece, "shape"), arena, &shape, problem);
     if (!error && shape.rank != map->shape.rank)
         error = map_fail(map, problem, "a piece with other dimensions than the parameter");
     if (!error)

@@ -30,7 +30,7 @@ struct deepspeed_map_piece {
 /* The maps of a states file's root; *count is 0 when it has none. */
 int deepspeed_read_maps(const struct pickle_node *root, struct arena *arena, struct deepspeed_map **out,
                         size_t *count, struct format_problem *problem);
-/* How many pieces the rank's shard of the parameter has. */
+/* The pieces of the rank's shard: a list. The ranks are in order, as they are written. */
 int deepspeed_map_pieces(const struct deepspeed_map *map, int64_t rank, const struct pickle_node **pieces,
                          struct format_problem *problem);
 int deepspeed_read_map_piece(const struct deepspeed_map *map, const struct pickle_node *piece,

@@ -4,17 +4,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <string.h>
+
+#include "format/nodes.h"
 
 /* -- values -----------------------------------------------------------------------------------------------
  */
-
-const char *deepspeed_text(const struct pickle_node *node)
-{
-    if (!node || node->kind != PICKLE_TEXT || memchr(node->text, '\0', node->length))
-        return NULL;
-    return node->text;
-}
 
 bool deepspeed_integer(const struct pickle_node *node, int64_t *value)
 {
@@ -25,34 +19,8 @@ bool deepspeed_integer(const struct pickle_node *node, int64_t *value)
     return pickle_integer(node, value);
 }
 
-static bool deepspeed_is_sequence(const struct pickle_node *node)
-{
-    return node && (node->kind == PICKLE_LIST || node->kind == PICKLE_TUPLE);
-}
-
 /* -- shapes -----------------------------------------------------------------------------------------------
  */
-
-int deepspeed_read_shape(const struct pickle_node *node, struct arena *arena, struct tensor_shape *out,
-                         struct format_problem *problem)
-{
-    if (pickle_is_call(node, "torch Size"))
-        node = node->count == 1 ? node->items[0] : NULL;
-    if (!deepspeed_is_sequence(node))
-        return format_problem_set(problem, -1, "expected a torch.Size, found something else");
-    if (node->count > TENSOR_RANK_MAX)
-        return format_problem_set(problem, -1, "a shape of %zu dimensions, at most %d are known", node->count,
-                                  TENSOR_RANK_MAX);
-    int64_t *sizes = arena_take_array(arena, node->count, sizeof *sizes);
-    if (!sizes)
-        return -ENOMEM;
-    for (size_t i = 0; i < node->count; i++) {
-        if (!pickle_integer(node->items[i], &sizes[i]) || sizes[i] < 0)
-            return format_problem_set(problem, -1, "a shape with a size that is no number from 0 on");
-    }
-    *out = (struct tensor_shape){.rank = (uint32_t)node->count, .sizes = sizes};
-    return 0;
-}
 
 int deepspeed_read_shapes(const struct pickle_node *dict, struct arena *arena, struct deepspeed_group *out,
                           struct format_problem *problem)
@@ -65,10 +33,10 @@ int deepspeed_read_shapes(const struct pickle_node *dict, struct arena *arena, s
         return -ENOMEM;
     for (size_t i = 0; i < out->count; i++) {
         struct deepspeed_parameter *parameter = &out->parameters[i];
-        parameter->name = deepspeed_text(pickle_dict_key(dict, i));
+        parameter->name = node_text(pickle_dict_key(dict, i));
         if (!parameter->name)
             return format_problem_set(problem, -1, "a parameter's name is no text");
-        int error = deepspeed_read_shape(pickle_dict_value(dict, i), arena, &parameter->shape, problem);
+        int error = node_shape(pickle_dict_value(dict, i), arena, &parameter->shape, problem);
         if (error)
             return error;
         if (!tensor_count(&parameter->shape, &parameter->count))
@@ -80,7 +48,7 @@ int deepspeed_read_shapes(const struct pickle_node *dict, struct arena *arena, s
 int deepspeed_read_groups(const struct pickle_node *list, struct arena *arena, struct deepspeed_group **out,
                           size_t *count, struct format_problem *problem)
 {
-    if (!deepspeed_is_sequence(list))
+    if (!node_is_sequence(list))
         return format_problem_set(problem, -1, "param_shapes: expected a list, found something else");
     *count = list->count;
     *out = arena_take_array(arena, list->count, sizeof **out);
@@ -100,7 +68,7 @@ int deepspeed_read_groups(const struct pickle_node *list, struct arena *arena, s
 static int deepspeed_read_world_size(const struct pickle_node *node, struct deepspeed_optimizer *out,
                                      struct format_problem *problem)
 {
-    bool several = deepspeed_is_sequence(node);
+    bool several = node_is_sequence(node);
     size_t count = several ? node->count : 1;
     for (size_t i = 0; i < count; i++) {
         int64_t ranks;
@@ -128,7 +96,7 @@ int deepspeed_read_optimizer(const struct pickle_node *root, struct deepspeed_op
         return error;
     const char *key = out->stage == 3 ? "fp32_flat_groups" : "single_partition_of_fp32_groups";
     out->partitions = pickle_get(state, key);
-    if (!deepspeed_is_sequence(out->partitions))
+    if (!node_is_sequence(out->partitions))
         return format_problem_set(problem, -1, "expected a list %s, found none", key);
     out->alignments = pickle_get(state, "param_alignment_paddings");
     /* They are counted as if the parameters were not dealt out in turns, which `param_shapes` knows. */
@@ -144,7 +112,7 @@ bool deepspeed_read_slice(const struct deepspeed_optimizer *optimizer, size_t gr
 {
     const struct pickle_node *slices = pickle_item(optimizer->slices, group);
     const struct pickle_node *address = pickle_dict_value(slices, i);
-    out->name = deepspeed_text(pickle_dict_key(slices, i));
+    out->name = node_text(pickle_dict_key(slices, i));
     return out->name && pickle_integer(pickle_attribute(address, "start"), &out->start) &&
            pickle_integer(pickle_attribute(address, "numel"), &out->count);
 }

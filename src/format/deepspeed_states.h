@@ -34,10 +34,6 @@ int deepspeed_read_shapes(const struct pickle_node *dict, struct arena *arena, s
 /* `param_shapes`: a list of such dicts, one a flat buffer. */
 int deepspeed_read_groups(const struct pickle_node *list, struct arena *arena, struct deepspeed_group **out,
                           size_t *count, struct format_problem *problem);
-/* A torch.Size, a tuple or a list of sizes. */
-int deepspeed_read_shape(const struct pickle_node *node, struct arena *arena, struct tensor_shape *out,
-                         struct format_problem *problem);
-
 /* What one rank's optimizer holds (`optimizer_state_dict` of *_optim_states.pt). */
 struct deepspeed_optimizer {
     int64_t stage;      /* of ZeRO; -1: not said, as BF16_Optimizer does not */
@@ -67,7 +63,5 @@ int deepspeed_read_flat(struct torch_file *file, const struct pickle_node *node,
 
 /* An int, or an enumeration's member (a call with its value). */
 bool deepspeed_integer(const struct pickle_node *node, int64_t *value);
-/* A str without a NUL inside; NULL: the node is none. */
-const char *deepspeed_text(const struct pickle_node *node);
 
 #endif
