@@ -174,9 +174,15 @@ const struct deepspeed_name *deepspeed_tag_find_rank(const struct deepspeed_tag 
 /* -- all ranks --------------------------------------------------------------------------------------------
  */
 
-static const char *names_ending(enum deepspeed_kind kind)
+static errint names_note_missing(const struct deepspeed_tag *tag, const struct deepspeed_name *like,
+                                 size_t rank, size_t count, int64_t world_size, bool missing)
 {
-    return kind == DEEPSPEED_OPTIMIZER ? "optim_states.pt" : "model_states.pt";
+    const char *ending = like->kind == DEEPSPEED_OPTIMIZER ? "optim_states.pt" : "model_states.pt";
+    int prefix = (int)(strstr(like->file, "zero_pp_rank_") - like->file);
+    return model_add_note(tag->model, missing,
+                          "%.*szero_pp_rank_%zu_mp_rank_%02" PRId64 "_%s is not here: the save had %" PRId64
+                          " ranks, %zu files are there",
+                          prefix, like->file, rank, like->mp, ending, world_size, count);
 }
 
 int deepspeed_tag_check_ranks(const struct deepspeed_tag *tag, const struct deepspeed_name *names,
@@ -187,18 +193,12 @@ int deepspeed_tag_check_ranks(const struct deepspeed_tag *tag, const struct deep
         first++;
     if ((int64_t)count == world_size && first == count)
         return 0;
-    const char *ending = names_ending(names[0].kind);
     errint error;
     if ((int64_t)first < world_size && (first == count || names[first].dp > (int64_t)first))
-        error = model_add_note(tag->model, missing,
-                               "the save had %" PRId64 " ranks and %zu *_%s are here: that of rank %zu, like "
-                               "%s, is not",
-                               world_size, count, ending, first, names[0].file);
+        error = names_note_missing(tag, &names[0], first, count, world_size, missing);
     else
-        error = model_add_note(tag->model, missing,
-                               "the save had %" PRId64 " ranks and %zu *_%s are here: %s is too much, of "
-                               "another save",
-                               world_size, count, ending,
-                               names[(int64_t)first < world_size ? first : (size_t)world_size].file);
+        error = model_add_note(
+            tag->model, missing, "%s is of another save: this one had %" PRId64 " ranks, %zu files are there",
+            names[(int64_t)first < world_size ? first : (size_t)world_size].file, world_size, count);
     return error ? error : FORMAT_FOREIGN;
 }

@@ -216,5 +216,7 @@ int deepspeed_load_tensor_parallel(struct deepspeed_tag *tag, bool master)
         if (!error)
             error = slices_add_rank(&slices, &file, (int64_t)rank);
     }
+    if (error == FORMAT_FOREIGN)
+        model_drop_tensors(tag->model);
     return error || !master ? error : deepspeed_note_no_master(tag);
 }

@@ -174,7 +174,7 @@ static int xla_read_first(struct xla *xla)
 static int xla_check_shard(struct saved_file *file, const struct tensor *shard, const struct tensor *first)
 {
     if (strcmp(shard->name, first->name) != 0)
-        return format_problem_set(&file->problem, shard->offset, "expected %s, found %s", first->name,
+        return format_problem_set(&file->problem, shard->offset, "expected the tensors of rank 0, found %s",
                                   shard->name);
     if (shard->type != first->type || shard->strides || !tensor_shape_equal(&shard->shape, &first->shape))
         return format_problem_set(&file->problem, shard->offset, "%s has another type or shape than rank 0's",
