@@ -8,8 +8,7 @@
 
 /* In the order in which a folder is tried: the more telling the names, the earlier. */
 static const struct framework *const frameworks[] = {
-    &framework_sharded,
-    &framework_single,
+    &framework_deepspeed, &framework_xla_fsdp, &framework_sagemaker, &framework_sharded, &framework_single,
 };
 
 enum { FRAMEWORK_COUNT = sizeof frameworks / sizeof *frameworks };
