@@ -8,6 +8,7 @@
 
 /* In the order in which a folder is tried: the more telling the names, the earlier. */
 static const struct framework *const frameworks[] = {
+    &framework_dcp,
     &framework_sharded,
     &framework_single,
 };
