@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ckpt/adapter.h"
 #include "ckpt/dcp_names.h"
 #include "ckpt/framework.h"
 #include "ckpt/tied.h"
@@ -346,23 +347,10 @@ static errint dcp_count_ranks(struct dcp_load *load)
     return 0;
 }
 
-/* Adapters of PEFT: nothing else has these names. */
-static bool dcp_is_adapter(const struct model *model)
-{
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        const char *name = model->tensors[i].name;
-        if (strncmp(name, "base_model.model.", strlen("base_model.model.")) != 0 ||
-            strstr(name, ".base_layer."))
-            return false;
-    }
-    return model->tensor_count > 0;
-}
-
 static errint dcp_describe(struct dcp_load *load)
 {
     struct model *model = load->model;
-    if (dcp_is_adapter(model))
-        model->stem = "adapter_model";
+    adapter_mark(model);
     if (*load->directory) {
         model->framework = "fsdp-sharded";
         model->summary = "FSDP, SHARDED_STATE_DICT";
