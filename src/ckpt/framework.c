@@ -8,9 +8,8 @@
 
 /* In the order in which a folder is tried: the more telling the names, the earlier. */
 static const struct framework *const frameworks[] = {
-    &framework_dcp,
-    &framework_sharded,
-    &framework_single,
+    &framework_dcp,     &framework_fsdp_file, &framework_verl,      &framework_dcp_hf,
+    &framework_sharded, &framework_single,    &framework_lightning,
 };
 
 enum { FRAMEWORK_COUNT = sizeof frameworks / sizeof *frameworks };

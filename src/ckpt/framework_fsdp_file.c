@@ -94,7 +94,8 @@ static errint fsdp_find_files(const struct folder_listing *listing, const struct
             error = model_add_note(model, false, "%s is another model's, or of another save", path);
         } else {
             if (name.rank > (int64_t)*count)
-                error = model_add_note(model, true, "the file of rank %zu is missing: %s is there", *count, path);
+                error =
+                    model_add_note(model, true, "the file of rank %zu is missing: %s is there", *count, path);
             files[(*count)++] = (struct rank_file){path, name.rank < 0 ? 0 : name.rank};
         }
         if (error)

@@ -25,7 +25,9 @@ struct rank_load {
     const char *path;
     int64_t rank;
     uint32_t file;
+    int64_t file_count; /* in all */
     int64_t world_size; /* of the largest mesh seen */
+    bool repeats;       /* other ranks may have the same part of this tensor */
     bool flat;          /* flat parameters were seen */
     struct torch_file torch;
     struct arena scratch;
@@ -56,6 +58,19 @@ static errint rank_find_tensor(struct rank_load *load, const char *name, enum te
         return 0;
     *out = NULL;
     return rank_note(load, name, "expected the type and shape that it has in other ranks' files");
+}
+
+/* Adds a box, unless the same one is there: meshes beside each other hold the same. */
+static errint rank_add_box(struct rank_load *load, struct model_tensor *whole, const struct model_piece *box)
+{
+    size_t bytes = whole->shape.rank * sizeof *box->starts;
+    for (size_t i = 0; load->repeats && i < whole->piece_count; i++) {
+        const struct model_piece *known = &whole->pieces[i];
+        if (known->starts && memcmp(known->starts, box->starts, bytes) == 0 &&
+            memcmp(known->sizes, box->sizes, bytes) == 0)
+            return 0;
+    }
+    return model_add_piece(load->model, whole, box);
 }
 
 /* Strides of a tensor that lies row after row. */
@@ -93,7 +108,7 @@ static errint rank_add_boxes(struct rank_load *load, struct model_tensor *whole,
             sizes[i] = rows[i].runs[current[i]].length;
             piece.offset += before[i] * strides[i] * width;
         }
-        errint error = model_add_piece(load->model, whole, &piece);
+        errint error = rank_add_box(load, whole, &piece);
         if (error)
             return error;
         uint32_t dimension = rank;
@@ -283,6 +298,8 @@ static errint rank_place_local(struct rank_load *load, struct model_tensor *whol
         if (!placements[i].sharded && placements[i].position != 0)
             return 0; /* another rank has the same */
     }
+    if (whole->shape.rank == 0 && whole->piece_count > 0)
+        return 0;
     if (whole->shape.rank == 0)
         return model_add_piece(
             load->model, whole,
@@ -310,6 +327,7 @@ static errint rank_add_dtensor(struct rank_load *load, const char *name, const s
     }
     if (world_size > load->world_size)
         load->world_size = world_size;
+    load->repeats = world_size < load->file_count;
     int result = torch_file_tensor(&load->torch, local_node, &local, &problem);
     if (result)
         return result == FORMAT_FOREIGN ? rank_note(load, name, problem.text) : result;
@@ -349,12 +367,13 @@ static errint rank_add_shard(struct rank_load *load, struct model_tensor *whole,
         return result == FORMAT_FOREIGN ? rank_note(load, whole->name, problem.text) : result;
     if (local.type != whole->type || !tensor_shape_equal(&local.shape, &shape))
         return rank_note(load, whole->name, "expected the type and shape that its place says, found another");
-    return model_add_piece(load->model, whole,
-                           &(struct model_piece){.file = load->file,
-                                                 .offset = local.offset,
-                                                 .starts = starts,
-                                                 .sizes = sizes,
-                                                 .strides = local.strides});
+    load->repeats = true;
+    return rank_add_box(load, whole,
+                        &(struct model_piece){.file = load->file,
+                                              .offset = local.offset,
+                                              .starts = starts,
+                                              .sizes = sizes,
+                                              .strides = local.strides});
 }
 
 static errint rank_add_sharded(struct rank_load *load, const char *name, const struct pickle_node *state)
@@ -462,7 +481,10 @@ errint rank_files_load(const struct folder *folder, const struct rank_file *file
                        const char *key, struct model *model)
 {
     __attribute__((cleanup(rank_load_release))) struct rank_load load = {
-        .folder = folder, .model = model, .scratch = {.limit = (size_t)64 << 20}};
+        .folder = folder,
+        .model = model,
+        .file_count = (int64_t)count,
+        .scratch = {.limit = (size_t)64 << 20}};
     for (size_t i = 0; i < count; i++) {
         errint error = rank_load_file(&load, &files[i], key);
         if (error)
