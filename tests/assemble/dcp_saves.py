@@ -18,10 +18,10 @@ import torch.multiprocessing
 from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardedStateDictConfig, StateDictType, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 RANKS_DEADLINE = 240
@@ -151,7 +151,7 @@ def save_fsdp2(directory, mesh):
 
 
 def save_fsdp1(directory):
-    """The first FSDP: flat parameters, which SHARDED and LOCAL write as ShardedTensors."""
+    """The first FSDP: flat parameters, which SHARDED and LOCAL write as ShardedTensors; and the former as verl does."""
     from accelerate.utils import save_fsdp_model
 
     torch.manual_seed(4)
@@ -161,6 +161,9 @@ def save_fsdp1(directory):
     for name, kind in (("fsdp1", "SHARDED_STATE_DICT"), ("local", "LOCAL_STATE_DICT")):
         save_fsdp_model(plugin(1, kind), accelerator(), model, directory / name)
         expect(directory, name, expected)
+    with FullyShardedDataParallel.state_dict_type(model, StateDictType.SHARDED_STATE_DICT, ShardedStateDictConfig()):
+        save_as_verl(directory, "shards", model.state_dict())
+    expect(directory, "shards", expected)
 
 
 def save_adapter(directory, mesh):
@@ -173,6 +176,11 @@ def save_adapter(directory, mesh):
     expect(directory, "adapter", full(get_peft_model_state_dict(model)))
 
 
+def save_as_verl(directory, name, state):
+    (directory / name).mkdir(exist_ok=True)
+    torch.save(state, directory / name / f"model_world_size_{dist.get_world_size()}_rank_{dist.get_rank()}.pt")
+
+
 def save_boxes(directory):
     """Tensor parallel inside, FSDP outside: boxes in two dimensions, and rows that are dealt out twice."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
@@ -182,22 +190,32 @@ def save_boxes(directory):
     fully_shard(model, mesh=mesh["dp"])
     state = model.state_dict()
     dcp.save({"model": state}, checkpoint_id=directory / "boxes")
-    torch.save(state, directory / "boxes-ranks" / f"model_world_size_4_rank_{dist.get_rank()}.pt")
+    save_as_verl(directory, "boxes-ranks", state)
     dcp.save(state, storage_writer=HuggingFaceStorageWriter(str(directory / "boxes-hf"), save_distributed=True))
     for name in ("boxes", "boxes-ranks", "boxes-hf"):
         expect(directory, name, full(state))
+    save_placements(directory, mesh)
+
+
+def save_placements(directory, mesh):
+    """What DTensors can say of two dimensions of ranks, for sizes that divide and for those that do not."""
+    placements = {"strided": [_StridedShard(0, split_factor=2), Shard(0)], "twice": [Shard(0), Shard(0)],
+                  "both": [Shard(1), Shard(0)], "replicas": [Replicate(), Shard(0)], "columns": [Shard(1), Replicate()],
+                  "whole": [Replicate(), Replicate()]}
+    torch.manual_seed(6)
+    state = {f"{name}.{rows}": distribute_tensor(torch.randn(rows, 7), mesh, placement, src_data_rank=None)
+             for name, placement in placements.items() for rows in (1, 5, 8, 13)}
+    save_as_verl(directory, "placements", state)
+    expect(directory, "placements", full(state))
 
 
 def run_rank(rank, world, directory, meeting):
+    os.fsync = lambda file: None  # what is written is looked at, not how safe it is
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world),
                       ACCELERATE_USE_CPU="true", HF_HUB_OFFLINE="1")
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
-    if rank == 0:
-        for name in ("boxes-ranks",) if world == 4 else ():
-            (directory / name).mkdir()
-    dist.barrier()
     save_every_type(directory, mesh)
     if world <= 4:
         from accelerate import PartialState
