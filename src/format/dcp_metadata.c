@@ -257,9 +257,9 @@ static int dcp_read_chunk(struct dcp_reader *reader, const struct pickle_node *n
         if (chunk->starts[i] > item->shape.sizes[i] ||
             chunk->sizes[i] > item->shape.sizes[i] - chunk->starts[i])
             return format_problem_set(reader->problem, -1,
-                                      "item %s: expected a part inside of %" PRId64
-                                      " rows of dimension %" PRIu32 ", found %" PRId64 " from %" PRId64 " on",
-                                      item->name, item->shape.sizes[i], i, chunk->sizes[i], chunk->starts[i]);
+                                      "item %s: expected a part inside of dimension %" PRIu32
+                                      " of size %" PRId64 ", found %" PRId64 " from %" PRId64 " on",
+                                      item->name, i, item->shape.sizes[i], chunk->sizes[i], chunk->starts[i]);
     }
     const struct dcp_place *place = dcp_find_place(reader, item, chunk);
     chunk->file = place ? place->file_index : DCP_NO_FILE;
