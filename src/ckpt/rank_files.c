@@ -136,17 +136,19 @@ static bool rank_calls(const struct pickle_node *node, const char *const *names)
     return false;
 }
 
-/* The product of a number, or of the numbers in nested tuples. */
+/* The product of a number, or of the numbers in nested tuples: a dimension of one rank has an empty one. */
 static bool rank_product(const struct pickle_node *node, unsigned depth, int64_t *product)
 {
     int64_t value;
     if (pickle_integer(node, &value))
         return value > 0 && !__builtin_mul_overflow(*product, value, product);
+    if (!node || (node->kind != PICKLE_TUPLE && node->kind != PICKLE_LIST))
+        return false;
     for (size_t i = 0; i < pickle_count(node); i++) {
         if (depth == 0 || !rank_product(pickle_item(node, i), depth - 1, product))
             return false;
     }
-    return pickle_count(node) > 0;
+    return true;
 }
 
 /* The mesh's size in each dimension: from its layout, or in earlier versions the shape of a tensor of ranks.

@@ -166,6 +166,21 @@ def save_fsdp1(directory):
     expect(directory, "shards", expected)
 
 
+def save_transformers(directory):
+    """transformers' own sharded save, of a model that it shards while it loads it."""
+    from transformers import AutoModelForCausalLM
+    from transformers.distributed import DistributedConfig
+
+    whole = llama(True)
+    if dist.get_rank() == 0:
+        whole.save_pretrained(directory / "source")
+    dist.barrier()
+    config = DistributedConfig(fsdp_size=dist.get_world_size())
+    model = AutoModelForCausalLM.from_pretrained(directory / "source", distributed_config=config)
+    model.save_pretrained(directory / "transformers", distributed_checkpoint=True)
+    expect(directory, "transformers", full(whole.state_dict()))
+
+
 def save_adapter(directory, mesh):
     from accelerate.utils import save_fsdp_model
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
@@ -224,6 +239,8 @@ def run_rank(rank, world, directory, meeting):
         save_fsdp2(directory, mesh)
         save_fsdp1(directory)
         save_adapter(directory, mesh)
+    if world == 3:
+        save_transformers(directory)
     if world == 4:
         save_boxes(directory)
     dist.destroy_process_group()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
@@ -29,9 +30,7 @@ EVERY_TYPE = ["bare", "nested", "hf"]
 MODELS = ["checkpoint-7", "checkpoint-8", "fsdp1", "shards", "ranks", "whole", "adapter"]
 MESHES = ["boxes", "boxes-ranks", "boxes-hf", "placements"]
 KINDS = [(world, kind) for world in (1, 2, 3, 4) for kind in EVERY_TYPE + MODELS]
-KINDS += [(8, kind) for kind in EVERY_TYPE] + [(4, kind) for kind in MESHES]
-WORLDS = (1, 2, 3, 4, 8)
-
+KINDS += [(3, "transformers")] + [(8, kind) for kind in EVERY_TYPE] + [(4, kind) for kind in MESHES]
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
@@ -192,6 +191,72 @@ def test_rows_are_copied_and_only_the_header_is_new(saves, tmp_path):
         made = re.search(r"([\d.]+) (bytes|KiB) made anew", printed)
         size = float(made[1]) * (1024 if made[2] == "KiB" else 1)
         assert abs(size - header) < 64, (kind, header, printed)
+
+
+def save_alone(directory, state):
+    """What one process saves, without a group."""
+    torch.distributed.checkpoint.save(state, checkpoint_id=directory, no_dist=True)
+
+
+def test_where_the_model_is_in_nested_dictionaries(tmp_path):
+    weights = {"layers.0.weight": torch.randn(3, 4), "layers.0.bias": torch.randn(3), "model.norm": torch.randn(2)}
+    other = {"state": {"layers.0.weight": {"exp_avg": torch.zeros(3, 4)}}, "param_groups": [{"lr": 0.1}]}
+    states = {
+        "app": {"app": {"model": weights, "optim": other}},
+        "both": {"model": weights, "optimizer": other, "lr_scheduler": {"last": torch.tensor(3)}},
+        "beside": {**weights, "optimizer": other, "train_state": {"step": torch.tensor(5)}},
+        "nested": {"model": {"layers": {"0": {"weight": weights["layers.0.weight"], "bias": weights["layers.0.bias"]}},
+                             "model": {"norm": weights["model.norm"]}}},
+        "lightning": {"state_dict": weights, "optimizer_states": [other], "epoch": 3},
+    }
+    for name, state in states.items():
+        save_alone(tmp_path / name, state)
+        assemble(tmp_path / name, tmp_path / "out" / name)
+        compare(load_file(model_file(tmp_path / "out" / name)), weights)
+
+
+def test_whose_names_they_are_is_told(tmp_path):
+    save_alone(tmp_path / "titan", {"tok_embeddings.weight": torch.randn(5, 2), "optimizer": {"x": torch.zeros(1)}})
+    save_alone(tmp_path / "megatron", {"decoder.layers.mlp.linear_fc1.weight": torch.randn(2, 6, 3),
+                                       "optimizer.state.exp_avg.decoder.layers.mlp.linear_fc1.weight": torch.zeros(2)})
+    torch.save({"args": None}, tmp_path / "megatron/common.pt")
+    for name, framework, tensors in (("titan", "torchtitan", 1), ("megatron", "megatron-torch-dist", 1)):
+        told = inspect(tmp_path / name)
+        assert (told["framework"], told["tensor_count"], told["whole"]) == (framework, tensors, True)
+        assert any("names" in note["text"] for note in told["notes"])
+
+
+def test_a_lightning_file_is_recognised(tmp_path):
+    weights = {"model.layer.weight": torch.randn(3, 2), "loss.scale": torch.tensor(1.5)}
+    (tmp_path / "run").mkdir()
+    torch.save({"epoch": 1, "pytorch-lightning_version": "2.5.0", "state_dict": weights, "optimizer_states": [{}],
+                "hyper_parameters": {"path": Path("x")}}, tmp_path / "run/epoch=1-step=10.ckpt")
+    assert inspect(tmp_path / "run")["framework"] == "lightning"
+    assemble(tmp_path / "run", tmp_path / "out")
+    compare(load_file(model_file(tmp_path / "out")), weights)
+
+
+def test_what_is_tied(tmp_path):
+    """Names that are tied in some model, and the same bytes; else both are kept."""
+    shared, bias = torch.randn(7, 3), torch.randn(7)
+    other = shared.clone()
+    other[6, 2] += 1
+    cases = {
+        "t5": ({"shared.weight": shared, "encoder.embed_tokens.weight": shared, "decoder.embed_tokens.weight": shared,
+                "lm_head.weight": shared}, {"shared.weight"}),
+        "gpt2": ({"lm_head.weight": shared, "transformer.wte.weight": shared}, {"transformer.wte.weight"}),
+        "bert": ({"bert.embeddings.word_embeddings.weight": shared, "cls.predictions.decoder.weight": shared,
+                  "cls.predictions.bias": bias, "cls.predictions.decoder.bias": bias},
+                 {"bert.embeddings.word_embeddings.weight", "cls.predictions.bias"}),
+        "one element": ({"model.embed_tokens.weight": shared, "lm_head.weight": other}, {"model.embed_tokens.weight", "lm_head.weight"}),
+        "other type": ({"model.embed_tokens.weight": shared, "lm_head.weight": shared.half()},
+                       {"model.embed_tokens.weight", "lm_head.weight"}),
+        "layers": ({"layers.0.weight": shared, "layers.1.weight": shared}, {"layers.0.weight", "layers.1.weight"}),
+    }
+    for name, (state, kept) in cases.items():
+        save_alone(tmp_path / name, {"model": {key: tensor.clone() for key, tensor in state.items()}})
+        assemble(tmp_path / name, tmp_path / "out" / name)
+        compare(load_file(model_file(tmp_path / "out" / name)), {key: state[key] for key in kept})
 
 
 def test_flat_parameters_are_refused(saves, tmp_path):
