@@ -36,6 +36,11 @@ static bool dcp_is_one_of(const char *key, const char *const *keys, size_t count
     return false;
 }
 
+static bool dcp_is_model(const char *key)
+{
+    return dcp_is_one_of(key, model_keys, sizeof model_keys / sizeof *model_keys);
+}
+
 /* The key of an item at a depth; *nested: more keys follow. An item without a path has its name as only key.
  */
 static const char *dcp_key_at(const struct dcp_item *item, size_t depth, bool *nested)
@@ -75,7 +80,7 @@ static struct dcp_level dcp_look_at_level(const struct dcp_names *names)
             several = true;
         if (!level.only)
             level.only = key;
-        if (nested && !level.model && dcp_is_one_of(key, model_keys, sizeof model_keys / sizeof *model_keys))
+        if (nested && !level.model && dcp_is_model(key))
             level.model = key;
     }
     if (several)
@@ -95,14 +100,16 @@ static void dcp_enter(struct dcp_names *names, const char *wanted)
     names->depth++;
 }
 
-/* Down to the level whose keys are the model's own. */
+/* Down to the level whose keys are the model's own: what is below the model's key is. */
 static void dcp_find_level(struct dcp_names *names)
 {
-    for (;;) {
+    bool found = false;
+    while (!found) {
         struct dcp_level level = dcp_look_at_level(names);
-        const char *key = level.only ? level.only : level.model;
+        const char *key = level.only && names->depth == 0 ? level.only : level.model;
         if (!key || dcp_is_other(key))
             return;
+        found = dcp_is_model(key);
         dcp_enter(names, key);
     }
 }

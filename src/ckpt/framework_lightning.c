@@ -12,10 +12,10 @@
 #include "ckpt/tied.h"
 #include "format/torch_file.h"
 
-static bool lightning_is_name(const char *name)
+static bool lightning_ends_with(const char *name, const char *end)
 {
-    size_t length = strlen(name);
-    return length > 5 && strcmp(name + length - 5, ".ckpt") == 0;
+    size_t length = strlen(name), end_length = strlen(end);
+    return length > end_length && strcmp(name + length - end_length, end) == 0;
 }
 
 /* The file that is read: last.ckpt, else the last one by name; NULL: there is none. */
@@ -24,7 +24,7 @@ static const struct folder_entry *lightning_find(const struct folder_listing *li
     const struct folder_entry *found = NULL;
     for (size_t i = 0; i < listing->count; i++) {
         const struct folder_entry *entry = &listing->at[i];
-        if (entry->directory || !lightning_is_name(entry->name))
+        if (entry->directory || !lightning_ends_with(entry->name, ".ckpt"))
             continue;
         if (!found || strcmp(found->name, "last.ckpt") != 0)
             found = entry;
@@ -32,11 +32,22 @@ static const struct folder_entry *lightning_find(const struct folder_listing *li
     return found;
 }
 
+/* Files that other libraries load: what lies beside them is not asked. */
+static bool lightning_has_other_weights(const struct folder_listing *listing)
+{
+    for (size_t i = 0; i < listing->count; i++) {
+        const char *name = listing->at[i].name;
+        if (lightning_ends_with(name, ".safetensors") || strncmp(name, "pytorch_model", 13) == 0)
+            return true;
+    }
+    return false;
+}
+
 static int lightning_recognise(const struct folder *folder, const struct folder_listing *listing)
 {
     const struct folder_entry *entry = lightning_find(listing);
     struct format_source source;
-    if (!entry)
+    if (!entry || lightning_has_other_weights(listing))
         return 0;
     errint error = folder_open(folder, entry->name, &source);
     if (error)

@@ -26,6 +26,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 RANKS_DEADLINE = 240
 
+os.environ.update(PYTHONWARNINGS="ignore", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", ACCELERATE_USE_CPU="true")
+
 
 class Odd(nn.Module):
     """Two linear layers whose sizes fit no number of ranks, a norm with buffers, a tensor without a dimension."""
@@ -227,8 +229,7 @@ def save_placements(directory, mesh):
 def run_rank(rank, world, directory, meeting):
     os.fsync = lambda file: None  # what is written is looked at, not how safe it is
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world),
-                      ACCELERATE_USE_CPU="true", HF_HUB_OFFLINE="1")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
     save_every_type(directory, mesh)

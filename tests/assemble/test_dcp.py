@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of torch.distributed.checkpoint and FSDP: `ckptfs assemble --plain` against the libraries.
 
-The judge is the live model's full tensors, accelerate's merge_fsdp_weights and from_pretrained. CKPTFS is the program.
+The judge is the live model's full tensors, accelerate's merge_fsdp_weights and from_pretrained.
 """
 
-import json
+import logging
 import os
 import pickle
 import random
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,10 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
 
 import dcp_saves
+import tool
+from tool import assemble, inspect
 
-PROGRAM = os.environ["CKPTFS"]
-COMMAND_DEADLINE = 60
+logging.disable(logging.INFO)  # DCP tells of each of its steps
 
 # What each number of ranks saves, besides LOCAL_STATE_DICT.
 EVERY_TYPE = ["bare", "nested", "hf"]
@@ -58,31 +58,10 @@ def copy(saves, tmp_path):
     return make
 
 
-def run(*command):
-    return subprocess.run([PROGRAM, *map(str, command)], capture_output=True, text=True, timeout=COMMAND_DEADLINE)
-
-
-def assemble(source, output, *options):
-    """Assembles, and returns what was printed."""
-    done = run("assemble", "--plain", source, "-o", output, *options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def inspect(source):
-    done = run("inspect", "--json", source)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def refuse(source, output, *words):
-    """It is refused, with one line that has all the words; nothing is left behind."""
-    done = run("assemble", "--plain", source, "-o", output)
-    assert done.returncode == 1, (done.returncode, done.stderr)
-    lines = [line for line in done.stderr.splitlines() if all(word in line for word in words)]
-    assert lines, (words, done.stderr)
-    assert not list(Path(output).glob("*.safetensors")) if Path(output).exists() else True
-    return lines
+    """It is refused, with a line that has all the words."""
+    said = tool.refuse(source, output)
+    assert [line for line in said.splitlines() if all(word in line for word in words)], (words, said)
 
 
 def same(one, other):
@@ -184,13 +163,13 @@ def test_it_is_recognised(saves, world, kind, framework):
 
 def test_rows_are_copied_and_only_the_header_is_new(saves, tmp_path):
     for kind in ("checkpoint-7", "fsdp1", "ranks", "whole"):
-        printed = assemble(saves(4) / kind, tmp_path / kind)
+        _, done = assemble(saves(4) / kind, tmp_path / kind)
         file = model_file(tmp_path / kind)
         with file.open("rb") as opened:
             header = 8 + int.from_bytes(opened.read(8), "little")
-        made = re.search(r"([\d.]+) (bytes|KiB) made anew", printed)
+        made = re.search(r"([\d.]+) (bytes|KiB) made anew", done.stdout)
         size = float(made[1]) * (1024 if made[2] == "KiB" else 1)
-        assert abs(size - header) < 64, (kind, header, printed)
+        assert abs(size - header) < 64, (kind, header, done.stdout)
 
 
 def save_alone(directory, state):
@@ -211,8 +190,8 @@ def test_where_the_model_is_in_nested_dictionaries(tmp_path):
     }
     for name, state in states.items():
         save_alone(tmp_path / name, state)
-        assemble(tmp_path / name, tmp_path / "out" / name)
-        compare(load_file(model_file(tmp_path / "out" / name)), weights)
+        assemble(tmp_path / name, tmp_path / f"{name}-out")
+        compare(load_file(model_file(tmp_path / f"{name}-out")), weights)
 
 
 def test_whose_names_they_are_is_told(tmp_path):
@@ -255,8 +234,8 @@ def test_what_is_tied(tmp_path):
     }
     for name, (state, kept) in cases.items():
         save_alone(tmp_path / name, {"model": {key: tensor.clone() for key, tensor in state.items()}})
-        assemble(tmp_path / name, tmp_path / "out" / name)
-        compare(load_file(model_file(tmp_path / "out" / name)), {key: state[key] for key in kept})
+        assemble(tmp_path / name, tmp_path / f"{name}-out")
+        compare(load_file(model_file(tmp_path / f"{name}-out")), {key: state[key] for key in kept})
 
 
 def test_flat_parameters_are_refused(saves, tmp_path):
@@ -442,6 +421,6 @@ def test_damaged_bytes_end_in_a_line(copy, tmp_path, kind, file):
             for _ in range(generator.randrange(1, 4)):
                 damaged[generator.randrange(len(content))] = generator.randrange(256)
         (source / file).write_bytes(damaged)
-        done = run("assemble", "--plain", source, "-o", tmp_path / "out", "--force")
-        assert done.returncode in (0, 1), (done.returncode, done.stderr)
+        done = tool.run("assemble", "--plain", source, "-o", tmp_path / "out", "--force")
+        assert done.returncode in (0, 1), done
         assert done.returncode == 0 or done.stderr.strip()
