@@ -233,27 +233,6 @@ static errint dcp_load_part(struct dcp_load *load, const struct dcp_part *part,
     return model_add_piece(load->model, &load->model->tensors[part->tensor], &piece);
 }
 
-/* All parts of one file: it is opened once, and read from front to back. */
-static errint dcp_load_file(struct dcp_load *load, const struct dcp_part *parts, size_t count)
-{
-    const char *name = load->metadata.files[parts->chunk->file];
-    char path[DCP_PATH_MAX];
-    struct format_source source;
-    uint32_t file;
-    dcp_path(load, name, path);
-    errint error = folder_open(load->folder, path, &source);
-    if (error == -ENOENT || error == -EISDIR || error == -EINVAL)
-        return model_add_note(load->model, true, "%s is missing: %zu part%s of the model %s in it", path,
-                              count, count == 1 ? "" : "s", count == 1 ? "is" : "are");
-    if (error)
-        return error;
-    error = model_add_file(load->model, path, source.size, &file);
-    for (size_t i = 0; i < count && !error; i++)
-        error = dcp_load_part(load, &parts[i], &source, file, path);
-    folder_close(load->folder, &source);
-    return error;
-}
-
 static int dcp_compare_parts(const void *left, const void *right)
 {
     const struct dcp_chunk *a = ((const struct dcp_part *)left)->chunk,
@@ -272,7 +251,7 @@ static bool dcp_is_empty(const struct dcp_part *part)
     return false;
 }
 
-/* Whether the part can be read at all; *note: why not. Empty parts have no bytes to be read. */
+/* Whether the part can be read at all; why not is noted. Empty parts have no bytes to be read. */
 static errint dcp_check_part(struct dcp_load *load, const struct dcp_part *part, bool *readable)
 {
     *readable = false;
@@ -286,6 +265,39 @@ static errint dcp_check_part(struct dcp_load *load, const struct dcp_part *part,
                               part->item->name, part->chunk->transform);
     *readable = true;
     return 0;
+}
+
+/* Whether both are the same box: replicas that were saved more than once are listed more than once. */
+static bool dcp_is_repeated(const struct dcp_part *one, const struct dcp_part *other)
+{
+    size_t bytes = one->item->shape.rank * sizeof *one->chunk->starts;
+    return one->item == other->item && one->chunk->file == other->chunk->file &&
+           one->chunk->offset == other->chunk->offset &&
+           memcmp(one->chunk->starts, other->chunk->starts, bytes) == 0 &&
+           memcmp(one->chunk->sizes, other->chunk->sizes, bytes) == 0;
+}
+
+/* All parts of one file: it is opened once, and read from front to back. */
+static errint dcp_load_file(struct dcp_load *load, const struct dcp_part *parts, size_t count)
+{
+    const char *name = load->metadata.files[parts->chunk->file];
+    char path[DCP_PATH_MAX];
+    struct format_source source;
+    uint32_t file;
+    dcp_path(load, name, path);
+    errint error = folder_open(load->folder, path, &source);
+    if (error == -ENOENT || error == -EISDIR || error == -EINVAL)
+        return model_add_note(load->model, true, "%s is missing: %zu part%s of the model %s in it", path,
+                              count, count == 1 ? "" : "s", count == 1 ? "is" : "are");
+    if (error)
+        return error;
+    error = model_add_file(load->model, path, source.size, &file);
+    for (size_t i = 0; i < count && !error; i++) {
+        if (i == 0 || !dcp_is_repeated(&parts[i - 1], &parts[i]))
+            error = dcp_load_part(load, &parts[i], &source, file, path);
+    }
+    folder_close(load->folder, &source);
+    return error;
 }
 
 static errint dcp_load_parts(struct dcp_load *load)

@@ -90,16 +90,29 @@ static int hf_recognise(const struct folder *folder, const struct folder_listing
 /* -- one shard --------------------------------------------------------------------------------------------
  */
 
-static errint hf_grow(void **array, size_t count, size_t *capacity, size_t size)
+static errint hf_make_room_for_tensor(struct hf_load *load)
 {
-    if (count < *capacity)
+    if (load->tensor_count < load->tensor_capacity)
         return 0;
-    size_t larger = *capacity + *capacity / 2 + 64;
-    void *moved = reallocarray(*array, larger, size);
-    if (!moved)
+    size_t capacity = load->tensor_capacity + load->tensor_capacity / 2 + 64;
+    struct hf_tensor *tensors = reallocarray(load->tensors, capacity, sizeof *tensors);
+    if (!tensors)
         return -ENOMEM;
-    *array = moved;
-    *capacity = larger;
+    load->tensors = tensors;
+    load->tensor_capacity = capacity;
+    return 0;
+}
+
+static errint hf_make_room_for_part(struct hf_load *load)
+{
+    if (load->part_count < load->part_capacity)
+        return 0;
+    size_t capacity = load->part_capacity + load->part_capacity / 2 + 64;
+    struct hf_part *parts = reallocarray(load->parts, capacity, sizeof *parts);
+    if (!parts)
+        return -ENOMEM;
+    load->parts = parts;
+    load->part_capacity = capacity;
     return 0;
 }
 
@@ -126,8 +139,7 @@ static errint hf_find_tensor(struct hf_load *load, const struct tensor *part, ui
 {
     if (name_table_find(&load->names, part->name, index))
         return 0;
-    errint error =
-        hf_grow((void **)&load->tensors, load->tensor_count, &load->tensor_capacity, sizeof *load->tensors);
+    errint error = hf_make_room_for_tensor(load);
     struct hf_tensor tensor = {.type = part->type, .rank = part->shape.rank};
     tensor.name = error ? NULL : arena_copy_text(&load->arena, part->name, strlen(part->name));
     tensor.sizes = arena_take_array(&load->arena, tensor.rank, sizeof *tensor.sizes);
@@ -146,8 +158,7 @@ static errint hf_add_part(struct hf_load *load, const char *path, uint32_t file,
     uint32_t index, rank = part->shape.rank;
     int64_t *starts = arena_take_array(&load->arena, rank, sizeof *starts);
     int64_t *sizes = arena_take_array(&load->arena, rank, sizeof *sizes);
-    errint error =
-        hf_grow((void **)&load->parts, load->part_count, &load->part_capacity, sizeof *load->parts);
+    errint error = hf_make_room_for_part(load);
     if (error || !starts || !sizes)
         return -ENOMEM;
     if (info && !hf_read_starts(info, rank, starts))

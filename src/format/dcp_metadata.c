@@ -19,7 +19,7 @@
 
 #include "format/pickle.h"
 
-enum { DCP_ARENA = 1 << 30, DCP_FILE_NAME_MAX = 255 };
+enum { DCP_ARENA = 1 << 30, DCP_GROWTH = 64, DCP_FILE_NAME_MAX = 255 };
 
 /* One entry of storage_data. */
 struct dcp_place {
@@ -425,15 +425,19 @@ static int dcp_read_root(const struct pickle_node *root, struct dcp_metadata *ou
 int dcp_metadata_read(const struct format_source *source, struct dcp_metadata *out,
                       struct format_problem *problem)
 {
-    *out = (struct dcp_metadata){.arena = {.limit = DCP_ARENA}};
+    /* What a part takes here is a few times what it takes there; more is one part that is named often. */
+    size_t limit = source->size < DCP_ARENA / DCP_GROWTH ? (size_t)source->size * DCP_GROWTH : DCP_ARENA;
+    *out = (struct dcp_metadata){.arena = {.limit = limit}};
     cleanup_arena struct arena nodes = {.limit = DCP_ARENA};
     const struct pickle_node *root;
     int64_t end;
     int result = pickle_read(source, 0, source->size, &pickle_default_limits, &nodes, &root, &end, problem);
     if (!result)
         result = dcp_read_root(root, out, problem);
-    if (result == -ENOMEM && (nodes.taken > DCP_ARENA / 4 || out->arena.taken > DCP_ARENA / 4))
-        return format_problem_set(problem, -1, "it takes more than 1 GiB of memory to understand it");
+    if (result == -ENOMEM && out->arena.taken > out->arena.limit / 4)
+        return format_problem_set(problem, -1,
+                                  "expected parts that take %zu bytes of memory at most, found more",
+                                  out->arena.limit);
     return result;
 }
 

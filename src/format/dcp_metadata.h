@@ -51,9 +51,10 @@ struct dcp_metadata {
 bool dcp_metadata_is_file_name(const char *name, size_t length);
 
 /*
- * Reads the whole source. 0; FORMAT_FOREIGN with `problem` filled; a negative errno (-ENOMEM also over the
- * limit: 1 GiB for the pickle's nodes and 1 GiB for what is returned). That boxes overlap or leave something
- * out is not noticed here. `out` is given to dcp_metadata_release in any case.
+ * Reads the whole source. 0; FORMAT_FOREIGN with `problem` filled, also where it takes too much memory: more
+ * than 1 GiB for the pickle's nodes, or than 1 GiB or 64 times the source for what is returned; a negative
+ * errno. That boxes overlap or leave something out is not noticed here. `out` is given to
+ * dcp_metadata_release in any case.
  */
 int dcp_metadata_read(const struct format_source *source, struct dcp_metadata *out,
                       struct format_problem *problem);

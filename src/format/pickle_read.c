@@ -69,7 +69,7 @@ static int pickle_take_length(struct pickle_machine *machine, unsigned width, si
 static int pickle_take_text(struct pickle_machine *machine, enum pickle_kind kind, unsigned width,
                             struct pickle_node **node)
 {
-    size_t length;
+    size_t length = 0;
     int result = pickle_take_length(machine, width, &length);
     if (!result)
         result = pickle_make(machine, kind, node);

@@ -404,6 +404,17 @@ def test_older_metadata_is_read(saves, copy, tmp_path):
     compare(load_file(model_file(tmp_path / "out")), torch.load(saves(2) / "bare.expected"))
 
 
+def test_what_every_rank_saved_is_taken_once(saves, copy, tmp_path):
+    """As savers do that do not look for replicas: the same part is listed again."""
+    source = copy(2, "bare")
+    metadata = read_metadata(source)
+    for item in metadata.state_dict_metadata.values():
+        item.chunks.append(item.chunks[0])
+    write_metadata(source, metadata)
+    assemble(source, tmp_path / "out")
+    compare(load_file(model_file(tmp_path / "out")), torch.load(saves(2) / "bare.expected"))
+
+
 @pytest.mark.parametrize("kind,file", [("bare", ".metadata"), ("bare", "__0_0.distcp"),
                                        ("ranks", "pytorch_model_fsdp_0_rank0.bin")])
 def test_damaged_bytes_end_in_a_line(copy, tmp_path, kind, file):
