@@ -292,9 +292,17 @@ static errint dcp_load_file(struct dcp_load *load, const struct dcp_part *parts,
     if (error)
         return error;
     error = model_add_file(load->model, path, source.size, &file);
+    int64_t end = 0;
     for (size_t i = 0; i < count && !error; i++) {
-        if (i == 0 || !dcp_is_repeated(&parts[i - 1], &parts[i]))
-            error = dcp_load_part(load, &parts[i], &source, file, path);
+        const struct dcp_chunk *chunk = parts[i].chunk;
+        if (i > 0 && dcp_is_repeated(&parts[i - 1], &parts[i]))
+            continue;
+        /* Each byte is read once, whatever the metadata says. */
+        error = chunk->offset < end
+                    ? model_add_note(load->model, true, "%s, offset %" PRId64 ": %s lies in another part",
+                                     path, chunk->offset, parts[i].item->name)
+                    : dcp_load_part(load, &parts[i], &source, file, path);
+        end = chunk->offset + chunk->length;
     }
     folder_close(load->folder, &source);
     return error;
@@ -406,6 +414,24 @@ static errint dcp_load_all(struct dcp_load *load)
     return error || load->model->missing ? error : tied_mark(load->folder, load->model);
 }
 
+/* A second model is saved beside the first; its directory can be asked for by itself. */
+static errint dcp_note_other_models(const struct folder_listing *listing, const struct folder_entry *chosen,
+                                    struct model *model)
+{
+    int64_t number;
+    for (size_t i = 0; i < listing->count; i++) {
+        const struct folder_entry *entry = &listing->at[i];
+        if (entry == chosen || !entry->directory ||
+            !dcp_parse_number(entry->name, "pytorch_model_fsdp_", "", &number))
+            continue;
+        errint error = model_add_note(model, false, "%s is another model: its own directory can be assembled",
+                                      entry->name);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
 static errint dcp_load_model(const struct folder *folder, const struct folder_listing *listing,
                              const struct framework_wish *wish, struct model *model)
 {
@@ -416,6 +442,9 @@ static errint dcp_load_model(const struct folder *folder, const struct folder_li
         if (strlen(inside->name) + 2 > sizeof directory)
             return model_add_note(model, true, "%s: its name is too long", inside->name);
         strcpy(directory, inside->name);
+        errint error = dcp_note_other_models(listing, inside, model);
+        if (error)
+            return error;
     }
     __attribute__((cleanup(dcp_load_release))) struct dcp_load load = {
         .folder = folder, .directory = directory, .model = model};

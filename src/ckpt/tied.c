@@ -54,6 +54,14 @@ static errint tied_is_possible(const struct folder *folder, bool *possible)
     return 0;
 }
 
+/* What comparing needs. */
+struct tied_search {
+    const struct folder *folder;
+    struct model *model;
+    uint8_t *buffers; /* two of TIED_BLOCK bytes */
+    int64_t left;     /* bytes that are still compared: a few times what the files have */
+};
+
 /* -- comparing --------------------------------------------------------------------------------------------
  */
 
@@ -91,45 +99,46 @@ static bool tied_are_alike(const struct model_tensor *a, const struct model_tens
     return true;
 }
 
-static errint tied_compare_ranges(const struct format_source *a, int64_t a_offset,
+static errint tied_compare_ranges(struct tied_search *search, const struct format_source *a, int64_t a_offset,
                                   const struct format_source *b, int64_t b_offset, int64_t length,
-                                  uint8_t *buffers, bool *equal)
+                                  bool *equal)
 {
+    uint8_t *first = search->buffers, *second = search->buffers + TIED_BLOCK;
     *equal = a_offset >= 0 && b_offset >= 0 && a_offset <= a->size && b_offset <= b->size &&
              length <= a->size - a_offset && length <= b->size - b_offset;
     for (int64_t done = 0; *equal && done < length;) {
         size_t step = length - done < TIED_BLOCK ? (size_t)(length - done) : TIED_BLOCK;
-        errint error = a->read(a->context, buffers, step, a_offset + done);
+        errint error = a->read(a->context, first, step, a_offset + done);
         if (!error)
-            error = b->read(b->context, buffers + TIED_BLOCK, step, b_offset + done);
+            error = b->read(b->context, second, step, b_offset + done);
         if (error)
             return error;
-        *equal = memcmp(buffers, buffers + TIED_BLOCK, step) == 0;
         done += (int64_t)step;
+        search->left -= (int64_t)step;
+        *equal = search->left > 0 && memcmp(first, second, step) == 0;
     }
     return 0;
 }
 
-static errint tied_compare_pieces(const struct folder *folder, const struct model *model,
-                                  const struct model_piece *one, const struct model_piece *other,
-                                  int64_t length, uint8_t *buffers, bool *equal)
+static errint tied_compare_pieces(struct tied_search *search, const struct model_piece *one,
+                                  const struct model_piece *other, int64_t length, bool *equal)
 {
     struct format_source a, b;
-    errint error = folder_open(folder, model->files[one->file].path, &a);
+    const struct model_file *files = search->model->files;
+    errint error = folder_open(search->folder, files[one->file].path, &a);
     if (error)
         return error;
-    error = folder_open(folder, model->files[other->file].path, &b);
+    error = folder_open(search->folder, files[other->file].path, &b);
     if (!error) {
-        error = tied_compare_ranges(&a, one->offset, &b, other->offset, length, buffers, equal);
-        folder_close(folder, &b);
+        error = tied_compare_ranges(search, &a, one->offset, &b, other->offset, length, equal);
+        folder_close(search->folder, &b);
     }
-    folder_close(folder, &a);
+    folder_close(search->folder, &a);
     return error;
 }
 
-static errint tied_compare(const struct folder *folder, const struct model *model,
-                           const struct model_tensor *one, const struct model_tensor *other, uint8_t *buffers,
-                           bool *equal)
+static errint tied_compare(struct tied_search *search, const struct model_tensor *one,
+                           const struct model_tensor *other, bool *equal)
 {
     errint error = 0;
     *equal = tied_are_alike(one, other);
@@ -138,8 +147,7 @@ static errint tied_compare(const struct folder *folder, const struct model *mode
         *equal = tied_piece_count(&one->pieces[i], one->shape.rank, &count) &&
                  tensor_bytes(one->stored, count, &length);
         if (*equal && length > 0)
-            error = tied_compare_pieces(folder, model, &one->pieces[i], &other->pieces[i], length, buffers,
-                                        equal);
+            error = tied_compare_pieces(search, &one->pieces[i], &other->pieces[i], length, equal);
     }
     return error;
 }
@@ -187,20 +195,20 @@ static bool tied_is_pair(const struct model_tensor *output, const struct model_t
     return false;
 }
 
-static errint tied_mark_output(const struct folder *folder, struct model *model, struct model_tensor *output,
-                               const struct tied_candidates *inputs, uint8_t *buffers)
+static errint tied_mark_output(struct tied_search *search, struct model_tensor *output,
+                               const struct tied_candidates *inputs)
 {
     for (size_t i = 0; i < inputs->count; i++) {
         bool equal = false;
         if (!tied_is_pair(output, inputs->at[i]))
             continue;
-        errint error = tied_compare(folder, model, output, inputs->at[i], buffers, &equal);
+        errint error = tied_compare(search, output, inputs->at[i], &equal);
         if (error)
             return error;
         if (!equal)
             continue;
         output->tied = inputs->at[i]->name;
-        return model_add_note(model, false, "%s is tied to %s: it has the same bytes", output->name,
+        return model_add_note(search->model, false, "%s is tied to %s: it has the same bytes", output->name,
                               output->tied);
     }
     return 0;
@@ -220,11 +228,14 @@ errint tied_mark(const struct folder *folder, struct model *model)
     cleanup_free uint8_t *buffers = malloc((size_t)2 * TIED_BLOCK);
     if (!buffers)
         return -ENOMEM;
+    struct tied_search search = {.folder = folder, .model = model, .buffers = buffers, .left = 1};
+    for (size_t i = 0; i < model->file_count; i++)
+        search.left += model->files[i].size < INT64_MAX / 8 - search.left ? 4 * model->files[i].size : 0;
     /* An embedding that is tied to another is no one's input: those first. */
     for (unsigned pass = 0; pass < 2; pass++) {
         for (size_t i = 0; i < outputs.count && !error; i++) {
             if (tied_is_among(outputs.at[i], &inputs) == (pass == 0))
-                error = tied_mark_output(folder, model, outputs.at[i], &inputs, buffers);
+                error = tied_mark_output(&search, outputs.at[i], &inputs);
         }
     }
     return error;

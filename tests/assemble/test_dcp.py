@@ -254,6 +254,15 @@ def test_files_of_an_earlier_save_are_told(copy, tmp_path):
     assemble(source, tmp_path / "out")
 
 
+def test_a_second_model_is_told(saves, copy, tmp_path):
+    source = copy(2, "checkpoint-7")
+    shutil.copytree(saves(2) / "fsdp1/pytorch_model_fsdp_0", source / "pytorch_model_fsdp_1")
+    told = inspect(source)
+    assert told["tensor_count"] == 21 and any("pytorch_model_fsdp_1" in note["text"] for note in told["notes"])
+    assemble(source / "pytorch_model_fsdp_1", tmp_path / "out")
+    compare(load_file(model_file(tmp_path / "out")), torch.load(saves(2) / "fsdp1.expected"))
+
+
 # -- damaged -----------------------------------------------------------------------------------------------------------
 
 
