@@ -86,7 +86,9 @@ static errint serve_open_store(struct filesystem *fs)
     meta_on_commit(fs->meta, serve_note_commit, fs);
     meta_on_full(fs->meta, serve_disk_full, fs);
     error = sequence_check(fs->store, fs->meta);
-    return error ? error : meta_journal_start(fs->meta);
+    if (!error)
+        meta_journal_judge(fs->meta);
+    return error;
 }
 
 static errint serve_start_queues(struct filesystem *fs)
@@ -157,6 +159,8 @@ static errint serve_prepare(struct filesystem *fs)
     error = share_start(fs);
     if (!error)
         error = repack_start(fs);
+    if (!error)
+        error = meta_journal_start(fs->meta);
     if (!error)
         error = backup_start(fs);
     if (error)

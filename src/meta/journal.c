@@ -123,13 +123,17 @@ static void *journal_run(void *argument)
     return NULL;
 }
 
+void meta_journal_judge(struct meta *meta)
+{
+    if (meta->journal && !journal_is_on(meta))
+        db_journal_stop(meta->journal);
+}
+
 errint meta_journal_start(struct meta *meta)
 {
     sigset_t all, before;
     if (!meta->journal)
         return 0;
-    if (!journal_is_on(meta))
-        db_journal_stop(meta->journal);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads that expect them */
     int error = pthread_create(&meta->journal_thread, NULL, journal_run, meta);

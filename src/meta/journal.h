@@ -20,7 +20,9 @@
  */
 errint meta_open_journaled(const char *path, bool create, const char *journal, struct meta **out);
 
-/* From now on changes go on for long: starts the thread, and a journal that does not follow is given up. */
+/* A journal that does not follow is given up: what its state needs may be destroyed from now on. */
+void meta_journal_judge(struct meta *meta);
+/* Starts the thread. */
 errint meta_journal_start(struct meta *meta);
 
 /* What a new backup, and the journal behind it, are asked for. Thread-safe. */

@@ -56,6 +56,7 @@ static void journaled_open(void)
         printf("Bail out! cannot open %s\n", frame_path);
         exit(EXIT_FAILURE);
     }
+    meta_journal_judge(meta);
     CHECK_EQUAL(0, meta_journal_start(meta));
 }
 
