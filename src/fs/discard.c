@@ -15,6 +15,7 @@
 #include "fs/reclaim.h"
 #include "fs/space.h"
 #include "fs/stored.h"
+#include "meta/journal.h"
 #include "store/object.h"
 
 /* Removals wait this long for company, so that deleting a tree costs few syncs. */
@@ -75,7 +76,7 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
 {
     if (objects->count == 0)
         return;
-    errint error = meta_sync(fs->meta);
+    errint error = meta_sync_journal(fs->meta);
     if (!error)
         error = fault_hit("fs.discard");
     if (error) {

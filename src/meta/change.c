@@ -150,6 +150,7 @@ static bool change_may_retry(struct change *change)
     change->spent = true;
     if (meta->spend(meta->spend_context) != 0)
         return false;
+    atomic_store(&meta->journal_refused, true);
     /* On a full disk the log has no room to grow: its pages go into the database's own blocks early. */
     meta->log_trim = CHANGE_FULL_TRIM;
     meta->log_wake = 0;
