@@ -14,9 +14,6 @@
 /* What a parser returns, besides 0 and a negative errno, when the bytes are not what it reads. */
 enum { FORMAT_FOREIGN = 1 };
 
-/* What a parser returns, besides 0 and a negative errno, when the bytes are not what it reads. */
-enum { FORMAT_FOREIGN = 1 };
-
 struct format_source {
     void *context;
     int64_t size; /* bytes; the file does not change while it is parsed */

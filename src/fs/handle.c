@@ -230,7 +230,10 @@ void handle_close(struct filesystem *fs, uint64_t fh)
             backing_unregister(&fs->backings, node->backing);
     }
     handle_settle(fs, node, wrote);
+    bool outlived = node->outlived && node->handles == 0;
     node_unlock(node);
+    if (outlived)
+        node_reap(fs, node);
     node_put(fs, node); /* the handle's */
     node_put(fs, node); /* node_find's */
 }

@@ -8,6 +8,7 @@
 
 #include "base/fault.h"
 #include "fs/discard.h"
+#include "fs/view.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
 enum { OPS_RETRIES = 100 };
@@ -24,7 +25,9 @@ void ops_fill_entry(struct filesystem *fs, const struct meta_inode *row, struct 
 
 errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name)
 {
-    if (parent == META_ROOT_INO && strcmp(name, FS_CONTROL_NAME) == 0)
+    if (view_has(parent))
+        return -EROFS;
+    if (view_is_name(parent, name))
         return -EPERM;
     return atomic_load(&fs->disk_full) ? -ENOSPC : 0;
 }
@@ -56,6 +59,10 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
     size_t length = strlen(name);
+    if (view_has(parent) || view_is_name(parent, name)) {
+        view_lookup(request, parent, name);
+        return;
+    }
     errint error = length > META_NAME_MAX ? -ENAMETOOLONG : meta_lookup(fs->meta, parent, name, length, &row);
     if (error == -ENOENT) {
         /* Only the kernel makes names, so it may remember that there is none. */
@@ -156,7 +163,9 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
     errint error;
-    if (!ops_answer_again(request, &error, &row)) {
+    if (view_has(ino)) {
+        error = -EPERM;
+    } else if (!ops_answer_again(request, &error, &row)) {
         struct node *node = node_get(fs, ino);
         error = node ? ops_may_make(fs, parent, name) : -ENOMEM;
         if (!error) {
@@ -178,6 +187,14 @@ static void ops_after_unlink(struct filesystem *fs, struct node *node)
     struct meta_inode row;
     if (meta_get(fs->meta, node->ino, &row) == 0 && row.nlink == 0)
         node_await_forget(fs, node);
+}
+
+/* What is ours has no other names, and keeps those that it has. */
+static errint ops_may_remove(uint64_t parent, const char *name)
+{
+    if (view_has(parent))
+        return -EROFS;
+    return view_is_name(parent, name) ? -EPERM : 0;
 }
 
 enum ops_removal { OPS_UNLINK, OPS_RMDIR };
@@ -213,6 +230,8 @@ static void ops_remove(fuse_req_t request, enum ops_removal kind, uint64_t paren
 {
     struct filesystem *fs = fs_of(request);
     errint error = fault_hit(kind == OPS_UNLINK ? "fs.unlink" : "fs.rmdir");
+    if (!error)
+        error = ops_may_remove(parent, name);
     if (!error && !ops_answer_again(request, &error, NULL)) {
         error = -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
@@ -283,12 +302,12 @@ void ops_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_in
         .now = clock_file_time(),
     };
     errint error = fault_hit("fs.rename");
+    if (!error)
+        error = ops_may_remove(parent, name);
+    if (!error)
+        error = ops_may_remove(new_parent, new_name);
     if (!error && !ops_answer_again(request, &error, NULL)) {
-        bool ours = new_parent == META_ROOT_INO && strcmp(new_name, FS_CONTROL_NAME) == 0;
-        if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
-            error = -EINVAL;
-        else
-            error = ours ? -EPERM : -ESTALE;
+        error = flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ? -EINVAL : -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
             error = ops_rename_once(fs, &rename);
     }
