@@ -32,13 +32,20 @@ struct folder {
     void (*close)(void *context, struct format_source *source);
 };
 
+/* Whether the path may be given to a folder: it cannot lead out of it. */
+bool folder_path_is_safe(const char *path);
+
 /* The same calls, with the path checked first. Thread-safe as far as the folder is. */
 errint folder_list(const struct folder *folder, const char *path,
                    bool (*visit)(void *visit_context, const struct folder_entry *entry), void *visit_context);
 errint folder_open(const struct folder *folder, const char *path, struct format_source *out);
 void folder_close(const struct folder *folder, struct format_source *source);
 
-/* All entries of one directory, sorted by name; numbers in names count as numbers (rank 2 before rank 10). */
+/* The order of listings: numbers in names count as numbers (rank 2 before rank 10). As strcmp. */
+int folder_compare_names(const char *one, const char *other);
+
+/* All entries of one directory, sorted by name. The caller gives it to folder_listing_release when 0 came
+ * back. */
 struct folder_listing {
     struct folder_entry *at;
     size_t count;
@@ -51,10 +58,16 @@ const struct folder_entry *folder_find(const struct folder_listing *listing, con
 errint folder_read_text(const struct folder *folder, const char *path, size_t limit, char **out,
                         size_t *length);
 
-/* A directory on a disk; symbolic links are followed. The caller gives it to folder_plain_release. */
+/*
+ * A directory on a disk, or a file there: then a folder that holds it alone. Symbolic links are followed.
+ * -errno of open(2). The caller gives it to folder_plain_release when 0 came back. Thread-safe.
+ */
 errint folder_plain(const char *path, struct folder *out);
 void folder_plain_release(struct folder *folder);
+/* The descriptor that a source of folder_plain reads from, still the source's; -1: it is not from there. */
+int folder_plain_descriptor(const struct format_source *source);
 
 #define cleanup_folder_listing __attribute__((cleanup(folder_listing_release)))
+#define cleanup_folder_plain   __attribute__((cleanup(folder_plain_release)))
 
 #endif

@@ -23,9 +23,10 @@ struct framework {
      */
     int (*recognise)(const struct folder *folder, const struct folder_listing *listing);
     /*
-     * Reads it. `model` was begun; the framework fills tensors, files, step, world size. What it cannot read
-     * or finds missing becomes a note, with the file, the offset, what was expected and what was found. 0, or
-     * a negative errno that has nothing to do with the bytes: -ENOMEM, -EIO.
+     * Reads it. `model` was begun and has the row's name and summary, which may be replaced by more telling
+     * ones; the framework fills tensors, files, step, world size. What it cannot read or finds missing
+     * becomes a note, with the file, the offset, what was expected and what was found. 0, or a negative errno
+     * that has nothing to do with the bytes: -ENOMEM, -EIO.
      */
     errint (*load)(const struct folder *folder, const struct folder_listing *listing,
                    const struct framework_wish *wish, struct model *model);
@@ -44,7 +45,8 @@ extern const struct framework framework_single;    /* model.safetensors, pytorch
 
 /*
  * Finds the framework and reads the checkpoint, then checks it (model_check). -ENOENT: nothing known is
- * there. The caller gives the model to model_release in any case.
+ * there. `wish` may be NULL. The caller gives the model to model_release in any case. Thread-safe as far as
+ * the folder is.
  */
 errint framework_load(const struct folder *folder, const struct framework_wish *wish, struct model *out);
 

@@ -12,6 +12,8 @@
 #define CKPTFS_FORMAT_PICKLE_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include "base/arena.h"
 #include "format/problem.h"
@@ -23,13 +25,13 @@ enum pickle_kind {
     PICKLE_INTEGER, /* one that fits 64 bits */
     PICKLE_LARGE,   /* an integer that does not: text holds its little-endian two's complement bytes */
     PICKLE_FLOAT,
-    PICKLE_TEXT,  /* str, UTF-8 */
-    PICKLE_BYTES, /* bytes, bytearray; also protocol 2's str */
+    PICKLE_TEXT,  /* str, and Python 2's str: UTF-8 */
+    PICKLE_BYTES, /* bytes, bytearray; also a str of either that is no UTF-8 */
     PICKLE_TUPLE,
     PICKLE_LIST,
     PICKLE_SET,        /* also frozenset */
     PICKLE_DICT,       /* items: key, value, key, value... in the order of insertion; duplicates are kept */
-    PICKLE_GLOBAL,     /* text: "module name", one space between them */
+    PICKLE_GLOBAL,     /* text: "module name", one space between them, Python 3's modules: "builtins set" */
     PICKLE_CALL,       /* REDUCE, NEWOBJ, OBJ, INST: function, items: its positional arguments */
     PICKLE_PERSISTENT, /* items[0]: the id */
     PICKLE_EXTENSION,  /* integer: a copyreg code, or an out-of-band buffer: opaque */
@@ -37,7 +39,6 @@ enum pickle_kind {
 
 struct pickle_node {
     enum pickle_kind kind;
-    bool fixed; /* a list, dict or set that was handed to something as it is: no meaning for readers */
     union {
         int64_t integer;
         double number;
@@ -48,7 +49,7 @@ struct pickle_node {
         const char *text; /* with a NUL behind; a NUL may be inside */
         struct pickle_node **items;
     };
-    /* PICKLE_CALL */
+    /* PICKLE_CALL: what was called. PICKLE_PERSISTENT: the one before it in the pickle, or NULL. */
     const struct pickle_node *function;
     const struct pickle_node *keywords; /* a dict, or NULL (NEWOBJ_EX) */
     /* What BUILD gave the object: a dict, a tuple, or anything; the last one. NULL: none. Items that APPENDS
@@ -58,10 +59,10 @@ struct pickle_node {
 };
 
 struct pickle_limits {
-    int64_t size;   /* bytes that are read at most */
-    size_t nodes;   /* in all */
-    uint32_t memo;  /* the highest index */
-    uint32_t depth; /* of marks, and of the stack */
+    int64_t size; /* bytes that are read at most */
+    size_t nodes; /* in all */
+    size_t memo;  /* entries */
+    size_t depth; /* of the stack, and of marks in it */
 };
 
 /* 256 MiB, ten million nodes. */
@@ -75,6 +76,11 @@ extern const struct pickle_limits pickle_default_limits;
 int pickle_read(const struct format_source *source, int64_t offset, int64_t length,
                 const struct pickle_limits *limits, struct arena *arena, const struct pickle_node **root,
                 int64_t *end, struct format_problem *problem);
+/* The same; `persistent` is the last persistent id of the pickle, from which all are found, or NULL. */
+int pickle_read_references(const struct format_source *source, int64_t offset, int64_t length,
+                           const struct pickle_limits *limits, struct arena *arena,
+                           const struct pickle_node **root, const struct pickle_node **persistent,
+                           int64_t *end, struct format_problem *problem);
 
 /* -- looking at nodes ----- NULL and nodes of other kinds are allowed everywhere ----------------------------
  */
@@ -87,14 +93,17 @@ const struct pickle_node *pickle_dict_key(const struct pickle_node *dict, size_t
 const struct pickle_node *pickle_dict_value(const struct pickle_node *dict, size_t i);
 /* Whether it is a dict, or a call of an OrderedDict, defaultdict or Counter. */
 bool pickle_is_dict(const struct pickle_node *node);
-/* Elements of a tuple, list or set (also a set made by a call); their number, and the i-th. */
+/* Elements of a tuple, list or set, also of a call of builtins' set, frozenset, list or tuple or of
+ * torch.Size, and what was appended to any other call; their number, and the i-th. */
 size_t pickle_count(const struct pickle_node *node);
 const struct pickle_node *pickle_item(const struct pickle_node *node, size_t i);
 bool pickle_is_text(const struct pickle_node *node, const char *text);
 bool pickle_is_global(const struct pickle_node *node, const char *module_and_name);
-/* Whether it is a call of this global. */
+/* Whether it is a call of this global, or what copyreg writes in its place for an object of that class. */
 bool pickle_is_call(const struct pickle_node *node, const char *module_and_name);
-/* A whole number. */
+/* "a dict", "nothing": for messages. */
+const char *pickle_describe(const struct pickle_node *node);
+/* A whole number of 64 bits; no bool. */
 bool pickle_integer(const struct pickle_node *node, int64_t *value);
 /* An attribute that BUILD gave: of the state's dict, or of the dict in a (dict, slots) pair. */
 const struct pickle_node *pickle_attribute(const struct pickle_node *node, const char *name);

@@ -60,7 +60,8 @@ struct tensor {
 unsigned tensor_type_bits(enum tensor_type type);
 /* "F32"; "C128" is ours. */
 const char *tensor_type_name(enum tensor_type type);
-/* What torch calls it, without "torch.": "float32". */
+/* What torch calls it, without "torch.": "float32". torch has no types of 6 bits; their names follow its
+ * rule. */
 const char *tensor_type_torch_name(enum tensor_type type);
 /* By either name, exactly. */
 bool tensor_type_parse(const char *name, size_t length, enum tensor_type *out);

@@ -38,14 +38,19 @@ bool torch_file_is_likely(const struct format_source *source);
  * The tensor that a node describes: _rebuild_tensor_v2 and _v3, _rebuild_parameter and with state,
  * _rebuild_from_type_v2, and what these wrap. Every byte that it names lies in its storage, and that in the
  * source. `out->name` is NULL. 0; FORMAT_FOREIGN with `problem` filled when it is no tensor, or one of a kind
- * that has no bytes of its own (sparse, quantized, meta, DTensor: see torch_file_unwrap).
+ * that has no bytes of its own (sparse, quantized, conjugated, meta, DTensor: see torch_file_attribute).
+ * float4_e2m1fn_x2 has twice the elements in its last dimension here, as safetensors counts them.
  */
 int torch_file_tensor(struct torch_file *file, const struct pickle_node *node, struct tensor *out,
                       struct format_problem *problem);
+/* A Python attribute of a tensor or parameter, of one of a class of its own too ("_local_tensor" of a
+ * DTensor); or of any other object, as pickle_attribute. NULL: none. */
+const struct pickle_node *torch_file_attribute(const struct pickle_node *node, const char *name);
 /* A quick look: whether the node calls one of torch's functions that make a tensor. */
 bool torch_file_is_tensor(const struct pickle_node *node);
 
-/* The bytes of the storage that the tensor lies in: views of one storage share it. -1: it is no tensor. */
+/* The bytes of the storage that the tensor lies in: views of one storage share it. -1: it is no tensor of the
+ * kinds that torch_file_tensor understands. */
 int64_t torch_file_storage_offset(struct torch_file *file, const struct pickle_node *node, int64_t *length);
 
 #define cleanup_torch_file __attribute__((cleanup(torch_file_release)))
