@@ -2,12 +2,22 @@
 /* A JSON text read from front to back in blocks. */
 #include "format/json.h"
 
+#include <errno.h>
 #include <string.h>
+
+#include "format/utf8.h"
+
+int64_t json_tell(const struct json *json)
+{
+    return json->status ? json->failed : json->next - (json->limit - json->at);
+}
 
 bool json_fail(struct json *json, int status)
 {
-    if (!json->status)
+    if (!json->status) {
+        json->failed = json_tell(json);
         json->status = status;
+    }
     json->at = json->limit = json->block;
     json->next = json->end;
     return false;
@@ -139,6 +149,99 @@ bool json_take_string(struct json *json, struct json_text *text)
     }
 }
 
+/* -- strings for what they mean ---------------------------------------------------------------------------
+ */
+
+/* Bytes that grow; the escapes of a text only make it shorter. */
+struct json_buffer {
+    char *bytes;
+    size_t length, capacity;
+};
+
+static void json_buffer_release(struct json_buffer *buffer)
+{
+    free(buffer->bytes);
+}
+
+static bool json_buffer_append(struct json *json, struct json_buffer *buffer, const char *bytes,
+                               size_t length)
+{
+    if (length > buffer->capacity - buffer->length) {
+        size_t capacity = buffer->capacity + buffer->capacity / 2 + JSON_TEXT_START;
+        char *grown = realloc(buffer->bytes, capacity);
+        if (!grown)
+            return json_fail(json, -ENOMEM);
+        buffer->bytes = grown;
+        buffer->capacity = capacity;
+    }
+    memcpy(buffer->bytes + buffer->length, bytes, length);
+    buffer->length += length;
+    return true;
+}
+
+/* Four hexadecimal digits. */
+static bool json_take_unit(struct json *json, uint32_t *unit)
+{
+    *unit = 0;
+    for (unsigned digits = 0; digits < 4; digits++) {
+        int byte = json_get(json);
+        if (!json_is_hex_digit(byte))
+            return json_fail(json, FORMAT_FOREIGN);
+        *unit = *unit << 4 | (uint32_t)(byte <= '9' ? byte - '0' : (byte | 0x20) - 'a' + 10);
+    }
+    return true;
+}
+
+/* What follows "\u": one unit of UTF-16, or two that make a pair. */
+static bool json_take_character(struct json *json, uint32_t *character)
+{
+    uint32_t low;
+    if (!json_take_unit(json, character))
+        return false;
+    if (*character < 0xd800 || *character > 0xdbff)
+        return true;
+    if (json_get(json) != '\\' || json_get(json) != 'u' || !json_take_unit(json, &low) || low < 0xdc00 ||
+        low > 0xdfff)
+        return json_fail(json, FORMAT_FOREIGN);
+    *character = 0x10000 + ((*character - 0xd800) << 10) + (low - 0xdc00);
+    return true;
+}
+
+/* What follows a backslash. */
+static bool json_append_escape(struct json *json, struct json_buffer *buffer)
+{
+    static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
+    int byte = json_get(json);
+    const char *escape = byte > 0 ? strchr(escapes, byte) : NULL;
+    if (escape)
+        return json_buffer_append(json, buffer, &meanings[escape - escapes], 1);
+    uint32_t character;
+    char bytes[UTF8_LONGEST];
+    if (byte != 'u' || !json_take_character(json, &character))
+        return json_fail(json, FORMAT_FOREIGN);
+    size_t length = character > 0 ? utf8_encode(character, bytes) : 0;
+    return length > 0 ? json_buffer_append(json, buffer, bytes, length) : json_fail(json, FORMAT_FOREIGN);
+}
+
+bool json_take_text(struct json *json, struct arena *arena, const char **text)
+{
+    __attribute__((cleanup(json_buffer_release))) struct json_buffer buffer = {0};
+    if (!json_take(json, '"'))
+        return false;
+    for (int byte = json_get(json); byte != '"'; byte = json_get(json)) {
+        if (byte < 0x20)
+            return json_fail(json, FORMAT_FOREIGN);
+        bool fine = byte == '\\' ? json_append_escape(json, &buffer)
+                                 : json_buffer_append(json, &buffer, &(char){(char)byte}, 1);
+        if (!fine)
+            return false;
+    }
+    if (!utf8_is_valid(buffer.bytes, buffer.length))
+        return json_fail(json, FORMAT_FOREIGN);
+    *text = arena_copy_text(arena, buffer.bytes, buffer.length);
+    return *text ? true : json_fail(json, -ENOMEM);
+}
+
 bool json_take_key(struct json *json, struct json_text *text)
 {
     return json_take_string(json, text) && json_take(json, ':');
@@ -195,14 +298,8 @@ static bool json_skip_digits(struct json *json)
     return true;
 }
 
-static bool json_skip_number(struct json *json)
+static bool json_skip_fraction(struct json *json)
 {
-    if (json_look(json) == '-')
-        json->at++;
-    if (json_look(json) == '0')
-        json->at++;
-    else if (!json_skip_digits(json))
-        return false;
     if (json_look(json) == '.') {
         json->at++;
         if (!json_skip_digits(json))
@@ -215,6 +312,17 @@ static bool json_skip_number(struct json *json)
         return json_skip_digits(json);
     }
     return json->status == 0;
+}
+
+static bool json_skip_number(struct json *json)
+{
+    if (json_look(json) == '-')
+        json->at++;
+    if (json_look(json) == '0')
+        json->at++;
+    else if (!json_skip_digits(json))
+        return false;
+    return json_skip_fraction(json);
 }
 
 static bool json_skip_word(struct json *json, const char *word)
@@ -269,4 +377,25 @@ bool json_skip(struct json *json)
             return false;
     } while (depth > 0);
     return json->status == 0;
+}
+
+bool json_take_any_size(struct json *json, int64_t *value)
+{
+    *value = -1;
+    int first = json_peek(json);
+    if (!json_is_digit(first))
+        return json_skip(json);
+    bool fits = true;
+    int64_t size = 0;
+    for (int byte = first; json_is_digit(byte); byte = json_look(json)) {
+        fits = fits && !__builtin_mul_overflow(size, 10, &size) &&
+               !__builtin_add_overflow(size, byte - '0', &size);
+        json->at++;
+        if (first == '0')
+            break;
+    }
+    int after = json_look(json);
+    if (fits && after != '.' && after != 'e' && after != 'E')
+        *value = size;
+    return json_skip_fraction(json);
 }

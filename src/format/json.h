@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A JSON text read once from front to back, one block at a time: no tree is built, so that a header of any
- * size costs the same memory. Strings keep their escapes; the encoding is not judged.
+ * size costs the same memory. A string is taken as it stands, with its escapes and in an encoding that is not
+ * judged (json_take_string), or for what it means (json_take_text).
  *
  * The first failure stays in `status` (FORMAT_FOREIGN: no JSON, or not what was asked for; or a negative
  * errno of the source) and every later call fails too, so that it may be looked at once, at the end.
@@ -9,6 +10,7 @@
 #ifndef CKPTFS_FORMAT_JSON_H
 #define CKPTFS_FORMAT_JSON_H
 
+#include "base/arena.h"
 #include "format/internal.h"
 
 enum { JSON_BLOCK = 64 * 1024, JSON_DEPTH = 128, JSON_TEXT_START = 256 };
@@ -18,6 +20,7 @@ struct json {
     int64_t next, end; /* the next block's offset in the source; where the text ends */
     const uint8_t *at, *limit;
     int status;
+    int64_t failed; /* where the first failure was */
     uint8_t block[JSON_BLOCK];
 };
 
@@ -44,10 +47,19 @@ bool json_end(struct json *json);
  */
 bool json_more(struct json *json, char close, bool *started);
 bool json_take_string(struct json *json, struct json_text *text);
+/*
+ * A string as UTF-8 without escapes, in the arena, with a NUL behind it. Fails at a NUL inside, at bytes that
+ * are no UTF-8 and at half a surrogate pair, which are no names.
+ */
+bool json_take_text(struct json *json, struct arena *arena, const char **text);
 /* An object's key and the colon behind it. */
 bool json_take_key(struct json *json, struct json_text *text);
 /* A whole number from 0 to INT64_MAX, without sign, fraction and exponent. */
 bool json_take_size(struct json *json, int64_t *value);
+/* Any value; -1 when it is no such number. */
+bool json_take_any_size(struct json *json, int64_t *value);
+/* The offset of the next byte in the source. After a failure: where it was. */
+int64_t json_tell(const struct json *json);
 /* Any value, nested up to JSON_DEPTH. */
 bool json_skip(struct json *json);
 

@@ -9,7 +9,7 @@
 #include "format/torch_storages.h"
 #include "format/zip.h"
 
-/* More than any file has: 8 bytes each of them take in a list of spans. */
+/* More than any file has. */
 enum { TORCH_RECORDS_MAX = 8 << 20 };
 
 struct torch_record {
@@ -31,7 +31,6 @@ struct torch_archive {
     char *folder; /* with the slash */
     size_t folder_length;
     struct torch_record pickle, byteorder;
-    bool script;
 };
 
 static void torch_archive_free(struct torch_archive *archive)
@@ -78,6 +77,14 @@ static bool torch_name_starts(const char *name, size_t length, const char *start
     return length >= strlen(start) && memcmp(name, start, strlen(start)) == 0;
 }
 
+/* Whether the directory stands at a record that only TorchScript has. */
+static bool torch_archive_is_script(const struct torch_archive *archive)
+{
+    size_t length;
+    const char *name = torch_archive_record_name(archive, &length);
+    return name && (torch_name_is(name, length, "constants.pkl") || torch_name_starts(name, length, "code/"));
+}
+
 static int torch_archive_set_record(struct torch_archive *archive, struct torch_record *record,
                                     struct torch_record value)
 {
@@ -112,8 +119,6 @@ static int torch_archive_note(struct torch_archive *archive, struct torch_record
         return torch_archive_set_record(archive, &archive->pickle, record);
     if (torch_name_is(name, length, "byteorder"))
         return torch_archive_set_record(archive, &archive->byteorder, record);
-    if (torch_name_is(name, length, "constants.pkl") || torch_name_starts(name, length, "code/"))
-        archive->script = true;
     if (torch_name_starts(name, length, "data/"))
         return torch_archive_add_storage(archive, name + 5, length - 5, record);
     return 0;
@@ -132,6 +137,10 @@ static int torch_archive_read_entry(struct torch_archive *archive)
     if (result)
         return result;
     int name_length = (int)archive->directory.name_length;
+    if (torch_archive_is_script(archive))
+        return format_problem_set(archive->problem, entry.header,
+                                  "expected a file of torch.save, found a TorchScript archive with %.*s",
+                                  name_length, archive->directory.name);
     if (entry.method != ZIP_STORED || (entry.flags & ZIP_ENCRYPTED))
         return format_problem_set(archive->problem, entry.header,
                                   "expected stored entries, found %.*s compressed or encrypted", name_length,
@@ -241,9 +250,6 @@ int torch_archive_read(const struct format_source *source, int64_t start, int64_
         .byteorder.offset = -1,
     };
     result = torch_archive_read_directory(&archive, &zip);
-    if (!result && archive.script)
-        return format_problem_set(problem, start,
-                                  "expected a file of torch.save, found a TorchScript archive");
     if (!result && archive.pickle.offset < 0)
         return format_problem_set(problem, zip.directory, "expected an entry %.60sdata.pkl, found none",
                                   archive.folder);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tensors of a torch.save file: torch's functions that rebuild them (torch/_utils.py, 2.13), read. */
+#include <errno.h>
 #include <string.h>
 
 #include "format/torch_storages.h"
@@ -196,16 +197,25 @@ int64_t torch_file_storage_offset(struct torch_file *file, const struct pickle_n
 /* -- shape and strides ------------------------------------------------------------------------------------
  */
 
-/* Whole numbers >= 0 of a tuple; NULL: something else, or no memory. */
-static const int64_t *torch_take_numbers(struct torch_file *file, const struct pickle_node *node,
-                                         uint32_t count)
+/* Whole numbers >= 0, as many as the node has elements. */
+static int torch_take_numbers(struct torch_file *file, const struct pickle_node *node, const int64_t **out,
+                              struct format_problem *problem)
 {
+    size_t count = pickle_count(node);
     int64_t *numbers = arena_take_array(&file->arena, count, sizeof *numbers);
-    for (uint32_t i = 0; i < count && numbers; i++) {
-        if (!pickle_integer(pickle_item(node, i), &numbers[i]) || numbers[i] < 0)
-            return NULL;
+    if (!numbers)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        const struct pickle_node *number = pickle_item(node, i);
+        if (!pickle_integer(number, &numbers[i]))
+            return format_problem_set(problem, -1, "expected a size or stride, found %s",
+                                      pickle_describe(number));
+        if (numbers[i] < 0)
+            return format_problem_set(problem, -1, "expected a size or stride of 0 or more, found %lld",
+                                      (long long)numbers[i]);
     }
-    return numbers;
+    *out = numbers;
+    return 0;
 }
 
 static bool torch_is_contiguous(const struct tensor_shape *shape, const int64_t *strides)
@@ -233,13 +243,21 @@ static bool torch_span(const struct tensor *tensor, int64_t *span)
 }
 
 /* The last dimension counts pairs in torch, single elements in safetensors. */
-static bool torch_double_last(struct tensor *tensor)
+static int torch_double_last(struct torch_file *file, struct tensor *tensor, struct format_problem *problem)
 {
     uint32_t rank = tensor->shape.rank;
     if (rank == 0 || tensor->strides)
-        return false;
-    int64_t *last = (int64_t *)&tensor->shape.sizes[rank - 1];
-    return !__builtin_mul_overflow(*last, 2, last);
+        return format_problem_set(problem, tensor->offset,
+                                  "expected rows of 4-bit pairs, found another layout");
+    int64_t *sizes = arena_take_array(&file->arena, rank, sizeof *sizes);
+    if (!sizes)
+        return -ENOMEM;
+    memcpy(sizes, tensor->shape.sizes, rank * sizeof *sizes);
+    tensor->shape.sizes = sizes;
+    if (__builtin_mul_overflow(sizes[rank - 1], 2, &sizes[rank - 1]))
+        return format_problem_set(problem, tensor->offset,
+                                  "expected a shape that fits, found one that is too large");
+    return 0;
 }
 
 static int torch_read_layout(struct torch_file *file, const struct torch_call *call, struct tensor *out,
@@ -254,12 +272,8 @@ static int torch_read_layout(struct torch_file *file, const struct torch_call *c
     out->shape.rank = (uint32_t)rank;
     if (rank == 0)
         return 0;
-    out->shape.sizes = torch_take_numbers(file, sizes, out->shape.rank);
-    out->strides = torch_take_numbers(file, strides, out->shape.rank);
-    if (!out->shape.sizes || !out->strides)
-        return format_problem_set(problem, -1,
-                                  "expected sizes and strides that are whole numbers >= 0, found others");
-    return 0;
+    int result = torch_take_numbers(file, sizes, &out->shape.sizes, problem);
+    return result ? result : torch_take_numbers(file, strides, &out->strides, problem);
 }
 
 /* Sets the offset, after a check that every element lies in the storage. */
@@ -329,7 +343,5 @@ int torch_file_tensor(struct torch_file *file, const struct pickle_node *node, s
         return format_problem_set(problem, -1, "expected a tensor's offset in its storage, found %s",
                                   pickle_describe(torch_argument(&call, 1)));
     result = torch_place_elements(&place, first, out, problem);
-    if (!result && out->type == TENSOR_F4 && !torch_double_last(out))
-        return format_problem_set(problem, out->offset, "expected rows of 4-bit pairs, found another layout");
-    return result;
+    return !result && out->type == TENSOR_F4 ? torch_double_last(file, out, problem) : result;
 }
