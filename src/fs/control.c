@@ -10,6 +10,7 @@
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 
+#include "fs/assembler.h"
 #include "fs/control_report.h"
 #include "fs/ops.h"
 #include "fs/share.h"
@@ -114,6 +115,7 @@ static cJSON *control_describe(struct filesystem *fs)
     cJSON_AddNumberToObject(document, "behind_files", (double)behind.files);
     cJSON_AddNumberToObject(document, "behind_bytes", (double)behind.bytes);
     cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));
+    cJSON_AddNumberToObject(document, "unassembled_directories", (double)assembler_waiting(fs));
     cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
     control_add_torn(fs, document);

@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "fs/assembler.h"
 #include "fs/discard.h"
+#include "fs/inputs.h"
+#include "fs/models.h"
 #include "fs/view.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
@@ -172,8 +175,10 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
             node_lock(node);
             error = meta_link(fs->meta, ino, parent, name, strlen(name), clock_file_time(),
                               fs_current_unique(), &row);
-            if (!error)
+            if (!error) {
                 node_relink(fs, node);
+                assembler_touch(fs, ino);
+            }
             node_unlock(node);
         }
         node_put(fs, node);
@@ -222,6 +227,8 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
         ops_after_unlink(fs, node);
     node_unlock(node);
     node_put(fs, node);
+    if (!error && models_is_model(name, length))
+        assembler_touch_directory(fs, parent);
     discard_objects(fs, &freed);
     return error;
 }
@@ -261,6 +268,22 @@ static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *renam
     return error;
 }
 
+/* What was assembled from a file that has another place now, or whose place another has, is not any more. */
+static void ops_after_rename(struct filesystem *fs, const struct meta_rename *rename, bool directory)
+{
+    inputs_change(fs, rename->expected);
+    if (rename->replaced)
+        inputs_change(fs, rename->replaced);
+    if (directory) {
+        assembler_touch_directory(fs, rename->parent);
+        assembler_touch_directory(fs, rename->new_parent);
+    } else {
+        assembler_touch(fs, rename->expected);
+    }
+    if (models_is_model(rename->name, rename->length))
+        assembler_touch_directory(fs, rename->parent);
+}
+
 /* One try: -ESTALE when a name changed hands after its look-up. */
 static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
 {
@@ -281,6 +304,8 @@ static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
     }
     node_lock_two(source, target ? target : source);
     error = ops_rename_locked(fs, rename, target);
+    if (!error)
+        ops_after_rename(fs, rename, S_ISDIR(source_row.mode));
     node_unlock_two(source, target ? target : source);
     node_put(fs, target);
     node_put(fs, source);

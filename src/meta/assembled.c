@@ -8,6 +8,8 @@
 
 #include "meta/internal.h"
 
+enum { ASSEMBLED_ROWS = 256 };
+
 /* -- making -----------------------------------------------------------------------------------------------
  */
 
@@ -312,7 +314,23 @@ errint meta_assembled_all_inputs(struct meta *meta, struct ids *out)
     return assembled_find_all(meta, "SELECT DISTINCT input FROM assembled_input", out);
 }
 
-errint meta_assembled_directories(struct meta *meta, struct ids *out)
+errint meta_assembled_torn(struct meta *meta, struct ids *out)
 {
-    return assembled_find_all(meta, "SELECT DISTINCT directory FROM assembled", out);
+    return assembled_find_all(meta,
+                              "SELECT DISTINCT a.directory FROM assembled a WHERE EXISTS"
+                              " (SELECT 1 FROM inode i WHERE i.ino = a.ino AND (i.state & 2) <> 0) OR EXISTS"
+                              " (SELECT 1 FROM assembled_input x JOIN inode i ON i.ino = x.input"
+                              " WHERE x.ino = a.ino AND (i.state & 2) <> 0)",
+                              out);
+}
+
+int meta_find_files_after(struct meta *meta, uint64_t *after, struct ids *out)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT ino, (mode & 61440) = 32768 AND nlink > 0 FROM inode WHERE ino > $1"
+                             " ORDER BY ino LIMIT $2",
+                             DB_INTEGER(*after), DB_INTEGER(ASSEMBLED_ROWS));
+    return error ? error : object_collect_page(&rows, ASSEMBLED_ROWS, after, out);
 }

@@ -66,8 +66,14 @@ errint meta_assembled_list(struct meta *meta, uint64_t directory, uint64_t after
 errint meta_assembled_inputs(struct meta *meta, uint64_t directory,
                              bool (*input)(void *context, const char *path, size_t length, uint64_t ino),
                              void *context);
-/* All files that something was made from; all directories that show something. Appended. */
+/* Directories that show what a power cut has torn, or what was made from a file that it has. Appended. */
+errint meta_assembled_torn(struct meta *meta, struct ids *out);
+/*
+ * Regular files with a name, in the order of their numbers: a part of the table after `*after`, which moves
+ * on. 1, 0 when that was the last part, or an error. Appended.
+ */
+int meta_find_files_after(struct meta *meta, uint64_t *after, struct ids *out);
+/* All files that something was made from. Appended. */
 errint meta_assembled_all_inputs(struct meta *meta, struct ids *out);
-errint meta_assembled_directories(struct meta *meta, struct ids *out);
 
 #endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making the assembled file of one directory: an inode without a name, whose extents are the shards'. */
+#ifndef CKPTFS_FS_ASSEMBLE_BUILD_H
+#define CKPTFS_FS_ASSEMBLE_BUILD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct filesystem;
+
+/*
+ * Reads the directory and assembles what it holds. 0 also where there is nothing that can be assembled;
+ * -EBUSY: a file is written, or not on stable storage yet; -ECANCELED. Blocks for long; no lock is held.
+ */
+errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs));
+
+/*
+ * Whether what the directory shows is still of the files that lie there: 1; 0: it shows nothing, or shows
+ * nothing any more, as they are others or elsewhere. A file that was removed and not replaced is missed by
+ * nobody.
+ */
+int assemble_check(struct filesystem *fs, uint64_t directory);
+
+#endif
