@@ -68,7 +68,14 @@ int assemble_safetensors(const struct assemble_shard *shard, struct assemble_bui
     cleanup_text struct text header = {0};
     int64_t offset = 0;
     qsort(shard->entries, shard->count, sizeof *shard->entries, assemble_compare_entries);
-    text_append_word(&header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    text_append_word(&header, "{\"__metadata__\":{\"format\":\"pt\"");
+    for (size_t i = 0; i < shard->model->metadata_count; i++) {
+        text_append_byte(&header, ',');
+        assemble_append_string(&header, shard->model->metadata[i].key);
+        text_append_byte(&header, ':');
+        assemble_append_string(&header, shard->model->metadata[i].value);
+    }
+    text_append_byte(&header, '}');
     for (size_t i = 0; i < shard->count; i++) {
         const struct assemble_entry *entry = shard->entries[i];
         const char *name = entry->tensor->name;

@@ -17,6 +17,7 @@ void model_release(struct model *model)
 {
     name_table_release(&model->tensors_by_name);
     name_table_release(&model->files_by_path);
+    name_table_release(&model->metadata_keys);
     arena_release(&model->arena);
     *model = (struct model){0};
 }
@@ -128,6 +129,25 @@ errint model_add_whole(struct model *model, const struct tensor *tensor, const c
         piece.strides = tensor->strides;
     }
     return model_add_piece(model, added, &piece);
+}
+
+errint model_add_metadata(struct model *model, const char *key, const char *value)
+{
+    if (strcmp(key, "format") == 0 || name_table_find(&model->metadata_keys, key, NULL))
+        return 0;
+    errint error = model_grow(model, (void **)&model->metadata, model->metadata_count,
+                              &model->metadata_capacity, sizeof *model->metadata);
+    struct model_metadata entry = {0};
+    if (!error) {
+        entry.key = arena_copy_text(&model->arena, key, strlen(key));
+        entry.value = arena_copy_text(&model->arena, value, strlen(value));
+    }
+    if (!entry.key || !entry.value)
+        return -ENOMEM;
+    error = name_table_add(&model->metadata_keys, entry.key, (uint32_t)model->metadata_count);
+    if (!error)
+        model->metadata[model->metadata_count++] = entry;
+    return error;
 }
 
 /* -- notes ------------------------------------------------------------------------------------------------

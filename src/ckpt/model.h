@@ -46,6 +46,11 @@ struct model_file {
     int64_t size;
 };
 
+/* What safetensors calls metadata: kept as it is. */
+struct model_metadata {
+    const char *key, *value; /* UTF-8 */
+};
+
 /* A line for people: what is missing, ignored or not what it seems. */
 struct model_note {
     bool missing; /* the model cannot be assembled because of it */
@@ -63,11 +68,14 @@ struct model {
     size_t tensor_count, tensor_capacity;
     struct model_file *files;
     size_t file_count, file_capacity;
+    struct model_metadata *metadata; /* without "format", which is always "pt"; keys are distinct */
+    size_t metadata_count, metadata_capacity;
     struct model_note *notes; /* at most MODEL_NOTES_MAX; the last one says how many there were more */
     size_t note_count, note_capacity, notes_left_out;
     bool missing;                      /* a note says so, also one that was left out */
     struct name_table tensors_by_name; /* the index of each */
     struct name_table files_by_path;
+    struct name_table metadata_keys;
 };
 
 /* Memory that one model may take. */
@@ -92,6 +100,8 @@ errint model_add_tensor(struct model *model, const char *name, enum tensor_type 
 struct model_tensor *model_find_tensor(const struct model *model, const char *name);
 /* The starts, sizes and strides of a box are copied: as many numbers as the tensor has dimensions. */
 errint model_add_piece(struct model *model, struct model_tensor *tensor, const struct model_piece *piece);
+/* The first value of a key stays; of "format" none is kept. */
+errint model_add_metadata(struct model *model, const char *key, const char *value);
 /* Control characters of the text become '?'; it is cut at MODEL_NOTE_LENGTH bytes. */
 errint model_add_note(struct model *model, bool missing, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
