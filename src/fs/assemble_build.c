@@ -336,6 +336,9 @@ static errint build_publish(struct build *build)
         return -ENOMEM;
     for (size_t i = 0; i < folder->input_count; i++)
         inputs[i] = (struct meta_assembled_input){folder->inputs[i].path, folder->inputs[i].row.ino};
+    errint error = fault_hit("fs.assemble.publish");
+    if (error)
+        return error;
     return inputs_publish(build->fs, folder->directory, build->file->name, build->ino, inputs,
                           folder->input_count);
 }
