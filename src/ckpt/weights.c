@@ -107,8 +107,8 @@ static errint weights_add(void *context, struct model *model, const struct tenso
 
 static int weights_read_safetensors(struct weights_reading *reading)
 {
-    cleanup_safetensors struct safetensors_file file = {0};
-    int result = safetensors_read(&reading->source, &file, &reading->problem);
+    cleanup_safetensors_file struct safetensors_file file = {0};
+    int result = safetensors_file_read(&reading->source, &file, &reading->problem);
     for (size_t i = 0; i < file.metadata_count && !result; i++)
         result = model_add_metadata(reading->model, file.metadata[i].key, file.metadata[i].value);
     for (size_t i = 0; i < file.tensor_count && !result; i++)

@@ -49,9 +49,7 @@ static int pickle_fill(struct pickle_machine *machine)
 {
     int64_t left = machine->end - machine->next;
     if (left == 0)
-        return format_problem_set(machine->problem, machine->next,
-                                  "expected a pickle's next opcode, found its end after %lld bytes",
-                                  (long long)(machine->end - machine->start));
+        return pickle_fail(machine, "expected the end of a line, found the pickle's");
     size_t length = left < PICKLE_BUFFER ? (size_t)left : PICKLE_BUFFER;
     errint error = machine->source->read(machine->source->context, machine->buffer, length, machine->next);
     if (error)

@@ -644,6 +644,9 @@ static int pickle_run(struct pickle_machine *machine)
     while (!machine->stopped) {
         uint8_t opcode;
         machine->opcode = pickle_tell(machine);
+        if (pickle_left(machine) == 0)
+            return pickle_fail(machine, "expected a pickle's next opcode, found its end after %lld bytes",
+                               (long long)(machine->end - machine->start));
         int result = pickle_take(machine, &opcode, 1);
         if (result)
             return result;

@@ -25,7 +25,8 @@ struct torch_file {
 /*
  * Reads the archive in [start, start + length) of the source. 0; FORMAT_FOREIGN with `problem` filled: no
  * torch.save file, damaged, compressed, big-endian, or a TorchScript archive; a negative errno. `out` is
- * given to torch_file_release in any case. Memory: at most 1 GiB, and about 60 times the pickle.
+ * given to torch_file_release in any case. Memory: at most 1 GiB, and 80 times the pickle and the zip
+ * directory.
  */
 int torch_file_read(const struct format_source *source, int64_t start, int64_t length, struct torch_file *out,
                     struct format_problem *problem);

@@ -1,27 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a file: the segments cover it, and nothing outside of it is read. */
-/* fuzz-sources: src/format */
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
+/* fuzz-sources: src/format src/base/arena.c */
 #include "format/segments.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct fuzz_input {
-    const uint8_t *data;
-    size_t size;
-};
-
-static errint fuzz_read(void *context, void *buffer, size_t length, int64_t offset)
-{
-    const struct fuzz_input *input = context;
-    if (length == 0 || offset < 0 || (uint64_t)offset > input->size || length > input->size - (size_t)offset)
-        abort();
-    memcpy(buffer, input->data + offset, length);
-    return 0;
-}
+#include "fuzz_source.h"
 
 static void fuzz_check_coverage(const struct format_segments *segments, int64_t size)
 {
@@ -39,7 +21,7 @@ static void fuzz_check_coverage(const struct format_segments *segments, int64_t 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
-    const struct format_source source = {.context = &input, .size = (int64_t)size, .read = fuzz_read};
+    const struct format_source source = fuzz_source(&input);
     cleanup_segments struct format_segments segments;
     if (format_segments_find(&source, &segments) != 0)
         abort();

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes small valid files for the fuzz targets: seeds.py TARGET DIRECTORY"""
 
+import collections
 import io
 import json
 import pathlib
+import pickle
 import struct
 import sys
 import zipfile
@@ -86,6 +88,125 @@ def format_segments():
     yield plain_zip(zipfile.ZIP_DEFLATED)
 
 
+class Opaque:
+    """An object that pickles as a call of any global, with a state; nothing of that name has to be there."""
+
+    def __init__(self, name, *arguments, state=None):
+        self.name, self.arguments, self.state = name, arguments, state
+
+
+class Storage(Opaque):
+    """What a persistent id is made of."""
+
+
+class Pickler(pickle._Pickler):  # the one in Python: the other cannot write a global that is not there
+    def persistent_id(self, obj):
+        if not isinstance(obj, Storage):
+            return None
+        return ("storage", Opaque("torch " + obj.name)) + obj.arguments
+
+    def save(self, obj, **options):
+        if not isinstance(obj, Opaque) or isinstance(obj, Storage):
+            return super().save(obj, **options)
+        module, name = obj.name.split()
+        if self.proto >= 4:
+            super().save(module)
+            super().save(name)
+            self.write(pickle.STACK_GLOBAL)
+        else:
+            self.write(pickle.GLOBAL + module.encode() + b"\n" + name.encode() + b"\n")
+        if obj.arguments:
+            super().save(obj.arguments)
+            self.write(pickle.REDUCE)
+        if obj.state is not None:
+            super().save(obj.state)
+            self.write(pickle.BUILD)
+        return None
+
+
+def pickled(obj, protocol=2):
+    file = io.BytesIO()
+    Pickler(file, protocol).dump(obj)
+    return file.getvalue()
+
+
+def tensor(key="0", sizes=(2, 3), strides=(3, 1), offset=0, kind="FloatStorage", count=6, dtype=None, legacy=False):
+    storage = Storage(kind, key, "cpu", count, *([None] if legacy else []))
+    arguments = (storage, offset, sizes, strides, False, collections.OrderedDict())
+    if dtype:
+        return Opaque("torch._utils _rebuild_tensor_v3", *arguments, Opaque("torch " + dtype))
+    return Opaque("torch._utils _rebuild_tensor_v2", *arguments)
+
+
+def state_dict(legacy=False):
+    plain = tensor(legacy=legacy)
+    parameter = Opaque("torch._utils _rebuild_parameter_with_state", plain, True, collections.OrderedDict(), {"a": 1})
+    local = Opaque("torch._tensor _rebuild_from_type_v2", Opaque("torch._utils _rebuild_tensor_v2"),
+                   Opaque("torch Tensor"), plain.arguments, {"_local_tensor": plain})
+    small = tensor("1", (4,), (1,), 2, "UntypedStorage", 8, "float8_e4m3fn", legacy)
+    rows = {"weight": plain, "turned": tensor(sizes=(3, 2), strides=(1, 3), legacy=legacy), "parameter": parameter}
+    state = collections.OrderedDict(rows, small=small, local=local, scalar=tensor("1", (), (), 1, "ByteStorage", 8,
+                                                                                   legacy=legacy))
+    return {"module": state, "step": 3, "size": Opaque("torch Size", (2, 3)), "dtype": Opaque("torch float32")}
+
+
+def format_pickle():
+    cyclic = [1]
+    cyclic.append(cyclic)
+    values = [None, True, False, 0, -1, 255, 65536, -(2**31), 2**63, -(2**80), 1.5, "a\u00e9\n\U0001f600", b"\0\xff",
+              bytearray(b"b"), (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [], [[]], {}, {"a": {"b": 1}}, {1, 2},
+              frozenset([3]), cyclic, collections.OrderedDict(a=1), collections.defaultdict(int, a=1),
+              collections.Counter("aab"), pathlib.PurePosixPath("a/b"), slice(1, 2), complex(1, 2),
+              Opaque("a.b C", 1, state={"key": 2}), Opaque("a.b D", 1, state=(None, {"key": 2}))]
+    for protocol in range(6):
+        yield pickled(values, protocol)
+        yield pickled({"key": values[:12], "state": {str(i): i for i in range(40)}}, protocol)
+    yield b"(I01\nL-5L\nF1.5\nS'a\\x41\\n'\nVa\\u00e9\np0\ng0\n(lp1\nI2\na(dS'k'\nNs(ic\nd\n(NoP5\nt."
+    yield b"\x80\x02(\x82\x01\x83\x01\x00\x84\x01\x00\x00\x00N02(N1t."
+    yield b"\x80\x05(\x97\x98\x8f(K\x01\x90(K\x01\x91t."
+    yield b"\x80\x04cm\nC\n)}\x92}\x8c\x03keyNsb."
+
+
+def torch_archive(obj, protocol=2, order=b"little", **options):
+    archive = TorchArchive(**options).add("a/data.pkl", pickled(obj, protocol)).add("a/byteorder", order)
+    return archive.add("a/data/0", bytes(range(24))).add("a/data/1", bytes(8)).add("a/version", b"3\n").finish()
+
+
+def torch_legacy(protocol=2):
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    parts = [0x1950A86A20F9469CFC6C, 1001, system, state_dict(True), ["0", "1"]]
+    storages = struct.pack("<q", 6) + bytes(range(24)) + struct.pack("<q", 8) + bytes(8)
+    return b"".join(pickled(part, protocol) for part in parts) + storages
+
+
+def format_torch():
+    for protocol in (1, 2, 4, 5):
+        yield torch_archive(state_dict(), protocol)
+        yield torch_legacy(protocol)
+    yield torch_archive(state_dict(), zip64=True, alignment=16)
+    yield torch_archive(state_dict(), order=b"big")
+    yield torch_archive(tensor("2"))
+    yield torch_archive(tensor(sizes=(2**62, 4)), crc=False)
+    yield torch_archive(Opaque("torch._utils _rebuild_sparse_tensor", 1))
+    yield TorchArchive().add("a/constants.pkl", b"\x80\x02).").finish()
+    yield plain_zip(zipfile.ZIP_DEFLATED)
+
+
+def format_safetensors():
+    widths = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8,
+              "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32,
+              "U32": 32, "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64}
+    yield safetensors([])
+    yield safetensors([(name, name, [2, 4], bits) for name, bits in widths.items() if bits <= 16], {"format": "pt"})
+    yield safetensors([(name, name, [1, 1], bits // 8) for name, bits in widths.items() if bits > 16], padding=3)
+    yield safetensors([("scalar", "F32", [], 4), ("empty", "I64", [0, 7], 0), ("\U0001f600\u00e9\"\\\n", "U8", [3], 3)],
+                      {"k\u00e9": "v\"\\\n"})
+    yield safetensors([("gap", "F32", [2], 9)])
+    yield json.dumps({"metadata": {"total_size": 12}, "weight_map": {"b\u00e9": "model-00002-of-00002.safetensors",
+                      "a": "model-00001-of-00002.safetensors"}}).encode()
+    yield b'{"metadata":{"total_size":1.5e3,"x":[null]},"weight_map":{"a":"../b"}}'
+
+
 def sums_table():
     """Only something to start from: the hash at the end needs the store's secret, which the target fixes up."""
     for chunks in ([], [5], [262144, 262144, 7]):
@@ -95,7 +216,13 @@ def sums_table():
         yield head + body + bytes(16)
 
 
-TARGETS = {"fuzz_format_segments": format_segments, "fuzz_sums_table": sums_table}
+TARGETS = {
+    "fuzz_format_pickle": format_pickle,
+    "fuzz_format_safetensors": format_safetensors,
+    "fuzz_format_segments": format_segments,
+    "fuzz_format_torch": format_torch,
+    "fuzz_sums_table": sums_table,
+}
 
 
 def main():

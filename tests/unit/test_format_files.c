@@ -116,7 +116,9 @@ static void archive_put_local(struct bytes *file, const struct archive *archive,
 
 static void archive_put_data(struct bytes *file, struct archive_entry *entry)
 {
-    for (size_t i = 0; i < entry->size; i++)
+    if (entry->content)
+        bytes_put(file, entry->content, entry->size);
+    for (size_t i = 0; i < entry->size && !entry->content; i++)
         bytes_put_number(file, i * 7 + entry->size, 1);
     entry->crc32 = entry->no_crc32 ? 0 : archive_crc32(file->at + entry->data, entry->size);
     if (entry->local)

@@ -34,6 +34,7 @@ void safetensors_build(struct bytes *file, const char *header, size_t data);
 struct archive_entry {
     const char *name;
     size_t size;
+    const void *content; /* its bytes; NULL: some of the test's own */
     uint16_t method;
     bool no_crc32;  /* writes 0 */
     bool zip64;     /* sizes and offset are in the zip64 field */

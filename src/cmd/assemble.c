@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `ckptfs assemble`: standard model files out of shards, on any disk. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "ckpt/assemble_write.h"
+#include "ckpt/framework.h"
+#include "ckpt/side_files.h"
+#include "cmd/command.h"
+#include "cmd/exit.h"
+#include "cmd/plain_text.h"
+#include "cmd/size_text.h"
+
+enum { ASSEMBLE_PROGRESS_NS = 200 * 1000 * 1000 };
+
+struct assemble_run {
+    const char *source, *output;
+    bool plain, force;
+    struct framework_wish wish;
+    struct assemble_wish form;
+    struct folder folder;
+    struct folder_listing listing;
+    struct side_config config;
+    struct model model;
+    struct assemble_plan plan;
+    const char **beside;
+    size_t beside_count;
+    bool same; /* the output is the source */
+    int directory;
+    bool progress;
+    int64_t started, shown;
+};
+
+static volatile sig_atomic_t assemble_signal;
+
+static void assemble_catch(int number)
+{
+    assemble_signal = number;
+}
+
+/* -- progress ---------------------------------------------------------------------------------------------
+ */
+
+static bool assemble_show(void *context, int64_t done, int64_t total)
+{
+    struct assemble_run *run = context;
+    int64_t now = clock_monotonic();
+    if (run->progress && now - run->shown >= ASSEMBLE_PROGRESS_NS) {
+        char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX], rate_text[SIZE_TEXT_MAX];
+        double seconds = (double)(now - run->started) / (double)CLOCK_NS_PER_SECOND;
+        run->shown = now;
+        fprintf(stderr, "\r\033[K%.0f %%, %s of %s, %s/s",
+                total > 0 ? 100.0 * (double)done / (double)total : 100.0, size_text((double)done, done_text),
+                size_text((double)total, total_text),
+                size_text(seconds > 0 ? (double)done / seconds : 0, rate_text));
+    }
+    return assemble_signal == 0;
+}
+
+static void assemble_end_progress(const struct assemble_run *run)
+{
+    if (run->progress && run->shown)
+        fputs("\r\033[K", stderr);
+}
+
+/* -- what is there ----------------------------------------------------------------------------------------
+ */
+
+static void assemble_log_note(const struct assemble_run *run, const struct model_note *note)
+{
+    cleanup_free char *text = plain_text(note->text);
+    if (note->missing)
+        log_error("%s: %s", run->source, text ? text : "no memory");
+    else
+        log_warning("%s: %s", run->source, text ? text : "no memory");
+}
+
+static int assemble_load(struct assemble_run *run)
+{
+    errint error = folder_plain(run->source, &run->folder);
+    if (!error)
+        error = framework_load(&run->folder, &run->wish, &run->model);
+    if (error == -ENOENT && run->folder.context) {
+        log_error("%s: no checkpoint of a known kind is there", run->source);
+        return EXIT_FAILED;
+    }
+    if (!error)
+        error = folder_read(&run->folder, "", &run->listing);
+    if (!error)
+        error = side_config_read(&run->folder, &run->listing, &run->config);
+    if (error) {
+        log_error("%s: %s", run->source, strerror(-error));
+        return EXIT_FAILED;
+    }
+    for (size_t i = 0; i < run->model.note_count; i++)
+        assemble_log_note(run, &run->model.notes[i]);
+    if (model_is_whole(&run->model))
+        return EXIT_FINE;
+    log_error("%s: %s; nothing is assembled", run->source,
+              run->model.tensor_count == 0 ? "no tensors are there" : "the model is not whole");
+    return EXIT_FAILED;
+}
+
+/* What most of the bytes will be. */
+static enum tensor_type assemble_main_type(const struct assemble_run *run)
+{
+    int64_t bytes[TENSOR_TYPE_COUNT] = {0};
+    enum tensor_type most = TENSOR_F32;
+    for (size_t i = 0; i < run->model.tensor_count; i++) {
+        const struct model_tensor *tensor = &run->model.tensors[i];
+        int64_t count, size;
+        if (tensor->tied || !tensor_count(&tensor->shape, &count) ||
+            !tensor_bytes(tensor->type, count, &size))
+            continue;
+        bool cast = run->form.cast && !tensor->buffer && model_can_cast(tensor->type, run->form.type);
+        enum tensor_type type = cast ? run->form.type : tensor->type;
+        bytes[type] += size;
+        if (bytes[type] > bytes[most])
+            most = type;
+    }
+    return most;
+}
+
+static int assemble_check(const struct assemble_run *run)
+{
+    if (run->form.cast && run->config.quantized) {
+        log_error("%s: config.json says that the model is quantized; --dtype would break it", run->source);
+        return EXIT_FAILED;
+    }
+    if (!run->config.found && strcmp(run->model.stem, "model") == 0)
+        log_warning("%s: no config.json is there: the files cannot be loaded without one from elsewhere",
+                    run->source);
+    enum tensor_type type = assemble_main_type(run);
+    if (run->config.has_type && run->config.type != type)
+        log_warning("%s: config.json says %s and is left as it is; the tensors are %s", run->source,
+                    tensor_type_torch_name(run->config.type), tensor_type_torch_name(type));
+    return EXIT_FINE;
+}
+
+/* -- writing ----------------------------------------------------------------------------------------------
+ */
+
+static int assemble_open_output(struct assemble_run *run, bool *made)
+{
+    struct stat output, source;
+    *made = mkdir(run->output, 0777) == 0;
+    if (!*made && errno != EEXIST) {
+        log_error("%s: %m", run->output);
+        return EXIT_FAILED;
+    }
+    run->directory = open(run->output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run->directory < 0 || fstat(run->directory, &output) < 0) {
+        log_error("%s: %m", run->output);
+        return EXIT_FAILED;
+    }
+    run->same =
+        stat(run->source, &source) == 0 && source.st_dev == output.st_dev && source.st_ino == output.st_ino;
+    return EXIT_FINE;
+}
+
+/* The side files that are to be copied. One that is there already is the user's own, unless he says
+ * otherwise. */
+static bool assemble_choose_beside(struct assemble_run *run)
+{
+    run->beside = calloc(run->listing.count + 1, sizeof *run->beside);
+    if (!run->beside)
+        return false;
+    for (size_t i = 0; i < run->listing.count && !run->same; i++) {
+        const struct folder_entry *entry = &run->listing.at[i];
+        struct stat status;
+        if (entry->directory || !side_file_is(entry->name))
+            continue;
+        if (!run->force && fstatat(run->directory, entry->name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+            log_warning("%s/%s is there already and is left as it is", run->output, entry->name);
+            continue;
+        }
+        run->beside[run->beside_count++] = entry->name;
+    }
+    return true;
+}
+
+static void assemble_report(const struct assemble_run *run, const struct assemble_written *written)
+{
+    char text[SIZE_TEXT_MAX];
+    for (size_t i = 0; i < run->plan.file_count; i++)
+        printf("%s/%s  %s\n", run->output, run->plan.files[i].name,
+               size_text((double)run->plan.files[i].size, text));
+    for (size_t i = 0; i < run->beside_count; i++)
+        printf("%s/%s  copied\n", run->output, run->beside[i]);
+    printf("%s copied", size_text((double)written->copied, text));
+    printf(", %s shared with the source", size_text((double)written->cloned, text));
+    printf(", %s made anew\n", size_text((double)written->made, text));
+}
+
+static int assemble_write_files(struct assemble_run *run)
+{
+    struct assemble_written written;
+    struct assemble_output output = {.model = &run->model,
+                                     .plan = &run->plan,
+                                     .folder = &run->folder,
+                                     .beside = run->beside,
+                                     .beside_count = run->beside_count,
+                                     .directory = run->directory,
+                                     .name = run->output,
+                                     .force = run->force,
+                                     .progress = assemble_show,
+                                     .context = run};
+    run->started = clock_monotonic();
+    errint error = assemble_write(&output, &written);
+    assemble_end_progress(run);
+    if (!error) {
+        assemble_report(run, &written);
+        return EXIT_FINE;
+    }
+    return error == -ENOSPC || error == -EDQUOT ? EXIT_NO_SPACE : EXIT_FAILED;
+}
+
+static int assemble_make_plan(struct assemble_run *run)
+{
+    struct format_problem problem;
+    errint error = assemble_plan(&run->model, &run->form, &run->plan, &problem);
+    if (!error)
+        return EXIT_FINE;
+    cleanup_free char *text = error == -EINVAL ? plain_text(problem.text) : NULL;
+    log_error("%s: %s", run->source, text ? text : strerror(-error));
+    return EXIT_FAILED;
+}
+
+static int assemble_into_output(struct assemble_run *run)
+{
+    bool made;
+    int code = assemble_open_output(run, &made);
+    if (!code && !assemble_choose_beside(run)) {
+        log_error("%s: no memory", run->source);
+        code = EXIT_FAILED;
+    }
+    if (!code)
+        code = assemble_write_files(run);
+    if (code && made)
+        rmdir(run->output);
+    return code;
+}
+
+static int assemble_all(struct assemble_run *run)
+{
+    int code = assemble_load(run);
+    if (!code)
+        code = assemble_check(run);
+    if (!code)
+        code = assemble_make_plan(run);
+    return code ? code : assemble_into_output(run);
+}
+
+static void assemble_run_release(struct assemble_run *run)
+{
+    assemble_release(&run->plan);
+    model_release(&run->model);
+    folder_listing_release(&run->listing);
+    folder_plain_release(&run->folder);
+    free(run->beside);
+    if (run->directory >= 0)
+        close(run->directory);
+}
+
+/* -- the command line -------------------------------------------------------------------------------------
+ */
+
+static bool assemble_parse_type(const char *text, struct assemble_wish *form)
+{
+    static const struct {
+        const char *name;
+        enum tensor_type type;
+    } names[] = {{"fp32", TENSOR_F32}, {"fp16", TENSOR_F16}, {"bf16", TENSOR_BF16}};
+    form->cast = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !form->cast; i++) {
+        if (strcmp(text, names[i].name) == 0 || strcmp(text, tensor_type_torch_name(names[i].type)) == 0) {
+            form->cast = true;
+            form->type = names[i].type;
+        }
+    }
+    return form->cast;
+}
+
+/* "5GB", "200MB", "1.5GiB", or bytes; decimal units, as huggingface_hub reads them, and binary ones. */
+static bool assemble_parse_size(const char *text, int64_t *out)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1},      {"B", 1},        {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+                 {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    char *unit;
+    if (*text < '0' || *text > '9')
+        return false;
+    double number = strtod(text, &unit);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        double bytes = number * units[i].bytes;
+        if (strcasecmp(unit, units[i].name) == 0 && bytes >= 1 && bytes < 0x1p62) {
+            *out = (int64_t)bytes;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool assemble_parse_format(const char *text, struct assemble_wish *form)
+{
+    form->format = strcmp(text, "bin") == 0 ? ASSEMBLE_TORCH : ASSEMBLE_SAFETENSORS;
+    return form->format == ASSEMBLE_TORCH || strcmp(text, "safetensors") == 0;
+}
+
+/* EXIT_FINE, or what command_usage_error returned. */
+static int assemble_take_option(struct assemble_run *run, int option, const char *bad)
+{
+    switch (option) {
+    case 'p': run->plain = true; return EXIT_FINE;
+    case 'o': run->output = optarg; return EXIT_FINE;
+    case 'm': run->wish.master = true; return EXIT_FINE;
+    case 'f': run->force = true; return EXIT_FINE;
+    case 'd':
+        if (assemble_parse_type(optarg, &run->form))
+            return EXIT_FINE;
+        return command_usage_error(&command_assemble, "--dtype: expected bf16, fp16 or fp32, found '%s'",
+                                   optarg);
+    case 's':
+        if (assemble_parse_size(optarg, &run->form.shard_size))
+            return EXIT_FINE;
+        return command_usage_error(&command_assemble, "--max-shard-size: expected a size as 5GB, found '%s'",
+                                   optarg);
+    case 't':
+        if (assemble_parse_format(optarg, &run->form))
+            return EXIT_FINE;
+        return command_usage_error(&command_assemble, "--format: expected safetensors or bin, found '%s'",
+                                   optarg);
+    default: return command_usage_error(&command_assemble, "unknown option or missing argument: %s", bad);
+    }
+}
+
+static int assemble_command(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        {"plain", no_argument, NULL, 'p'},        {"output", required_argument, NULL, 'o'},
+        {"dtype", required_argument, NULL, 'd'},  {"max-shard-size", required_argument, NULL, 's'},
+        {"format", required_argument, NULL, 't'}, {"fp32", no_argument, NULL, 'm'},
+        {"force", no_argument, NULL, 'f'},        {0}};
+    __attribute__((cleanup(assemble_run_release))) struct assemble_run run = {.directory = -1};
+    int option;
+    while ((option = getopt_long(argc, argv, ":po:d:s:t:mf", long_options, NULL)) != -1) {
+        int code = assemble_take_option(&run, option, argv[optind - 1]);
+        if (code)
+            return code;
+    }
+    if (argc - optind != 1 || !run.output || !run.plain)
+        return command_usage_error(&command_assemble, "expected --plain SRC -o OUT");
+    run.source = argv[optind];
+    run.progress = isatty(STDERR_FILENO);
+    const struct sigaction action = {.sa_handler = assemble_catch, .sa_flags = SA_RESETHAND};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &action, NULL);
+    int code = assemble_all(&run);
+    /* What was begun is removed; the caller learns of the signal as of any other program. */
+    if (assemble_signal)
+        raise(assemble_signal);
+    return code;
+}
+
+const struct command command_assemble = {
+    .name = "assemble",
+    .synopsis = "--plain SRC -o OUT [OPTION...]",
+    .summary = "make standard model files from the shards of a checkpoint",
+    .details = "  -p, --plain                only read SRC, a directory or file on any disk, and write OUT\n"
+               "  -o, --output OUT           the directory to write into, which is made if it is not there\n"
+               "  -d, --dtype TYPE           floating-point parameters become bf16, fp16 or fp32\n"
+               "  -s, --max-shard-size SIZE  shards of at most that size (5GB), and an index; else one file\n"
+               "  -t, --format FORMAT        safetensors (the default), or bin: torch's\n"
+               "  -m, --fp32                 the FP32 copy that the optimizer holds, where there is one\n"
+               "  -f, --force                replace files that are there already\n"
+               "\n"
+               "Configuration, tokenizer and code beside the shards are copied to OUT. Nothing new is there\n"
+               "until all is; where the disk can share blocks between files, bytes are not copied.\n",
+    .run = assemble_command,
+};

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What `ckptfs inspect` has found out, and telling it as JSON.
+ */
+#ifndef CKPTFS_CMD_INSPECT_H
+#define CKPTFS_CMD_INSPECT_H
+
+#include "ckpt/framework.h"
+#include "ckpt/side_files.h"
+
+/* Tensors of one type. */
+struct inspect_type {
+    int64_t tensors, elements, bytes;
+};
+
+struct inspect {
+    const char *path;
+    bool tensors; /* they are listed */
+    struct folder folder;
+    struct model model;
+    struct side_config config;
+    struct inspect_type types[TENSOR_TYPE_COUNT]; /* of tensors that are not tied */
+    int64_t elements, bytes;
+    size_t tied;
+};
+
+/* Prints one JSON document. -ENOMEM. */
+errint inspect_print_json(const struct inspect *inspect);
+
+#endif
