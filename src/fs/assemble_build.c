@@ -8,10 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/transfer.h"
 #include "ckpt/assemble.h"
+#include "ckpt/assemble_source.h"
 #include "ckpt/framework.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
@@ -23,9 +25,12 @@
 #include "meta/assembled.h"
 #include "store/object.h"
 
+/* A save that goes over an older one is thought to be under way so long after its last write. */
+#define BUILD_MIXED_NS (300 * CLOCK_NS_PER_SECOND)
+
 enum {
     BUILD_BATCH = 256,      /* parts that one transaction maps */
-    BUILD_PIECE = 1 << 20,  /* bytes that are computed or copied at a time */
+    BUILD_PIECE = 8 << 20,  /* bytes that are computed or copied at a time */
     BUILD_FLUSH = 32 << 20, /* written bytes after which the disk is set to work */
 };
 
@@ -39,7 +44,7 @@ struct build_look {
     errint error;
 };
 
-static bool build_note_input(void *context, const char *path, size_t length, uint64_t ino)
+static bool build_note_input(void *context, const char *path, size_t length, uint64_t ino, int64_t mtime)
 {
     struct build_look *look = context;
     if (look->count == look->capacity) {
@@ -52,7 +57,7 @@ static bool build_note_input(void *context, const char *path, size_t length, uin
     }
     char *copy = look->error ? NULL : strndup(path, length);
     if (copy)
-        look->at[look->count++] = (struct namespace_input){copy, {.ino = ino}};
+        look->at[look->count++] = (struct namespace_input){copy, {.ino = ino, .mtime = mtime}};
     else
         look->error = -ENOMEM;
     return !look->error;
@@ -112,6 +117,44 @@ int assemble_check(struct filesystem *fs, uint64_t directory)
     error = meta_assembled_withdraw(fs->meta, directory, NULL);
     writeback_kick(fs); /* that one removes what was withdrawn */
     return error;
+}
+
+/* -- saves over an older one ----------------------------------------------------------------------------
+ */
+
+/* Whether the shard is as it was when the directory's last model was made. */
+static bool build_is_former(const struct build_look *former, const struct namespace_input *input)
+{
+    for (size_t i = 0; i < former->count; i++) {
+        const struct namespace_input *before = &former->at[i];
+        if (before->row.ino == input->row.ino && strcmp(before->path, input->path) == 0)
+            return before->row.mtime == input->row.mtime;
+    }
+    return false;
+}
+
+/*
+ * Whether some shards were written anew since the directory's last model was made and others were not: the
+ * save is under way. After a time without a change it is taken for what was meant: 1, 0 or an error.
+ */
+static int build_is_mixed(const struct namespace_folder *folder, const struct model *model)
+{
+    cleanup_look struct build_look former = {.fs = folder->fs};
+    errint error = meta_assembled_inputs(folder->fs->meta, folder->directory, build_note_input, &former);
+    if (error || former.error)
+        return error ? error : former.error;
+    size_t kept = 0, changed = 0;
+    int64_t newest = 0;
+    for (size_t i = 0; i < model->file_count && former.count > 0; i++) {
+        const struct namespace_input *input = namespace_folder_find(folder, model->files[i].path);
+        if (!input)
+            continue;
+        bool is_former = build_is_former(&former, input);
+        kept += is_former;
+        changed += !is_former;
+        newest = input->row.mtime > newest ? input->row.mtime : newest;
+    }
+    return kept > 0 && changed > 0 && clock_file_time() - newest < BUILD_MIXED_NS;
 }
 
 /* -- who may read it ------------------------------------------------------------------------------------
@@ -184,10 +227,9 @@ static errint build_describe(const struct namespace_folder *folder, struct meta_
 struct build {
     struct filesystem *fs;
     struct namespace_folder *folder;
-    const struct folder *reader;
     const struct model *model;
     const struct assemble_file *file;
-    struct format_source *sources; /* of the model's files; read: NULL where not open */
+    struct assemble_sources sources;
     bool (*stops)(struct filesystem *fs);
     struct meta_assembled_part *parts;
     size_t part_count;
@@ -197,20 +239,6 @@ struct build {
     uint64_t ino; /* 0: none is made */
     bool mapped;  /* the object is the inode's */
 };
-
-static errint build_read(void *context, uint32_t file, void *buffer, size_t length, int64_t offset)
-{
-    struct build *build = context;
-    struct format_source *source = &build->sources[file];
-    if (!source->read) {
-        errint error = folder_open(build->reader, build->model->files[file].path, source);
-        if (error)
-            return error;
-    }
-    if (offset < 0 || offset > source->size || length > (uint64_t)(source->size - offset))
-        return -EIO;
-    return source->read(source->context, buffer, length, offset);
-}
 
 static errint build_open_object(struct build *build)
 {
@@ -252,9 +280,11 @@ static errint build_append_made(struct build *build, const struct assemble_part 
         if (build->stops(build->fs) || atomic_load(&build->fs->disk_full))
             return -ECANCELED;
         if (part->kind == ASSEMBLE_COMPUTE)
-            error = assemble_compute(build->model, part, done, length, piece, build_read, build);
+            error = assemble_compute(build->model, part, done, length, piece, assemble_source_read,
+                                     &build->sources);
         else
-            error = build_read(build, part->file, piece, length, part->file_offset + done);
+            error =
+                assemble_source_read(&build->sources, part->file, piece, length, part->file_offset + done);
         if (!error)
             error = build_append(build, piece, length);
         done += (int64_t)length;
@@ -335,7 +365,8 @@ static errint build_publish(struct build *build)
     if (!inputs)
         return -ENOMEM;
     for (size_t i = 0; i < folder->input_count; i++)
-        inputs[i] = (struct meta_assembled_input){folder->inputs[i].path, folder->inputs[i].row.ino};
+        inputs[i] = (struct meta_assembled_input){folder->inputs[i].path, folder->inputs[i].row.ino,
+                                                  folder->inputs[i].row.mtime};
     errint error = fault_hit("fs.assemble.publish");
     if (error)
         return error;
@@ -374,11 +405,7 @@ static errint build_make(struct build *build)
 
 static void build_release(struct build *build)
 {
-    for (size_t i = 0; build->sources && i < build->model->file_count; i++) {
-        if (build->sources[i].read)
-            folder_close(build->reader, &build->sources[i]);
-    }
-    free(build->sources);
+    assemble_sources_release(&build->sources);
     free(build->parts);
     if (build->fd >= 0)
         close(build->fd);
@@ -411,13 +438,12 @@ static errint build_file(struct filesystem *fs, struct namespace_folder *folder,
     if (!error) {
         cleanup_build struct build build = {.fs = fs,
                                             .folder = folder,
-                                            .reader = reader,
                                             .model = model,
                                             .file = &plan.files[0],
+                                            .sources = {.model = model, .folder = reader},
                                             .stops = stops,
                                             .fd = -1};
-        build.sources = calloc(model->file_count + 1, sizeof *build.sources);
-        error = build.sources ? build_make(&build) : -ENOMEM;
+        error = build_make(&build);
         if (!error) {
             build_tell(&build);
             share_add(fs, build.ino); /* for the hashes of its own object */
@@ -441,7 +467,11 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(s
         return error;
     cleanup_model struct model model;
     error = framework_load(&reader, NULL, &model);
-    if (!error && model_is_whole(&model))
+    bool whole = !error && model_is_whole(&model);
+    int mixed = whole ? build_is_mixed(&folder, &model) : 0;
+    if (mixed)
+        return mixed < 0 ? mixed : -EAGAIN;
+    if (whole)
         error = build_file(fs, &folder, &reader, &model, stops);
     if (folder.busy)
         return -EBUSY;

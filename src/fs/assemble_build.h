@@ -12,7 +12,8 @@ struct filesystem;
 
 /*
  * Reads the directory and assembles what it holds. 0 also where there is nothing that can be assembled;
- * -EBUSY: a file is written, or not on stable storage yet; -ECANCELED. Blocks for long; no lock is held.
+ * -EBUSY: a file is written, or not on stable storage yet; -EAGAIN: a save that goes over an older one seems
+ * to be under way; -ECANCELED. Blocks for long; no lock is held.
  */
 errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs));
 

@@ -24,6 +24,9 @@
 /* While a file is written, or not on stable storage; doubled each time. */
 #define ASSEMBLER_RETRY_NS     (CLOCK_NS_PER_SECOND / 2)
 #define ASSEMBLER_RETRY_MAX_NS (30 * CLOCK_NS_PER_SECOND)
+/* While only some of an older save's shards were saved over: each new one brings the directory back anyway.
+ */
+#define ASSEMBLER_MIXED_NS (60 * CLOCK_NS_PER_SECOND)
 /* After a look that read, so many times as long as it took is rest, up to this. */
 #define ASSEMBLER_REST_MAX_NS (2 * CLOCK_NS_PER_SECOND)
 /* Files up to this inode number were looked at; kept in the database whenever all were. */
@@ -235,13 +238,15 @@ static void assembler_visit(struct filesystem *fs, struct assembler_entry *entry
     if (error == -EACCES)
         log_info("inode %llu: nothing is assembled here: the shards are of several owners",
                  (unsigned long long)entry->directory);
-    else if (error && error != -EBUSY && error != -ECANCELED)
+    else if (error && error != -EBUSY && error != -EAGAIN && error != -ECANCELED)
         log_warning("inode %llu: nothing is assembled here now: %s", (unsigned long long)entry->directory,
                     strerror(-error));
     pthread_mutex_lock(&assembler->lock);
     int64_t delay = entry->delay * 2 < ASSEMBLER_RETRY_MAX_NS ? entry->delay * 2 : ASSEMBLER_RETRY_MAX_NS;
     if (error == -EBUSY)
         assembler_enlist(assembler, entry->directory, entry->delay, delay);
+    else if (error == -EAGAIN)
+        assembler_enlist(assembler, entry->directory, ASSEMBLER_MIXED_NS, ASSEMBLER_RETRY_NS);
     free(entry);
     assembler_rest(assembler, begun);
     assembler->busy = false;

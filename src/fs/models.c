@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ckpt/side_files.h"
 #include "meta/assembled.h"
 
 /* Neighbours that are looked through for what a checkpoint lacks, the newest first. */
@@ -48,12 +49,6 @@ static bool models_equal(const char *name, size_t length, const char *other)
     return length == strlen(other) && memcmp(name, other, length) == 0;
 }
 
-static bool models_ends_with(const char *name, size_t length, const char *end)
-{
-    size_t tail = strlen(end);
-    return length > tail && memcmp(name + length - tail, end, tail) == 0;
-}
-
 bool models_is_model(const char *name, size_t length)
 {
     for (size_t i = 0; i < sizeof models_whole / sizeof *models_whole; i++) {
@@ -63,24 +58,13 @@ bool models_is_model(const char *name, size_t length)
     return false;
 }
 
-/* A file that loaders may read beside a model, and that says nothing of shards or of the training. */
+/* Names come from the namespace without a NUL behind them. */
 static bool models_is_side_file(const char *name, size_t length)
 {
-    static const char *const ends[] = {".json", ".jinja", ".txt",      ".model",
-                                       ".py",   ".md",    ".tiktoken", ".bpe"};
-    static const char *const hidden[] = {"trainer_state.json", "global_step.txt", "latest.txt",
-                                         "profiler.json"};
-    if (length == 0 || name[0] == '.' || models_ends_with(name, length, ".index.json"))
-        return false;
-    for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++) {
-        if (models_equal(name, length, hidden[i]))
-            return false;
-    }
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        if (models_ends_with(name, length, ends[i]))
-            return true;
-    }
-    return models_equal(name, length, "LICENSE") || models_equal(name, length, "NOTICE");
+    char text[META_NAME_MAX + 1];
+    memcpy(text, name, length);
+    text[length] = '\0';
+    return side_file_is(text);
 }
 
 /* -- what the directory is --------------------------------------------------------------------------------

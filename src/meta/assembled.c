@@ -104,8 +104,6 @@ static errint assembled_let_go(struct change *change, uint64_t ino)
 {
     struct meta *meta = change->meta;
     errint error = db_run(meta->db, "DELETE FROM assembled WHERE ino = $1", DB_INTEGER(ino));
-    if (!error)
-        error = db_run(meta->db, "DELETE FROM assembled_input WHERE ino = $1", DB_INTEGER(ino));
     return error ? error : ids_append(change->shadows ? change->shadows : &meta->released, ino);
 }
 
@@ -135,6 +133,14 @@ errint assembled_withdraw(struct change *change, uint64_t directory)
     return error;
 }
 
+errint assembled_forget(struct change *change, uint64_t directory)
+{
+    errint error = assembled_withdraw(change, directory);
+    return error ? error
+                 : db_run(change->meta->db, "DELETE FROM assembled_input WHERE directory = $1",
+                          DB_INTEGER(directory));
+}
+
 errint meta_assembled_withdraw(struct meta *meta, uint64_t directory, bool *changed)
 {
     struct change change = {.meta = meta, .spends = true};
@@ -151,7 +157,7 @@ static errint assembled_withdraw_input(struct change *change, uint64_t input, st
     cleanup_rows struct db_rows rows;
     errint error = db_select(change->meta->db, &rows,
                              "SELECT DISTINCT a.directory FROM assembled_input i JOIN assembled a"
-                             " ON a.ino = i.ino WHERE i.input = $1",
+                             " ON a.directory = i.directory WHERE i.input = $1",
                              DB_INTEGER(input));
     if (!error)
         error = assembled_collect(&rows, &found);
@@ -182,42 +188,28 @@ int assembled_is(struct meta *meta, uint64_t ino)
     return error ? error : db_next(&rows);
 }
 
-/* The inode of that name, or 0. */
-static errint assembled_of_name(struct meta *meta, uint64_t directory, const char *name, size_t length,
-                                uint64_t *ino)
-{
-    cleanup_rows struct db_rows rows;
-    errint error = db_select(meta->db, &rows, "SELECT ino FROM assembled WHERE directory = $1 AND name = $2",
-                             DB_INTEGER(directory), DB_BLOB(name, length));
-    int found = error ? error : db_next(&rows);
-    *ino = found > 0 ? (uint64_t)db_integer(&rows, 0) : 0;
-    return found < 0 ? found : 0;
-}
-
 static errint assembled_publish(struct change *change, uint64_t directory, const char *name, uint64_t ino,
                                 const struct meta_assembled_input *inputs, size_t count)
 {
     struct meta *meta = change->meta;
     struct meta_inode inode, parent;
-    uint64_t before = 0;
     errint error = inode_load(meta, ino, &inode);
     if (!error)
         error = inode_load_directory(meta, directory, &parent);
     if (!error && parent.nlink == 0)
         error = -ENOENT;
     if (!error)
-        error = assembled_of_name(meta, directory, name, strlen(name), &before);
-    if (!error && before)
-        error = assembled_let_go(change, before);
+        error = assembled_forget(change, directory);
+    change->nothing = false;
     if (!error)
         error = db_run(meta->db, "INSERT INTO assembled (directory, name, ino) VALUES ($1, $2, $3)",
                        DB_INTEGER(directory), DB_BLOB(name, strlen(name)), DB_INTEGER(ino));
     for (size_t i = 0; !error && i < count; i++)
         error = db_run(meta->db,
-                       "INSERT INTO assembled_input (ino, path, input) VALUES ($1, $2, $3)"
-                       " ON CONFLICT (ino, path) DO NOTHING",
-                       DB_INTEGER(ino), DB_BLOB(inputs[i].path, strlen(inputs[i].path)),
-                       DB_INTEGER(inputs[i].ino));
+                       "INSERT INTO assembled_input (directory, path, input, mtime) VALUES ($1, $2, $3, $4)"
+                       " ON CONFLICT (directory, path) DO NOTHING",
+                       DB_INTEGER(directory), DB_BLOB(inputs[i].path, strlen(inputs[i].path)),
+                       DB_INTEGER(inputs[i].ino), DB_INTEGER(inputs[i].mtime));
     return error;
 }
 
@@ -282,20 +274,21 @@ errint meta_assembled_list(struct meta *meta, uint64_t directory, uint64_t after
 }
 
 errint meta_assembled_inputs(struct meta *meta, uint64_t directory,
-                             bool (*input)(void *context, const char *path, size_t length, uint64_t ino),
+                             bool (*input)(void *context, const char *path, size_t length, uint64_t ino,
+                                           int64_t mtime),
                              void *context)
 {
     META_LOCKED(meta);
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
-                             "SELECT i.path, i.input FROM assembled a JOIN assembled_input i ON i.ino = a.ino"
-                             " WHERE a.directory = $1 ORDER BY i.ino, i.path",
+                             "SELECT path, input, mtime FROM assembled_input WHERE directory = $1"
+                             " ORDER BY path",
                              DB_INTEGER(directory));
     int found = error ? error : db_next(&rows);
     for (; found > 0; found = db_next(&rows)) {
         size_t length;
         const char *path = db_bytes(&rows, 0, &length);
-        if (!input(context, path, length, (uint64_t)db_integer(&rows, 1)))
+        if (!input(context, path, length, (uint64_t)db_integer(&rows, 1), db_integer(&rows, 2)))
             return 0;
     }
     return found;
@@ -311,7 +304,9 @@ static errint assembled_find_all(struct meta *meta, const char *text, struct ids
 
 errint meta_assembled_all_inputs(struct meta *meta, struct ids *out)
 {
-    return assembled_find_all(meta, "SELECT DISTINCT input FROM assembled_input", out);
+    return assembled_find_all(
+        meta, "SELECT DISTINCT i.input FROM assembled_input i JOIN assembled a ON a.directory = i.directory",
+        out);
 }
 
 errint meta_assembled_torn(struct meta *meta, struct ids *out)
@@ -320,7 +315,7 @@ errint meta_assembled_torn(struct meta *meta, struct ids *out)
                               "SELECT DISTINCT a.directory FROM assembled a WHERE EXISTS"
                               " (SELECT 1 FROM inode i WHERE i.ino = a.ino AND (i.state & 2) <> 0) OR EXISTS"
                               " (SELECT 1 FROM assembled_input x JOIN inode i ON i.ino = x.input"
-                              " WHERE x.ino = a.ino AND (i.state & 2) <> 0)",
+                              " WHERE x.directory = a.directory AND (i.state & 2) <> 0)",
                               out);
 }
 

@@ -25,6 +25,7 @@ struct meta_assembled_part {
 struct meta_assembled_input {
     const char *path; /* below the directory */
     uint64_t ino;
+    int64_t mtime;
 };
 
 /*
@@ -40,7 +41,7 @@ errint meta_assembled_begin(struct meta *meta, const struct meta_inode *like, ui
 errint meta_assembled_map(struct meta *meta, uint64_t ino, const struct meta_assembled_part *parts,
                           size_t count);
 /*
- * The directory shows it as `name` from now on; what it showed under that name before is withdrawn. -ENOENT
+ * The directory shows it as `name` from now on, and nothing else; what it showed before is withdrawn. -ENOENT
  * when the directory, or the inode, is gone.
  */
 errint meta_assembled_publish(struct meta *meta, uint64_t directory, const char *name, uint64_t ino,
@@ -62,9 +63,10 @@ errint meta_assembled_list(struct meta *meta, uint64_t directory, uint64_t after
                            bool (*entry)(void *context, const char *name, size_t length,
                                          const struct meta_inode *inode),
                            void *context);
-/* The same for the files that the directory's were made from. */
+/* The same for the files that what the directory shows was made from, or what it showed last. */
 errint meta_assembled_inputs(struct meta *meta, uint64_t directory,
-                             bool (*input)(void *context, const char *path, size_t length, uint64_t ino),
+                             bool (*input)(void *context, const char *path, size_t length, uint64_t ino,
+                                           int64_t mtime),
                              void *context);
 /* Directories that show what a power cut has torn, or what was made from a file that it has. Appended. */
 errint meta_assembled_torn(struct meta *meta, struct ids *out);

@@ -267,11 +267,11 @@ const struct check_rule check_rules_rows[] = {
     {"assembled-input",
      META_FINDING_MENDED,
      CHECK_INODE,
-     "$1 files that it was made from are noted, and no directory shows it; they are forgotten",
-     "SELECT s.ino, count(*) FROM assembled_input s WHERE NOT EXISTS"
-     " (SELECT 1 FROM assembled a WHERE a.ino = s.ino) GROUP BY s.ino",
+     "$1 files that a missing directory's assembled file was made from; they are forgotten",
+     "SELECT s.directory, count(*) FROM assembled_input s WHERE " NO_INODE(
+         "s.directory") " GROUP BY s.directory",
      {"DELETE FROM assembled_input WHERE NOT EXISTS"
-      " (SELECT 1 FROM assembled a WHERE a.ino = assembled_input.ino)"}},
+      " (SELECT 1 FROM inode i WHERE i.ino = assembled_input.directory)"}},
     {"damage-object",
      META_FINDING_MENDED,
      CHECK_OBJECT,

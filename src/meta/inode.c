@@ -135,7 +135,7 @@ errint inode_unlinked(struct change *change, const struct meta_inode *before, co
 {
     if (after->nlink == 0 && S_ISDIR(after->mode)) {
         /* What it shows goes with it. */
-        errint error = assembled_withdraw(change, after->ino);
+        errint error = assembled_forget(change, after->ino);
         change->nothing = false;
         if (error)
             return error;

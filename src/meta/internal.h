@@ -163,6 +163,8 @@ int shadow_is(struct meta *meta, uint64_t ino);
 
 /* Withdraws what the directory shows; change->nothing tells whether that was nothing. */
 errint assembled_withdraw(struct change *change, uint64_t directory);
+/* The same, and from which files it was made. */
+errint assembled_forget(struct change *change, uint64_t directory);
 /* Whether a directory shows the inode: 1, 0 or an error. */
 int assembled_is(struct meta *meta, uint64_t ino);
 

@@ -40,13 +40,14 @@
 #define SCHEMA_CHECKSUM                                                                                      \
     "CREATE TABLE checksum (ino INTEGER PRIMARY KEY, basis BLOB NOT NULL, sum BLOB NOT NULL);"
 
-/* What directories show besides their names, and from which files below them it was made. */
+/* What directories show besides their names, and from which files below them it was made, with their mtimes.
+ * The latter stay when it is withdrawn. */
 #define SCHEMA_ASSEMBLED                                                                                     \
     "CREATE TABLE assembled (directory INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL,"          \
     " PRIMARY KEY (directory, name)) WITHOUT ROWID;"                                                         \
     "CREATE UNIQUE INDEX assembled_by_ino ON assembled (ino);"                                               \
-    "CREATE TABLE assembled_input (ino INTEGER NOT NULL, path BLOB NOT NULL, input INTEGER NOT NULL,"        \
-    " PRIMARY KEY (ino, path)) WITHOUT ROWID;"                                                               \
+    "CREATE TABLE assembled_input (directory INTEGER NOT NULL, path BLOB NOT NULL, input INTEGER NOT NULL,"  \
+    " mtime INTEGER NOT NULL, PRIMARY KEY (directory, path)) WITHOUT ROWID;"                                 \
     "CREATE INDEX assembled_input_by_input ON assembled_input (input);"
 
 static const char schema_tables[] =

@@ -115,6 +115,11 @@ changed_by() {
     appears "$MODEL"
     shards save "$CHECKPOINT" --seed 2 --only 1
     [ ! -e "$MODEL" ]
+    # The shards fit together, and are of two saves: nothing is made of them while others come and go.
+    sync "$CHECKPOINT"/*
+    save_model "$RUN/checkpoint-2"
+    appears "$VIEW/run/checkpoint-2/model.safetensors"
+    [ ! -e "$MODEL" ]
     save_model "$CHECKPOINT" --seed 2
     appears "$MODEL"
     settle
