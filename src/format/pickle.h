@@ -6,7 +6,7 @@
  *
  * Protocols 0 to 5 as CPython writes them (Lib/pickletools.py, 3.13), with memo and framing. Total on any
  * input: opcodes, depth of marks, memo indexes, lengths and the number of nodes are checked; the memory is
- * the arena's, at most 80 times the bytes of the pickle, and half as much beside it while it is read. Nodes
+ * the arena's, at most 80 times the bytes of the pickle, and half as much beside them while it is read. Nodes
  * may form cycles by the memo (a list that holds itself): who walks them bounds the depth.
  */
 #ifndef CKPTFS_FORMAT_PICKLE_H

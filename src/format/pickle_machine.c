@@ -140,6 +140,20 @@ int pickle_make(struct pickle_machine *machine, enum pickle_kind kind, struct pi
     return 0;
 }
 
+int pickle_make_fixed(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **items,
+                      size_t count, struct pickle_node **out)
+{
+    int result = pickle_make(machine, kind, out);
+    if (result || count == 0)
+        return result;
+    (*out)->items = arena_take_array(machine->arena, count, sizeof(struct pickle_node *));
+    if (!(*out)->items)
+        return -ENOMEM;
+    memcpy((*out)->items, items, count * sizeof(struct pickle_node *));
+    (*out)->count = count;
+    return 0;
+}
+
 /* What room items of a growing node have, by their number alone: a power of two, so that adding one at a time
  * copies each a bounded number of times. */
 static size_t pickle_capacity(size_t count)
@@ -188,11 +202,14 @@ int pickle_push(struct pickle_machine *machine, struct pickle_node *node)
 
 int pickle_push_integer(struct pickle_machine *machine, enum pickle_kind kind, int64_t value)
 {
-    struct pickle_node *node;
-    int result = pickle_make(machine, kind, &node);
+    bool small = kind == PICKLE_INTEGER && value >= 0 && value < PICKLE_SMALL;
+    struct pickle_node *node = small ? machine->small[value] : NULL;
+    int result = node ? 0 : pickle_make(machine, kind, &node);
     if (result)
         return result;
     node->integer = value;
+    if (small)
+        machine->small[value] = node;
     return pickle_push(machine, node);
 }
 
