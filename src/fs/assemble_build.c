@@ -28,6 +28,9 @@
 /* A save that goes over an older one is thought to be under way so long after its last write. */
 #define BUILD_MIXED_NS (300 * CLOCK_NS_PER_SECOND)
 
+/* Instead of the mtime of an input that no bytes are taken from. */
+#define BUILD_NO_SHARD INT64_MIN
+
 enum {
     BUILD_BATCH = 256,      /* parts that one transaction maps */
     BUILD_PIECE = 8 << 20,  /* bytes that are computed or copied at a time */
@@ -72,8 +75,9 @@ static void build_look_release(struct build_look *look)
 
 #define cleanup_look __attribute__((cleanup(build_look_release)))
 
-/* Whether the file still lies there, or was removed and has no successor: 1, 0 or an error. */
-static int build_input_holds(struct filesystem *fs, uint64_t directory, const struct namespace_input *input)
+/* Whether the file still lies there, or (where `kept`) was removed and has no successor: 1, 0 or an error. */
+static int build_input_holds(struct filesystem *fs, uint64_t directory, const struct namespace_input *input,
+                             bool kept)
 {
     struct meta_inode row;
     errint error = namespace_find(fs, directory, input->path, strlen(input->path), &row);
@@ -81,7 +85,21 @@ static int build_input_holds(struct filesystem *fs, uint64_t directory, const st
         return row.ino == input->row.ino;
     if (error == -ENOENT)
         error = meta_get(fs->meta, input->row.ino, &row);
-    return error ? (error == -ENOENT ? 1 : error) : row.nlink == 0;
+    if (error && error != -ENOENT)
+        return error;
+    return kept && (error || row.nlink == 0);
+}
+
+/*
+ * Whether the model outlives its shards. One that was made of a single file is that file in another form, and
+ * what the root has would be kept for ever.
+ */
+static bool build_outlives(uint64_t directory, const struct build_look *look)
+{
+    size_t shards = 0;
+    for (size_t i = 0; i < look->count; i++)
+        shards += look->at[i].row.mtime != BUILD_NO_SHARD;
+    return directory != META_ROOT_INO && shards > 1;
 }
 
 /* A model file of the directory's own: 1, 0 or an error. */
@@ -110,8 +128,10 @@ int assemble_check(struct filesystem *fs, uint64_t directory)
     if (!error)
         error = look.error;
     int holds = error ? error : !build_has_own(fs, directory);
+    bool outlives = holds > 0 && build_outlives(directory, &look);
     for (size_t i = 0; holds > 0 && i < look.count; i++)
-        holds = build_input_holds(fs, directory, &look.at[i]);
+        holds =
+            build_input_holds(fs, directory, &look.at[i], outlives || look.at[i].row.mtime == BUILD_NO_SHARD);
     if (holds)
         return holds;
     error = meta_assembled_withdraw(fs->meta, directory, NULL);
@@ -365,8 +385,13 @@ static errint build_publish(struct build *build)
     if (!inputs)
         return -ENOMEM;
     for (size_t i = 0; i < folder->input_count; i++)
-        inputs[i] = (struct meta_assembled_input){folder->inputs[i].path, folder->inputs[i].row.ino,
-                                                  folder->inputs[i].row.mtime};
+        inputs[i] =
+            (struct meta_assembled_input){folder->inputs[i].path, folder->inputs[i].row.ino, BUILD_NO_SHARD};
+    for (size_t i = 0; i < build->model->file_count; i++) {
+        const struct namespace_input *shard = namespace_folder_find(folder, build->model->files[i].path);
+        if (shard)
+            inputs[shard - folder->inputs].mtime = shard->row.mtime;
+    }
     errint error = fault_hit("fs.assemble.publish");
     if (error)
         return error;
@@ -426,6 +451,19 @@ static void build_tell(const struct build *build)
 /* -- the directory --------------------------------------------------------------------------------------
  */
 
+/* The only file of weights under a name that no loader looks for: whose it is, the name does not say. */
+static bool build_is_lone_file(const struct model *model)
+{
+    static const char *const standard[] = {"pytorch_model.bin", "adapter_model.bin"};
+    if (model->framework != framework_single.name)
+        return false;
+    for (size_t i = 0; i < sizeof standard / sizeof *standard && model->file_count == 1; i++) {
+        if (strcmp(model->files[0].path, standard[i]) == 0)
+            return false;
+    }
+    return true;
+}
+
 static errint build_file(struct filesystem *fs, struct namespace_folder *folder, const struct folder *reader,
                          const struct model *model, bool (*stops)(struct filesystem *fs))
 {
@@ -467,7 +505,7 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(s
         return error;
     cleanup_model struct model model;
     error = framework_load(&reader, NULL, &model);
-    bool whole = !error && model_is_whole(&model);
+    bool whole = !error && model_is_whole(&model) && !build_is_lone_file(&model);
     int mixed = whole ? build_is_mixed(&folder, &model) : 0;
     if (mixed)
         return mixed < 0 ? mixed : -EAGAIN;

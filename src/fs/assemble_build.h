@@ -19,8 +19,8 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(s
 
 /*
  * Whether what the directory shows is still of the files that lie there: 1; 0: it shows nothing, or shows
- * nothing any more, as they are others or elsewhere. A file that was removed and not replaced is missed by
- * nobody.
+ * nothing any more, as they are others or elsewhere. Shards that were removed and not replaced are missed by
+ * nobody, unless there was one alone, or the directory is the root.
  */
 int assemble_check(struct filesystem *fs, uint64_t directory);
 

@@ -105,6 +105,17 @@ void inputs_change(struct filesystem *fs, uint64_t ino)
     pthread_mutex_unlock(&inputs->lock);
 }
 
+bool inputs_has(struct filesystem *fs, uint64_t ino)
+{
+    struct inputs *inputs = fs->inputs;
+    if (!inputs || !atomic_load(&inputs->any))
+        return false;
+    pthread_mutex_lock(&inputs->lock);
+    bool found = *inputs_slot(inputs, ino) == ino;
+    pthread_mutex_unlock(&inputs->lock);
+    return found;
+}
+
 /* -- assembling -------------------------------------------------------------------------------------------
  */
 

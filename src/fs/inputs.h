@@ -25,6 +25,9 @@ void inputs_release(struct filesystem *fs);
 /* The file is about to be changed, or to lose a name to another file or place. Costs nothing for others. */
 void inputs_change(struct filesystem *fs, uint64_t ino);
 
+/* Whether something may have been assembled from it. */
+bool inputs_has(struct filesystem *fs, uint64_t ino);
+
 /* One assembly at a time: begin, watch each file before it is looked at, publish. */
 void inputs_begin(struct filesystem *fs);
 errint inputs_watch(struct filesystem *fs, uint64_t ino);

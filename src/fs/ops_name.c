@@ -202,6 +202,15 @@ static errint ops_may_remove(uint64_t parent, const char *name)
     return view_is_name(parent, name) ? -EPERM : 0;
 }
 
+/* A file went that was assembled from, or that nothing was assembled for the sake of. */
+static void ops_after_removal(struct filesystem *fs, uint64_t parent)
+{
+    uint64_t above;
+    assembler_touch_directory(fs, parent);
+    if (parent != META_ROOT_INO && meta_parent(fs->meta, parent, &above) == 0)
+        assembler_touch_directory(fs, above);
+}
+
 enum ops_removal { OPS_UNLINK, OPS_RMDIR };
 
 /* Looks the name up, locks what it names, and removes it in one transaction: -ESTALE when it was another's.
@@ -227,8 +236,8 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
         ops_after_unlink(fs, node);
     node_unlock(node);
     node_put(fs, node);
-    if (!error && models_is_model(name, length))
-        assembler_touch_directory(fs, parent);
+    if (!error && (models_is_model(name, length) || inputs_has(fs, row.ino)))
+        ops_after_removal(fs, parent);
     discard_objects(fs, &freed);
     return error;
 }

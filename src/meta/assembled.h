@@ -25,7 +25,7 @@ struct meta_assembled_part {
 struct meta_assembled_input {
     const char *path; /* below the directory */
     uint64_t ino;
-    int64_t mtime;
+    int64_t mtime; /* or what the caller wants to know of it */
 };
 
 /*

@@ -150,6 +150,28 @@ changed_by() {
     end_and_check
 }
 
+@test "what was made of one file, or lies in the root, goes with its shards" {
+    save_model "$CHECKPOINT" --shards 1
+    save_model "$MNT" --seed 5
+    appears "$MODEL"
+    appears "$VIEW/model.safetensors"
+    shards same "$MODEL" --shards 1
+    shards same "$VIEW/model.safetensors" --seed 5
+    rm "$CHECKPOINT"/model*
+    rm "$MNT"/model*
+    vanishes "$MODEL"
+    vanishes "$VIEW/model.safetensors"
+    wait_until 20 stored_at_most 0
+    # A file of weights under a name of its own is nobody's model.
+    mkdir "$RUN/other"
+    save_model "$MNT/source" --shards 1
+    cp "$MNT/source"/*.safetensors "$RUN/other/unet.safetensors"
+    settle
+    [ -e "$VIEW/source/model.safetensors" ]
+    [ ! -e "$VIEW/run/other/model.safetensors" ]
+    end_and_check
+}
+
 @test "rmtree, a rename of the directory and a copy of it are as ever" {
     mkdir -p "$RUN/tmp-checkpoint-1"
     save_model "$RUN/tmp-checkpoint-1"
