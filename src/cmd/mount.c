@@ -304,6 +304,7 @@ const struct command command_mount = {
         "      verify-on-share=yes|no   before that, compare bytes besides their hashes (no)\n"
         "      share-owners=yes|no   also between files of different owners; then bytes are always compared "
         "(no)\n"
+        "      assemble=auto|off show checkpoints of shards as whole models below .ckptfs/models (auto)\n"
         "      inline=BYTES      files up to this size live in the database (0 to 65536; 16384)\n"
         "      threads=N         threads that answer the kernel (0: by the number of processors)\n"
         "      read-ahead=KIB    the kernel's read-ahead (8192; needs root)\n"

@@ -120,6 +120,16 @@ static errint option_set_sharing(struct mount_options *options, const char *valu
     return -EINVAL;
 }
 
+static errint option_set_assemble(struct mount_options *options, const char *value, char problem[256])
+{
+    if (strcmp(value, "auto") == 0 || strcmp(value, "off") == 0) {
+        options->assemble = value[0] == 'a';
+        return 0;
+    }
+    snprintf(problem, 256, "option assemble: expected auto or off, found '%.64s'", value);
+    return -EINVAL;
+}
+
 static errint option_set_yes_or_no(const char *word, const char *value, bool *out, char problem[256])
 {
     if (strcmp(value, "yes") == 0 || strcmp(value, "no") == 0) {
@@ -149,6 +159,8 @@ static errint option_set_value(struct mount_options *options, const char *word, 
         return option_set_passthrough(options, value, problem);
     if (strcmp(word, "sharing") == 0)
         return option_set_sharing(options, value, problem);
+    if (strcmp(word, "assemble") == 0)
+        return option_set_assemble(options, value, problem);
     if (strcmp(word, "verify-on-share") == 0)
         return option_set_yes_or_no(word, value, &options->verify_on_share, problem);
     if (strcmp(word, "share-owners") == 0)
@@ -202,6 +214,7 @@ errint mount_options_init(struct mount_options *options)
         .flags = root ? 0 : MS_NOSUID | MS_NODEV,
         .passthrough = FS_PASSTHROUGH_AUTO,
         .sharing = FS_SHARING_BACKWARD,
+        .assemble = true,
         .inline_limit = OPTION_INLINE_DEFAULT,
         .read_ahead_kib = OPTION_READ_AHEAD_DEFAULT,
         .hang_timeout = OPTION_HANG_TIMEOUT_DEFAULT,

@@ -4,15 +4,18 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 
+#include "fs/assembler.h"
 #include "fs/control_report.h"
 #include "fs/ops.h"
 #include "fs/share.h"
 #include "fs/stored.h"
+#include "fs/view.h"
 #include "fs/writeback.h"
 
 enum { CONTROL_TORN_MAX = 50 };
@@ -112,12 +115,21 @@ static cJSON *control_describe(struct filesystem *fs)
     cJSON_AddNumberToObject(document, "behind_files", (double)behind.files);
     cJSON_AddNumberToObject(document, "behind_bytes", (double)behind.bytes);
     cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));
+    cJSON_AddNumberToObject(document, "unassembled_directories", (double)assembler_waiting(fs));
     cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
     control_add_torn(fs, document);
     control_add_disk(fs, document);
     control_add_features(fs, document);
     return document;
+}
+
+errint control_status_text(struct filesystem *fs, char **out)
+{
+    cJSON *document = control_describe(fs);
+    cleanup_free char *text = cJSON_Print(document);
+    cJSON_Delete(document);
+    return text && asprintf(out, "%s\n", text) >= 0 ? 0 : -ENOMEM;
 }
 
 static void control_status(fuse_req_t request, size_t room)
@@ -148,7 +160,7 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_STATUS)
         control_status(request, out_size);
     else if (command == CKPTFS_IOCTL_USAGE)
-        control_usage(request, ino, out_size);
+        control_usage(request, view_target(ino), out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)
         control_reclaim(request, in, in_size, out_size);
     else if (ino != META_ROOT_INO || !control_verify(request, command, in, in_size, out_size))

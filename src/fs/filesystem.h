@@ -52,6 +52,8 @@ struct sealer;
 struct writeback;
 struct discard;
 struct share;
+struct inputs;
+struct assembler;
 struct repack;
 struct backup;
 struct stored;
@@ -76,10 +78,12 @@ struct filesystem {
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;
-    struct share *share;   /* NULL: sharing is off */
-    bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
-    struct repack *repack; /* NULL: read-only */
-    struct backup *backup; /* NULL: no backups */
+    struct share *share;         /* NULL: sharing is off */
+    struct inputs *inputs;       /* that assembled files are made from */
+    struct assembler *assembler; /* NULL: nothing is assembled */
+    bool owners_share;           /* the store was mounted with share-owners=yes once: set at the start */
+    struct repack *repack;       /* NULL: read-only */
+    struct backup *backup;       /* NULL: no backups */
     struct stored *stored;
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */

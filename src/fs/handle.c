@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "fs/content.h"
+#include "fs/inputs.h"
 #include "fs/seal.h"
 #include "fs/share.h"
 
@@ -129,6 +130,7 @@ static errint handle_move_aside(struct filesystem *fs, struct node *node)
 
 errint handle_prepare_change(struct filesystem *fs, struct node *node)
 {
+    inputs_change(fs, node->ino);
     errint error = node_load(fs, node);
     if (error || node->mode != NODE_PASSTHROUGH)
         return error;
@@ -230,7 +232,10 @@ void handle_close(struct filesystem *fs, uint64_t fh)
             backing_unregister(&fs->backings, node->backing);
     }
     handle_settle(fs, node, wrote);
+    bool outlived = node->outlived && node->handles == 0;
     node_unlock(node);
+    if (outlived)
+        node_reap(fs, node);
     node_put(fs, node); /* the handle's */
     node_put(fs, node); /* node_find's */
 }

@@ -16,9 +16,9 @@
 errint handle_open(struct filesystem *fs, struct node *node, int flags, struct fuse_file_info *fi);
 
 /*
- * Loads a file that is about to be changed. -ESTALE: passthrough readers hold its shared object, so its names
- * were moved to a new inode, node->moved_to, for expire_names(); or it has no name. The lock is held
- * exclusively.
+ * Loads a file that is about to be changed; what was assembled from it is withdrawn. -ESTALE: passthrough
+ * readers hold its shared object, so its names were moved to a new inode, node->moved_to, for expire_names();
+ * or it has no name. The lock is held exclusively.
  */
 errint handle_prepare_change(struct filesystem *fs, struct node *node);
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "meta/assembled.h"
 #include "store/object.h"
 
 void node_table_init(struct node_table *table)
@@ -212,6 +213,7 @@ errint node_adopt_row(struct filesystem *fs, struct node *node, const struct met
     node->kind = row->kind;
     node->size = row->size;
     node->dirty = row->state & META_DIRTY;
+    node->assembled = row->state & META_ASSEMBLED;
     errint error = 0;
     if (!S_ISREG(row->mode))
         node->kind = META_NONE;
@@ -341,6 +343,9 @@ void node_reap(struct filesystem *fs, struct node *node)
     node_lock(node);
     errint error = meta_get(fs->meta, node->ino, &row);
     bool named = error ? error != -ENOENT : row.nlink > 0;
+    if (!error && (row.state & META_ASSEMBLED))
+        named = meta_assembled_shown(fs->meta, node->ino) != 0;
+    node->outlived = !named && node->handles > 0;
     if (!named && node->handles == 0 && !node->gone) {
         held = node->unlinked;
         node->gone = true;

@@ -43,6 +43,8 @@ struct node {
     bool loaded;
     bool gone;         /* removed from the namespace, or about to be */
     bool unlinked;     /* has no name left; the node is held until the kernel forgets the inode */
+    bool outlived;     /* was to be removed while a handle was open: the last one's end does it */
+    bool assembled;    /* META_ASSEMBLED: once loaded */
     uint64_t moved_to; /* the inode that took its names over, for the sake of passthrough readers; 0: none */
     enum meta_kind kind;
     int64_t size; /* of META_INLINE and META_EXTENTS */
@@ -135,7 +137,8 @@ errint node_refresh_row(struct node *node, struct meta_inode *row);
 void node_await_forget(struct filesystem *fs, struct node *node);
 /* The inode has a name again. The lock is held exclusively; the caller has a reference of its own. */
 void node_relink(struct filesystem *fs, struct node *node);
-/* Removes the inode unless it has a name or an open handle. Takes the lock itself. */
+/* Removes the inode unless it has a name; when it has an open handle, at the end of the last one. Takes the
+ * lock itself. */
 void node_reap(struct filesystem *fs, struct node *node);
 /* Forgets what the node was made of (after it is gone or made anew). The lock is held exclusively. */
 void node_drop_content(struct filesystem *fs, struct node *node);

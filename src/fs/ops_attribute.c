@@ -16,6 +16,7 @@
 #include "fs/handle.h"
 #include "fs/seal.h"
 #include "fs/space.h"
+#include "fs/view.h"
 
 #define OPS_XATTR_OURS  "user.ckptfs."
 #define OPS_XATTR_STATE OPS_XATTR_OURS "state"
@@ -35,6 +36,10 @@ static void ops_reply_attributes(fuse_req_t request, errint error, const struct 
 void ops_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)fi;
+    if (view_has(ino)) {
+        view_getattr(request, ino);
+        return;
+    }
     struct meta_inode row;
     errint error = meta_get(fs_of(request)->meta, ino, &row);
     ops_reply_attributes(request, error, &row);
@@ -166,7 +171,7 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
     (void)fi;
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
-    errint error = fault_hit("fs.setattr");
+    errint error = view_has(ino) ? -EROFS : fault_hit("fs.setattr");
     struct node *node = error ? NULL : node_get(fs, ino);
     if (!error && !node)
         error = -ENOMEM;
@@ -285,7 +290,7 @@ void ops_setxattr(fuse_req_t request, fuse_ino_t ino, const char *name, const ch
 {
     struct filesystem *fs = fs_of(request);
     uint64_t ignored;
-    errint error = fault_hit("fs.setxattr");
+    errint error = view_has(ino) ? -EROFS : fault_hit("fs.setxattr");
     if (!error && !state_request_was_done(fs->state, fs_current_unique(), &ignored)) {
         error = ops_xattr_allowed(name);
         if (!error)
@@ -309,14 +314,17 @@ static void ops_reply_xattr(fuse_req_t request, ssize_t length, const char *byte
 
 void ops_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, size_t size)
 {
+    struct filesystem *fs = fs_of(request);
+    ino = view_target(ino);
     if (control_answers_xattr(request, ino, name, size))
         return;
-    struct filesystem *fs = fs_of(request);
     cleanup_free char *value = malloc(size + 1);
     ssize_t length = -ENOMEM;
     errint unknown = ops_xattr_space(name);
     if (value && unknown)
         length = unknown;
+    else if (value && ino == 0)
+        length = -ENODATA; /* of a view alone */
     else if (value && ops_xattr_is_ours(name))
         length = ops_xattr_ours(fs, ino, name, value, size);
     else if (value)
@@ -327,7 +335,10 @@ void ops_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, size_t s
 void ops_listxattr(fuse_req_t request, fuse_ino_t ino, size_t size)
 {
     cleanup_free char *names = malloc(size + 1);
-    ssize_t length = names ? meta_xattr_list(fs_of(request)->meta, ino, names, size) : -ENOMEM;
+    uint64_t target = view_target(ino);
+    ssize_t length = names ? 0 : -ENOMEM;
+    if (names && target)
+        length = meta_xattr_list(fs_of(request)->meta, target, names, size);
     ops_reply_xattr(request, length, names, size);
 }
 
@@ -335,7 +346,7 @@ void ops_removexattr(fuse_req_t request, fuse_ino_t ino, const char *name)
 {
     struct filesystem *fs = fs_of(request);
     uint64_t ignored;
-    errint error = fault_hit("fs.removexattr");
+    errint error = view_has(ino) ? -EROFS : fault_hit("fs.removexattr");
     if (!error && !state_request_was_done(fs->state, fs_current_unique(), &ignored)) {
         error = ops_xattr_allowed(name);
         if (!error)

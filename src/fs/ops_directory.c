@@ -6,90 +6,22 @@
 #include "fs/ops.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "fs/handle.h"
-
-/* What one answer may hold, collected while the namespace is locked; attributes are completed afterwards. */
-struct ops_listing {
-    struct ops_listed *entries;
-    size_t count, capacity;
-    size_t bytes, room; /* of the answer, estimated from above */
-    uint64_t end;       /* the first cookie that is not listed; 0: none */
-    bool plus;
-    errint error;
-};
-
-struct ops_listed {
-    uint64_t cookie;
-    struct meta_inode inode;
-    char name[META_NAME_MAX + 1];
-};
-
-enum { OPS_LISTING_MAX = 1024, OPS_COOKIE_DOT = 1, OPS_COOKIE_DOTDOT = 2 };
+#include "fs/listing.h"
+#include "fs/view.h"
 
 static bool ops_list_entry(void *context, const char *name, size_t length, uint64_t cookie,
                            const struct meta_inode *inode)
 {
-    struct ops_listing *listing = context;
-    if (listing->end && cookie >= listing->end)
-        return false;
-    /* struct fuse_dirent is 24 bytes, struct fuse_entry_out 128; names are padded to 8. */
-    size_t bytes = 24 + ((length + 7) & ~(size_t)7) + (listing->plus ? 128 : 0);
-    if (listing->bytes + bytes > listing->room || listing->count == OPS_LISTING_MAX)
-        return false;
-    if (listing->count == listing->capacity) {
-        size_t capacity = listing->capacity ? listing->capacity * 2 : 32;
-        struct ops_listed *entries = reallocarray(listing->entries, capacity, sizeof *entries);
-        if (!entries) {
-            listing->error = -ENOMEM;
-            return false;
-        }
-        listing->entries = entries;
-        listing->capacity = capacity;
-    }
-    struct ops_listed *entry = &listing->entries[listing->count++];
-    entry->cookie = cookie;
-    entry->inode = *inode;
-    memcpy(entry->name, name, length);
-    entry->name[length] = '\0';
-    listing->bytes += bytes;
-    return true;
+    return listing_add(context, name, length, cookie, inode->ino, inode);
 }
 
-/* "." and "..", which are no rows. */
-static errint ops_list_dots(struct filesystem *fs, uint64_t directory, uint64_t after,
-                            struct ops_listing *listing)
+static void ops_list_fill(struct filesystem *fs, uint64_t number, const struct meta_inode *row,
+                          struct fuse_entry_param *entry)
 {
-    struct meta_inode self = {.ino = directory, .mode = S_IFDIR};
-    if (after < OPS_COOKIE_DOT)
-        ops_list_entry(listing, ".", 1, OPS_COOKIE_DOT, &self);
-    if (after < OPS_COOKIE_DOTDOT) {
-        errint error = meta_parent(fs->meta, directory, &self.ino);
-        /* A removed directory that is still open has no entries at all. */
-        if (error)
-            return error;
-        ops_list_entry(listing, "..", 2, OPS_COOKIE_DOTDOT, &self);
-    }
-    return listing->error;
-}
-
-static size_t ops_add_entry(fuse_req_t request, char *buffer, size_t room, bool plus,
-                            const struct ops_listed *listed)
-{
-    off_t offset = (off_t)listed->cookie;
-    if (!plus) {
-        const struct stat status = {.st_ino = listed->inode.ino, .st_mode = listed->inode.mode};
-        return fuse_add_direntry(request, buffer, room, listed->name, &status, offset);
-    }
-    struct fuse_entry_param entry;
-    if (listed->cookie < META_COOKIE_FIRST)
-        /* ino 0: the kernel takes no reference on dots. */
-        entry = (struct fuse_entry_param){.attr = {.st_ino = listed->inode.ino, .st_mode = S_IFDIR}};
-    else
-        ops_fill_entry(fs_of(request), &listed->inode, &entry);
-    return fuse_add_direntry_plus(request, buffer, room, listed->name, &entry, offset);
+    (void)number;
+    ops_fill_entry(fs, row, entry);
 }
 
 /*
@@ -110,27 +42,21 @@ static void ops_list(fuse_req_t request, uint64_t directory, size_t size, uint64
                      bool plus)
 {
     struct filesystem *fs = fs_of(request);
-    struct ops_listing listing = {.room = size, .plus = plus, .end = ops_listing_end(fs, fh, after)};
-    cleanup_free char *buffer = malloc(size);
-    errint error = buffer ? ops_list_dots(fs, directory, after, &listing) : -ENOMEM;
-    if (!error)
-        error = meta_list(fs->meta, directory, after, ops_list_entry, &listing);
-    if (!error)
-        error = listing.error;
-    if (error && error != -ENOENT) {
-        fuse_reply_err(request, -error);
-        free(listing.entries);
+    struct listing listing = {.room = size, .plus = plus, .end = ops_listing_end(fs, fh, after)};
+    if (view_has(directory)) {
+        view_list(request, directory, after, &listing);
         return;
     }
-    size_t used = 0;
-    for (size_t i = 0; i < listing.count && !error; i++) {
-        size_t need = ops_add_entry(request, buffer + used, size - used, plus, &listing.entries[i]);
-        if (need > size - used)
-            break;
-        used += need;
+    uint64_t parent;
+    errint error = meta_parent(fs->meta, directory, &parent);
+    if (!error && listing_add_dots(&listing, after, directory, parent))
+        error = meta_list(fs->meta, directory, after, ops_list_entry, &listing);
+    /* A removed directory that is still open has no entries at all. */
+    if (error == -ENOENT) {
+        listing.count = 0;
+        error = 0;
     }
-    fuse_reply_buf(request, buffer, used);
-    free(listing.entries);
+    listing_reply(request, &listing, error, ops_list_fill);
 }
 
 void ops_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -146,6 +72,10 @@ void ops_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offs
 void ops_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct filesystem *fs = fs_of(request);
+    if (view_has(ino)) {
+        view_opendir(request, ino, fi);
+        return;
+    }
     if (handle_reopen(fs, fi)) {
         fuse_reply_open(request, fi);
         return;

@@ -13,6 +13,7 @@
 #include "fs/expire.h"
 #include "fs/handle.h"
 #include "fs/space.h"
+#include "fs/view.h"
 #include "fs/writeback.h"
 
 /* Where kernel and library do not say when setuid bits go, a truncation by anybody but root takes them. */
@@ -27,6 +28,10 @@ static errint ops_drop_privileges_at_truncation(fuse_req_t request, uint64_t ino
 void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct filesystem *fs = fs_of(request);
+    if (view_has(ino)) {
+        view_open(request, ino, fi);
+        return;
+    }
     if (handle_reopen(fs, fi)) {
         fuse_reply_open(request, fi);
         return;
@@ -153,6 +158,8 @@ void ops_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, struct fuse
         .gid = !error && (directory.mode & S_ISGID) ? directory.gid : caller->gid,
         .now = clock_file_time(),
     };
+    if (view_has(parent))
+        error = -EROFS;
     if (!error)
         error = space_check(fs);
     if (!error)
@@ -179,8 +186,10 @@ void ops_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, struct fuse
 
 void ops_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    (void)ino;
-    handle_close(fs_of(request), fi->fh);
+    if (view_has(ino) && view_kind(ino) == VIEW_STATUS)
+        view_status_close(fi->fh);
+    else
+        handle_close(fs_of(request), fi->fh);
     fuse_reply_err(request, 0);
 }
 
@@ -208,14 +217,18 @@ static char *ops_read_buffer(void)
 void ops_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     struct filesystem *fs = fs_of(request);
+    if (view_has(ino) && view_kind(ino) == VIEW_STATUS) {
+        view_status_read(request, size, offset, fi->fh);
+        return;
+    }
     char *buffer = ops_read_buffer();
-    struct node *node = buffer ? node_get(fs, ino) : NULL;
+    struct node *node = buffer ? node_get(fs, view_target(ino)) : NULL;
     if (!node) {
         fuse_reply_err(request, ENOMEM);
         return;
     }
     struct state_handle *handle = state_handle_find(fs->state, fi->fh);
-    if (handle && handle->mode == STATE_PASSTHROUGH) {
+    if (handle && handle->mode == STATE_PASSTHROUGH && !view_has(ino)) {
         /* readahead(2) on a passthrough handle fills the inode's own cache, which nothing keeps up to date.
          */
         node_lock(node);
@@ -304,7 +317,7 @@ void ops_fsync(fuse_req_t request, fuse_ino_t ino, int datasync, struct fuse_fil
 {
     (void)datasync;
     (void)fi;
-    struct node *node = node_get(fs_of(request), ino);
+    struct node *node = node_get(fs_of(request), view_target(ino));
     if (node)
         ops_sync_later(request, node, 0);
     else
@@ -354,7 +367,7 @@ void ops_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, str
 {
     (void)fi;
     struct filesystem *fs = fs_of(request);
-    struct node *node = node_get(fs, ino);
+    struct node *node = node_get(fs, view_target(ino));
     if (!node) {
         fuse_reply_err(request, ENOMEM);
         return;
@@ -377,7 +390,7 @@ void ops_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offset,
     (void)from_fi;
     (void)to_fi;
     struct filesystem *fs = fs_of(request);
-    struct node *source = node_get(fs, from);
+    struct node *source = node_get(fs, view_target(from));
     struct node *destination = source ? node_get(fs, to) : NULL;
     ssize_t copied = -ENOMEM;
     if (flags)

@@ -7,8 +7,12 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "fs/assembler.h"
 #include "fs/discard.h"
+#include "fs/inputs.h"
+#include "fs/models.h"
 #include "fs/space.h"
+#include "fs/view.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
 enum { OPS_RETRIES = 100 };
@@ -25,7 +29,9 @@ void ops_fill_entry(struct filesystem *fs, const struct meta_inode *row, struct 
 
 errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name)
 {
-    if (parent == META_ROOT_INO && strcmp(name, FS_CONTROL_NAME) == 0)
+    if (view_has(parent))
+        return -EROFS;
+    if (view_is_name(parent, name))
         return -EPERM;
     return space_check(fs);
 }
@@ -66,6 +72,10 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
     size_t length = strlen(name);
+    if (view_has(parent) || view_is_name(parent, name)) {
+        view_lookup(request, parent, name);
+        return;
+    }
     bool dots = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
     errint error = dots                     ? ops_lookup_dots(fs, parent, name[1] == '.', &row)
                    : length > META_NAME_MAX ? -ENAMETOOLONG
@@ -169,15 +179,19 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
     errint error;
-    if (!ops_answer_again(request, &error, &row)) {
+    if (view_has(ino)) {
+        error = -EPERM;
+    } else if (!ops_answer_again(request, &error, &row)) {
         struct node *node = node_get(fs, ino);
         error = node ? ops_may_make(fs, parent, name) : -ENOMEM;
         if (!error) {
             node_lock(node);
             error = meta_link(fs->meta, ino, parent, name, strlen(name), clock_file_time(),
                               fs_current_unique(), &row);
-            if (!error)
+            if (!error) {
                 node_relink(fs, node);
+                assembler_touch(fs, ino);
+            }
             node_unlock(node);
         }
         node_put(fs, node);
@@ -191,6 +205,23 @@ static void ops_after_unlink(struct filesystem *fs, struct node *node)
     struct meta_inode row;
     if (meta_get(fs->meta, node->ino, &row) == 0 && row.nlink == 0)
         node_await_forget(fs, node);
+}
+
+/* What is ours has no other names, and keeps those that it has. */
+static errint ops_may_remove(uint64_t parent, const char *name)
+{
+    if (view_has(parent))
+        return -EROFS;
+    return view_is_name(parent, name) ? -EPERM : 0;
+}
+
+/* A file went that was assembled from, or that nothing was assembled for the sake of. */
+static void ops_after_removal(struct filesystem *fs, uint64_t parent)
+{
+    uint64_t above;
+    assembler_touch_directory(fs, parent);
+    if (parent != META_ROOT_INO && meta_parent(fs->meta, parent, &above) == 0)
+        assembler_touch_directory(fs, above);
 }
 
 enum ops_removal { OPS_UNLINK, OPS_RMDIR };
@@ -218,6 +249,8 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
         ops_after_unlink(fs, node);
     node_unlock(node);
     node_put(fs, node);
+    if (!error && (models_is_model(name, length) || inputs_has(fs, row.ino)))
+        ops_after_removal(fs, parent);
     discard_objects(fs, &freed);
     return error;
 }
@@ -226,6 +259,8 @@ static void ops_remove(fuse_req_t request, enum ops_removal kind, uint64_t paren
 {
     struct filesystem *fs = fs_of(request);
     errint error = fault_hit(kind == OPS_UNLINK ? "fs.unlink" : "fs.rmdir");
+    if (!error)
+        error = ops_may_remove(parent, name);
     if (!error && !ops_answer_again(request, &error, NULL)) {
         error = -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
@@ -255,6 +290,22 @@ static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *renam
     return error;
 }
 
+/* What was assembled from a file that has another place now, or whose place another has, is not any more. */
+static void ops_after_rename(struct filesystem *fs, const struct meta_rename *rename, bool directory)
+{
+    inputs_change(fs, rename->expected);
+    if (rename->replaced)
+        inputs_change(fs, rename->replaced);
+    if (directory) {
+        assembler_touch_directory(fs, rename->parent);
+        assembler_touch_directory(fs, rename->new_parent);
+    } else {
+        assembler_touch(fs, rename->expected);
+    }
+    if (models_is_model(rename->name, rename->length))
+        assembler_touch_directory(fs, rename->parent);
+}
+
 /* One try: -ESTALE when a name changed hands after its look-up. */
 static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
 {
@@ -275,6 +326,8 @@ static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
     }
     node_lock_two(source, target ? target : source);
     error = ops_rename_locked(fs, rename, target);
+    if (!error)
+        ops_after_rename(fs, rename, S_ISDIR(source_row.mode));
     node_unlock_two(source, target ? target : source);
     node_put(fs, target);
     node_put(fs, source);
@@ -296,12 +349,12 @@ void ops_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_in
         .now = clock_file_time(),
     };
     errint error = fault_hit("fs.rename");
+    if (!error)
+        error = ops_may_remove(parent, name);
+    if (!error)
+        error = ops_may_remove(new_parent, new_name);
     if (!error && !ops_answer_again(request, &error, NULL)) {
-        bool ours = new_parent == META_ROOT_INO && strcmp(new_name, FS_CONTROL_NAME) == 0;
-        if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
-            error = -EINVAL;
-        else
-            error = ours ? -EPERM : -ESTALE;
+        error = flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ? -EINVAL : -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
             error = ops_rename_once(fs, &rename);
     }

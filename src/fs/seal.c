@@ -10,6 +10,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/wait.h"
+#include "fs/assembler.h"
 #include "fs/clone.h"
 #include "fs/content.h"
 #include "fs/discard.h"
@@ -155,13 +156,16 @@ static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
     node_lock(node);
     struct node_copy copy = node->copy;
     enum seal_outcome outcome = seal_locked(fs, node, &notify);
-    bool sealed = outcome == SEAL_DONE && !node->gone && node->kind == META_EXTENTS;
+    bool done = outcome == SEAL_DONE && !node->gone && node->kind != META_OBJECT;
+    bool sealed = done && node->kind == META_EXTENTS;
     node_unlock(node);
     if (sealed && copy.length > 0)
         clone_give_back(fs, node, &copy);
     /* Stores through a map moved the object's mtime without the kernel's FUSE side knowing. */
     if (notify)
         fuse_lowlevel_notify_inval_inode(fs->session, node->ino, -1, 0);
+    if (done)
+        assembler_touch(fs, node->ino);
     if (sealed) {
         writeback_kick(fs);
         stored_kick(fs);

@@ -16,12 +16,14 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "fs/assembler.h"
 #include "fs/backup.h"
 #include "fs/discard.h"
 #include "fs/expire.h"
 #include "fs/features.h"
 #include "fs/filesystem.h"
 #include "fs/handle.h"
+#include "fs/inputs.h"
 #include "fs/loop.h"
 #include "fs/recover.h"
 #include "fs/repack.h"
@@ -150,6 +152,10 @@ static errint serve_prepare(struct filesystem *fs)
     /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
     error = share_start(fs);
     if (!error)
+        error = inputs_load(fs);
+    if (!error)
+        error = assembler_start(fs);
+    if (!error)
         error = repack_start(fs);
     if (!error)
         error = meta_journal_start(fs->meta);
@@ -247,6 +253,8 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);
+    serve_ending_step(&ending, "ends the look for models");
+    assembler_stop(fs);
     serve_ending_step(&ending, "ends the look for equal bytes");
     share_stop(fs);
     serve_ending_step(&ending, "ends the repacking of objects");
@@ -259,6 +267,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
         discard_stop(fs, unmounted);
     repack_release(fs);
     stored_stop(fs);
+    inputs_release(fs);
     node_table_release(fs);
     serve_ending_step(&ending, "backs the database up");
     backup_stop(fs, unmounted);

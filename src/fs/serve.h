@@ -34,6 +34,7 @@ struct fs_options {
     enum fs_sharing sharing;
     bool verify_on_share;     /* compare bytes, not only hashes */
     bool share_owners;        /* share between owners too, always after a compare */
+    bool assemble;            /* make models of shards */
     size_t inline_limit;      /* bytes; a closed file of at most this many lives in the database */
     unsigned threads;         /* that answer the kernel; 0: by the number of processors */
     unsigned backup_interval; /* seconds; 0: a backup of the database at the unmount only */

@@ -248,8 +248,9 @@ errint change_count_totals(struct meta *meta)
     /* The sizes are summed in two parts, since their sum may not fit the database's integers. */
     static const char text[] =
         "SELECT count(*),"
-        " coalesce(sum(CASE WHEN (mode & 61440) = 32768 THEN size >> 20 ELSE 0 END), 0),"
-        " coalesce(sum(CASE WHEN (mode & 61440) = 32768 THEN size & 1048575 ELSE 0 END), 0),"
+        " coalesce(sum(CASE WHEN (mode & 61440) = 32768 AND (state & 4) = 0 THEN size >> 20 ELSE 0 END), 0),"
+        " coalesce(sum(CASE WHEN (mode & 61440) = 32768 AND (state & 4) = 0 THEN size & 1048575 ELSE 0 END),"
+        " 0),"
         " coalesce(sum(state & 1), 0), coalesce(sum((state >> 1) & 1), 0),"
         " (SELECT count(*) FROM object), (SELECT count(*) FROM shadow) FROM inode";
     cleanup_rows struct db_rows rows;

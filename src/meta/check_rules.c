@@ -247,6 +247,31 @@ const struct check_rule check_rules_rows[] = {
      "an object without a row is marked as one that lost extents; the mark is removed",
      "SELECT s.object FROM shrunk s WHERE " NO_OBJECT("s.object"),
      {"DELETE FROM shrunk WHERE NOT EXISTS (SELECT 1 FROM object o WHERE o.id = shrunk.object)"}},
+    /* What directories show. */
+    {"assembled-inode",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "is shown as an assembled file of directory $1, and is none; it is not shown any more",
+     "SELECT s.ino, s.directory FROM assembled s WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = s.ino"
+     " AND (i.state & 4) <> 0 AND i.kind = 3)",
+     {"DELETE FROM assembled WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = assembled.ino"
+      " AND (i.state & 4) <> 0 AND i.kind = 3)"}},
+    {"assembled-directory",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "is shown as an assembled file of directory $1, which is missing; the next mount removes it",
+     "SELECT s.ino, s.directory FROM assembled s WHERE NOT EXISTS (SELECT 1 FROM inode i"
+     " WHERE i.ino = s.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")",
+     {"DELETE FROM assembled WHERE NOT EXISTS (SELECT 1 FROM inode i"
+      " WHERE i.ino = assembled.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
+    {"assembled-input",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "$1 files that a missing directory's assembled file was made from; they are forgotten",
+     "SELECT s.directory, count(*) FROM assembled_input s WHERE " NO_INODE(
+         "s.directory") " GROUP BY s.directory",
+     {"DELETE FROM assembled_input WHERE NOT EXISTS"
+      " (SELECT 1 FROM inode i WHERE i.ino = assembled_input.directory)"}},
     {"damage-object",
      META_FINDING_MENDED,
      CHECK_OBJECT,
@@ -339,7 +364,8 @@ const struct check_rule check_rules_links[] = {
      CHECK_INODE,
      "was deleted while it was open: the next mount removes it",
      "SELECT i.ino FROM inode i WHERE i.nlink = 0 AND NOT EXISTS"
-     " (SELECT 1 FROM shadow s WHERE s.replaced = i.ino)",
+     " (SELECT 1 FROM shadow s WHERE s.replaced = i.ino)"
+     " AND NOT EXISTS (SELECT 1 FROM assembled s WHERE s.ino = i.ino)",
      {0}},
     {"object-unneeded",
      META_FINDING_NOTE,

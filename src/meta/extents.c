@@ -225,9 +225,7 @@ errint meta_extents(struct meta *meta, uint64_t ino, struct meta_extent **out, s
     return 0;
 }
 
-/* The parts of the file's extents that lie in [from, to), in file order. */
-static errint extents_collect(struct meta *meta, uint64_t ino, int64_t from, int64_t to,
-                              struct extent_list *out)
+errint extents_collect(struct meta *meta, uint64_t ino, int64_t from, int64_t to, struct extent_list *out)
 {
     struct meta_extent extent;
     errint error = extent_find_before(meta, ino, from, &extent);

@@ -61,7 +61,7 @@ static void inode_account(struct meta *meta, const struct meta_inode *inode, int
     struct meta_known *known = &meta->known;
     uint64_t one = (uint64_t)sign;
     known->inodes += one;
-    if (S_ISREG(inode->mode))
+    if (S_ISREG(inode->mode) && !(inode->state & META_ASSEMBLED))
         known->logical_bytes += (__int128)inode->size * sign;
     if (inode->state & META_DIRTY)
         known->dirty += one;
@@ -133,6 +133,13 @@ errint inode_drop(struct change *change, const struct meta_inode *inode)
 errint inode_unlinked(struct change *change, const struct meta_inode *before, const struct meta_inode *after,
                       bool reap)
 {
+    if (after->nlink == 0 && S_ISDIR(after->mode)) {
+        /* What it shows goes with it. */
+        errint error = assembled_forget(change, after->ino);
+        change->nothing = false;
+        if (error)
+            return error;
+    }
     if (after->nlink > 0 || !reap)
         return inode_update(change->meta, before, after);
     int shadow = shadow_is(change->meta, after->ino);
@@ -187,7 +194,7 @@ static errint inode_set(struct change *change, uint64_t ino, unsigned fields, co
     if (fields & META_SET_CTIME)
         after.ctime = values->ctime;
     if (fields & META_SET_STATE)
-        after.state = values->state & (META_DIRTY | META_TORN);
+        after.state = (before.state & META_ASSEMBLED) | (values->state & (META_DIRTY | META_TORN));
     if (fields & META_SET_SYNCED_SIZE)
         after.synced_size = values->synced_size;
     if (out)
@@ -243,6 +250,8 @@ static errint inode_reap(struct change *change, uint64_t ino)
     if (error && error != -ENOENT)
         return error;
     int kept = error || inode.nlink > 0 ? 1 : shadow_is(change->meta, ino);
+    if (!kept && (inode.state & META_ASSEMBLED))
+        kept = assembled_is(change->meta, ino);
     change->nothing = kept > 0;
     return kept ? (kept < 0 ? kept : 0) : inode_drop(change, &inode);
 }

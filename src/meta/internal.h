@@ -191,6 +191,13 @@ errint shadow_release_all(struct change *change, uint64_t successor);
 /* Whether the inode is kept as a shadow: 1, 0 or an error. */
 int shadow_is(struct meta *meta, uint64_t ino);
 
+/* Withdraws what the directory shows; change->nothing tells whether that was nothing. */
+errint assembled_withdraw(struct change *change, uint64_t directory);
+/* The same, and from which files it was made. */
+errint assembled_forget(struct change *change, uint64_t directory);
+/* Whether a directory shows the inode: 1, 0 or an error. */
+int assembled_is(struct meta *meta, uint64_t ino);
+
 /* Bytes of the object up to `size` are used: it gets a row when it has none. */
 errint object_note(struct meta *meta, uint64_t object, int64_t size);
 /* The object is `owner`'s to write: it gets a row when it has none. */
@@ -249,6 +256,8 @@ errint extent_list_join(struct extent_list *list, const struct meta_extent *exte
 
 /* Takes [from, to) out of the file's extents; the objects that lost something are appended to `touched`. */
 errint extents_cut(struct meta *meta, uint64_t ino, int64_t from, int64_t to, struct ids *touched);
+/* The parts of the file's extents that lie in [from, to), in file order. */
+errint extents_collect(struct meta *meta, uint64_t ino, int64_t from, int64_t to, struct extent_list *out);
 /* Puts an extent into a gap, joined with neighbours that continue it. */
 errint extents_put(struct meta *meta, uint64_t ino, const struct meta_extent *extent);
 

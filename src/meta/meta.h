@@ -24,7 +24,7 @@
 #include "base/cleanup.h"
 #include "base/ids.h"
 
-#define META_FORMAT_VERSION 3
+#define META_FORMAT_VERSION 4
 #define META_ROOT_INO       UINT64_C(1)
 #define META_NAME_MAX       255
 /* Cookies 1 and 2 belong to "." and "..", which are not rows. */
@@ -42,8 +42,9 @@ enum meta_kind {
 
 /* Bits of meta_inode.state. */
 enum meta_state {
-    META_DIRTY = 1, /* may have bytes or attributes that are not on stable storage */
-    META_TORN = 2,  /* lost bytes in a crash, or may have */
+    META_DIRTY = 1,     /* may have bytes or attributes that are not on stable storage */
+    META_TORN = 2,      /* lost bytes in a crash, or may have */
+    META_ASSEMBLED = 4, /* has no name and is shown by a directory (meta/assembled.h); set when it is made */
 };
 
 struct meta_inode {
@@ -229,14 +230,15 @@ errint meta_rename(struct meta *meta, const struct meta_rename *rename, uint64_t
 
 /*
  * Shadows that were let go by other calls than meta_synced, since the last call of this: the name was
- * removed, or a file that is already safe took it, or the successor's bytes moved into the database.
+ * removed, or a file that is already safe took it, or the successor's bytes moved into the database. And
+ * assembled files that were withdrawn, or whose directory was removed (meta/assembled.h).
  * Appended, for the caller to meta_reap when nobody has them open. (After a stop they are found as orphans.)
  */
 errint meta_shadows_released(struct meta *meta, struct ids *out);
 
 /*
- * Removes an inode that has no name and is no shadow, with all that belongs to it. 0 also when it has a name,
- * is a shadow or is gone already: the caller need not know.
+ * Removes an inode that has no name, is no shadow and is shown by no directory, with all that belongs to it.
+ * 0 also when it is one of these or is gone already: the caller need not know.
  */
 errint meta_reap(struct meta *meta, uint64_t ino, struct ids *freed);
 /* The same for all inodes of the list, in one transaction. */
@@ -346,7 +348,8 @@ errint meta_xattr_remove(struct meta *meta, uint64_t ino, const char *name, int6
 /* -- start, stop, trouble ---------------------------------------------------------------------------------
  */
 
-/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow; objects that nothing refers to. Appended.
+/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow and that no directory shows; objects that
+ * nothing refers to. Appended.
  */
 errint meta_find_dirty(struct meta *meta, struct ids *out);
 errint meta_find_orphans(struct meta *meta, struct ids *out);

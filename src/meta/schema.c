@@ -40,6 +40,16 @@
 #define SCHEMA_CHECKSUM                                                                                      \
     "CREATE TABLE checksum (ino INTEGER PRIMARY KEY, basis BLOB NOT NULL, sum BLOB NOT NULL);"
 
+/* What directories show besides their names, and from which files below them it was made, with their mtimes.
+ * The latter stay when it is withdrawn. */
+#define SCHEMA_ASSEMBLED                                                                                     \
+    "CREATE TABLE assembled (directory INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL,"          \
+    " PRIMARY KEY (directory, name)) WITHOUT ROWID;"                                                         \
+    "CREATE UNIQUE INDEX assembled_by_ino ON assembled (ino);"                                               \
+    "CREATE TABLE assembled_input (directory INTEGER NOT NULL, path BLOB NOT NULL, input INTEGER NOT NULL,"  \
+    " mtime INTEGER NOT NULL, PRIMARY KEY (directory, path)) WITHOUT ROWID;"                                 \
+    "CREATE INDEX assembled_input_by_input ON assembled_input (input);"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -73,12 +83,14 @@ static const char schema_tables[] =
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
-    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM;
+    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
+        SCHEMA_ASSEMBLED;
 
 const struct schema_step *schema_steps(size_t *count)
 {
     static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
-                                               {.from = 2, .text = SCHEMA_CHECKSUM}};
+                                               {.from = 2, .text = SCHEMA_CHECKSUM},
+                                               {.from = 3, .text = SCHEMA_ASSEMBLED}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

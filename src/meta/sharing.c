@@ -268,7 +268,8 @@ errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, stru
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
                              "SELECT DISTINCT e.ino FROM extent e JOIN inode i ON i.ino = e.ino"
-                             " WHERE e.object = $1 AND (i.uid = $2 OR $3) AND i.nlink > 0",
+                             " WHERE e.object = $1 AND (i.uid = $2 OR $3)"
+                             " AND (i.nlink > 0 OR (i.state & 4) <> 0)",
                              DB_INTEGER(object), DB_INTEGER(uid), DB_INTEGER(uid == META_ANYONE));
     return error ? error : sharing_collect(&rows, out);
 }

@@ -60,7 +60,8 @@ errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
  */
 errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
                          struct meta_range **out, size_t *count);
-/* The files of `uid`, or of META_ANYONE, that cover a byte of the object and have a name. Appended. */
+/* The files of `uid`, or of META_ANYONE, that cover a byte of the object and have a name or are assembled.
+ * Appended. */
 errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, struct ids *out);
 /* Whether a file of somebody else than `uid` covers a byte of the object: 1, 0 or an error. */
 int meta_object_has_others(struct meta *meta, uint64_t object, uint32_t uid);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "meta/assembled.h"
 #include "meta/internal.h"
 
 enum {
@@ -95,6 +96,26 @@ static bool usage_take_entry(void *context, const char *name, size_t length, uin
     return !page->error && ++page->count < USAGE_ROWS;
 }
 
+/* What the directory shows besides its names takes space, and goes with it. */
+static bool usage_take_assembled(void *context, const char *name, size_t length,
+                                 const struct meta_inode *inode)
+{
+    (void)name, (void)length;
+    struct usage_page *page = context;
+    struct meta_inode hidden = *inode;
+    hidden.nlink = 1;
+    if (usage_counts(page->usage, inode->uid))
+        page->error = usage_add_file(page->usage, &hidden);
+    return !page->error;
+}
+
+static errint usage_read_assembled(struct usage *usage, uint64_t directory)
+{
+    struct usage_page page = {.usage = usage};
+    errint error = meta_assembled_list(usage->meta, directory, 0, usage_take_assembled, &page);
+    return error ? error : page.error;
+}
+
 static errint usage_read_directory(struct usage *usage, uint64_t directory)
 {
     struct usage_page page = {.usage = usage};
@@ -109,7 +130,7 @@ static errint usage_read_directory(struct usage *usage, uint64_t directory)
             /* It was removed meanwhile. */
             return error == -ENOENT ? 0 : error;
     } while (page.count == USAGE_ROWS);
-    return 0;
+    return usage_read_assembled(usage, directory);
 }
 
 static int usage_compare_files(const void *a, const void *b)
@@ -214,17 +235,23 @@ static errint usage_read_extents(struct usage *usage, uint64_t ino, int64_t *aft
     return error ? error : found;
 }
 
-static errint usage_add_extents(struct usage *usage, uint64_t ino)
+/* It is found beside a directory's files, and is not what was asked for itself. */
+static bool usage_is_hidden(const struct usage *usage, const struct meta_inode *inode)
+{
+    return (inode->state & META_ASSEMBLED) && inode->ino != usage->request->ino;
+}
+
+static errint usage_add_extents(struct usage *usage, const struct meta_inode *inode)
 {
     int64_t after = -1;
     size_t count;
     do {
-        errint error = usage_read_extents(usage, ino, &after, &count);
+        errint error = usage_read_extents(usage, inode->ino, &after, &count);
         if (!error)
             error = usage_breathe(usage, count + 1);
         if (error)
             return error;
-        usage->out->extents += count;
+        usage->out->extents += usage_is_hidden(usage, inode) ? 0 : count;
     } while (count == USAGE_ROWS);
     return 0;
 }
@@ -270,10 +297,12 @@ static errint usage_count_file(struct usage *usage, const struct usage_file *fil
             usage_add_own(usage, file, length);
         break;
     case META_OBJECT: usage_add_written(usage, file, &inode); break;
-    case META_EXTENTS: error = usage_add_extents(usage, inode.ino); break;
+    case META_EXTENTS: error = usage_add_extents(usage, &inode); break;
     }
-    usage->out->files++;
-    usage->out->logical_bytes += inode.size;
+    if (!usage_is_hidden(usage, &inode)) {
+        usage->out->files++;
+        usage->out->logical_bytes += inode.size;
+    }
     return error ? error : usage_breathe(usage, 4);
 }
 
@@ -303,10 +332,10 @@ struct usage_sweep {
 };
 
 static void usage_sweep_extent(struct usage *usage, struct usage_sweep *sweep, int64_t length, uint32_t uid,
-                               uint32_t nlink)
+                               bool shown)
 {
     const struct usage_file *file = usage_find_file(usage, sweep->ino);
-    bool others = file ? usage_is_kept(file) : nlink > 0 && usage_counts(usage, uid);
+    bool others = file ? usage_is_kept(file) : shown && usage_counts(usage, uid);
     int64_t end = sweep->offset + length;
     if (file)
         usage_unite(&sweep->set, sweep->offset, end);
@@ -321,7 +350,8 @@ static errint usage_sweep_page(struct usage *usage, struct usage_sweep *sweep, s
     META_LOCKED(usage->meta);
     cleanup_rows struct db_rows rows;
     errint error = db_select(usage->meta->db, &rows,
-                             "SELECT e.object_offset, e.ino, e.file_offset, e.length, i.uid, i.nlink"
+                             "SELECT e.object_offset, e.ino, e.file_offset, e.length, i.uid,"
+                             " i.nlink > 0 OR (i.state & 4) <> 0"
                              " FROM extent e JOIN inode i ON i.ino = e.ino"
                              " WHERE e.object = $1 AND (e.object_offset, e.ino, e.file_offset) > ($2, $3, $4)"
                              " ORDER BY e.object_offset, e.ino, e.file_offset LIMIT $5",
@@ -334,7 +364,7 @@ static errint usage_sweep_page(struct usage *usage, struct usage_sweep *sweep, s
         sweep->ino = (uint64_t)db_integer(&rows, 1);
         sweep->file_offset = db_integer(&rows, 2);
         usage_sweep_extent(usage, sweep, db_integer(&rows, 3), (uint32_t)db_integer(&rows, 4),
-                           (uint32_t)db_integer(&rows, 5));
+                           db_integer(&rows, 5) != 0);
         ++*count;
     }
     return error ? error : found;

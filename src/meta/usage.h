@@ -4,6 +4,8 @@
  * those that nothing outside covers. Computed from the extents each time, in small pieces between which the
  * lock is given up: what changes meanwhile is counted as it was or as it is.
  *
+ * Assembled files (meta/assembled.h) of a directory are stored bytes of it, and none of its files.
+ *
  * Bytes of an object count as far as extents cover them, each once, holes that were written as such included;
  * what punching then really gives back are whole chunks.
  */
@@ -17,7 +19,7 @@ struct meta_usage {
     uint64_t extents;      /* of these files; a file that is being written is one */
     int64_t logical_bytes; /* the sum of their sizes */
     int64_t stored_bytes;  /* distinct bytes of objects, and bytes inside the namespace */
-    int64_t unique_bytes;  /* of these, what no other file with a name covers */
+    int64_t unique_bytes;  /* of these, what no other file with a name, or assembled, covers */
 };
 
 struct meta_usage_request {

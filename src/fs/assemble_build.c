@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a directory's shards to a file of their extents. */
+#include "fs/assemble_build.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/transfer.h"
+#include "ckpt/assemble.h"
+#include "ckpt/assemble_source.h"
+#include "ckpt/framework.h"
+#include "fs/discard.h"
+#include "fs/inputs.h"
+#include "fs/models.h"
+#include "fs/namespace_folder.h"
+#include "fs/share.h"
+#include "fs/stored.h"
+#include "fs/writeback.h"
+#include "meta/assembled.h"
+#include "store/object.h"
+
+/* A save that goes over an older one is thought to be under way so long after its last write. */
+#define BUILD_MIXED_NS (300 * CLOCK_NS_PER_SECOND)
+
+/* Instead of the mtime of an input that no bytes are taken from. */
+#define BUILD_NO_SHARD INT64_MIN
+
+enum {
+    BUILD_BATCH = 256,      /* parts that one transaction maps */
+    BUILD_PIECE = 8 << 20,  /* bytes that are computed or copied at a time */
+    BUILD_FLUSH = 32 << 20, /* written bytes after which the disk is set to work */
+};
+
+/* -- whether what is there still holds ------------------------------------------------------------------
+ */
+
+struct build_look {
+    struct filesystem *fs;
+    struct namespace_input *at;
+    size_t count, capacity;
+    errint error;
+};
+
+static bool build_note_input(void *context, const char *path, size_t length, uint64_t ino, int64_t mtime)
+{
+    struct build_look *look = context;
+    if (look->count == look->capacity) {
+        size_t capacity = look->capacity ? look->capacity * 2 : 16;
+        struct namespace_input *at = reallocarray(look->at, capacity, sizeof *at);
+        if (at)
+            look->at = at, look->capacity = capacity;
+        else
+            look->error = -ENOMEM;
+    }
+    char *copy = look->error ? NULL : strndup(path, length);
+    if (copy)
+        look->at[look->count++] = (struct namespace_input){copy, {.ino = ino, .mtime = mtime}};
+    else
+        look->error = -ENOMEM;
+    return !look->error;
+}
+
+static void build_look_release(struct build_look *look)
+{
+    for (size_t i = 0; i < look->count; i++)
+        free(look->at[i].path);
+    free(look->at);
+}
+
+#define cleanup_look __attribute__((cleanup(build_look_release)))
+
+/* Whether the file still lies there, or (where `kept`) was removed and has no successor: 1, 0 or an error. */
+static int build_input_holds(struct filesystem *fs, uint64_t directory, const struct namespace_input *input,
+                             bool kept)
+{
+    struct meta_inode row;
+    errint error = namespace_find(fs, directory, input->path, strlen(input->path), &row);
+    if (!error)
+        return row.ino == input->row.ino;
+    if (error == -ENOENT)
+        error = meta_get(fs->meta, input->row.ino, &row);
+    if (error && error != -ENOENT)
+        return error;
+    return kept && (error || row.nlink == 0);
+}
+
+/*
+ * Whether the model outlives its shards. One that was made of a single file is that file in another form, and
+ * what the root has would be kept for ever.
+ */
+static bool build_outlives(uint64_t directory, const struct build_look *look)
+{
+    size_t shards = 0;
+    for (size_t i = 0; i < look->count; i++)
+        shards += look->at[i].row.mtime != BUILD_NO_SHARD;
+    return directory != META_ROOT_INO && shards > 1;
+}
+
+/* A model file of the directory's own: 1, 0 or an error. */
+static int build_has_own(struct filesystem *fs, uint64_t directory)
+{
+    static const char *const names[] = {"model.safetensors", "adapter_model.safetensors"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct meta_inode row;
+        errint error = meta_lookup(fs->meta, directory, names[i], strlen(names[i]), &row);
+        if (!error)
+            return 1;
+        if (error != -ENOENT)
+            return error;
+    }
+    return 0;
+}
+
+int assemble_check(struct filesystem *fs, uint64_t directory)
+{
+    cleanup_look struct build_look look = {.fs = fs};
+    struct meta_inode row;
+    errint error = meta_assembled_find(fs->meta, directory, NULL, 0, &row);
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    error = meta_assembled_inputs(fs->meta, directory, build_note_input, &look);
+    if (!error)
+        error = look.error;
+    int holds = error ? error : !build_has_own(fs, directory);
+    bool outlives = holds > 0 && build_outlives(directory, &look);
+    for (size_t i = 0; holds > 0 && i < look.count; i++)
+        holds =
+            build_input_holds(fs, directory, &look.at[i], outlives || look.at[i].row.mtime == BUILD_NO_SHARD);
+    if (holds)
+        return holds;
+    error = meta_assembled_withdraw(fs->meta, directory, NULL);
+    writeback_kick(fs); /* that one removes what was withdrawn */
+    return error;
+}
+
+/* -- saves over an older one ----------------------------------------------------------------------------
+ */
+
+/* Whether the shard is as it was when the directory's last model was made. */
+static bool build_is_former(const struct build_look *former, const struct namespace_input *input)
+{
+    for (size_t i = 0; i < former->count; i++) {
+        const struct namespace_input *before = &former->at[i];
+        if (before->row.ino == input->row.ino && strcmp(before->path, input->path) == 0)
+            return before->row.mtime == input->row.mtime;
+    }
+    return false;
+}
+
+/*
+ * Whether some shards were written anew since the directory's last model was made and others were not: the
+ * save is under way. After a time without a change it is taken for what was meant: 1, 0 or an error.
+ */
+static int build_is_mixed(const struct namespace_folder *folder, const struct model *model)
+{
+    cleanup_look struct build_look former = {.fs = folder->fs};
+    errint error = meta_assembled_inputs(folder->fs->meta, folder->directory, build_note_input, &former);
+    if (error || former.error)
+        return error ? error : former.error;
+    size_t kept = 0, changed = 0;
+    int64_t newest = 0;
+    for (size_t i = 0; i < model->file_count && former.count > 0; i++) {
+        const struct namespace_input *input = namespace_folder_find(folder, model->files[i].path);
+        if (!input)
+            continue;
+        bool is_former = build_is_former(&former, input);
+        kept += is_former;
+        changed += !is_former;
+        newest = input->row.mtime > newest ? input->row.mtime : newest;
+    }
+    return kept > 0 && changed > 0 && clock_file_time() - newest < BUILD_MIXED_NS;
+}
+
+/* -- who may read it ------------------------------------------------------------------------------------
+ */
+
+/*
+ * The permissions of the directory's ordinary files: of its configuration, else those that all shards have
+ * that are no safetensors files, which are made 0600 whatever the umask, else what the directory's own
+ * suggest.
+ */
+static errint build_mode(const struct namespace_folder *folder, const struct meta_inode *directory,
+                         uint32_t *mode)
+{
+    static const char *const configs[] = {"config.json", "adapter_config.json", "generation_config.json"};
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        struct meta_inode row;
+        errint error = namespace_find(folder->fs, directory->ino, configs[i], strlen(configs[i]), &row);
+        if (error && error != -ENOENT)
+            return error;
+        if (!error && S_ISREG(row.mode) && row.uid == directory->uid) {
+            *mode = row.mode & 0666;
+            return 0;
+        }
+    }
+    bool ordinary = false;
+    *mode = 0666;
+    for (size_t i = 0; i < folder->input_count; i++) {
+        size_t length = strlen(folder->inputs[i].path);
+        static const char end[] = ".safetensors";
+        if (length >= sizeof end && strcmp(folder->inputs[i].path + length - (sizeof end - 1), end) == 0)
+            continue;
+        ordinary = true;
+        *mode &= folder->inputs[i].row.mode;
+    }
+    if (!ordinary)
+        *mode = (directory->mode & 0444) | 0600;
+    return 0;
+}
+
+/*
+ * What the assembled file looks like. -EACCES: it would show somebody's bytes to somebody who may not read
+ * them, as the owners differ.
+ */
+static errint build_describe(const struct namespace_folder *folder, struct meta_inode *like)
+{
+    struct meta_inode directory;
+    errint error = meta_get(folder->fs->meta, folder->directory, &directory);
+    if (!error)
+        error = build_mode(folder, &directory, &like->mode);
+    if (error)
+        return error;
+    like->uid = directory.uid;
+    like->gid = directory.gid;
+    like->mtime = 0;
+    for (size_t i = 0; i < folder->input_count; i++) {
+        const struct meta_inode *row = &folder->inputs[i].row;
+        if (row->uid != directory.uid && !(row->mode & 0004))
+            return -EACCES;
+        if (row->gid != directory.gid)
+            like->mode = (like->mode & ~(uint32_t)0070) | (like->mode & 0007) << 3;
+        if (row->mtime > like->mtime)
+            like->mtime = row->mtime;
+    }
+    return 0;
+}
+
+/* -- the file's own bytes -------------------------------------------------------------------------------
+ */
+
+struct build {
+    struct filesystem *fs;
+    struct namespace_folder *folder;
+    const struct model *model;
+    const struct assemble_file *file;
+    struct assemble_sources sources;
+    bool (*stops)(struct filesystem *fs);
+    struct meta_assembled_part *parts;
+    size_t part_count;
+    uint64_t object; /* 0: none is made */
+    int fd;
+    int64_t written, flushed;
+    uint64_t ino; /* 0: none is made */
+    bool mapped;  /* the object is the inode's */
+};
+
+static errint build_open_object(struct build *build)
+{
+    if (build->object)
+        return 0;
+    uint64_t object = meta_object_next(build->fs->meta);
+    if (!object)
+        return -EIO;
+    build->fd = object_create(build->fs->store, object);
+    if (build->fd < 0)
+        return build->fd;
+    build->object = object;
+    return 0;
+}
+
+static errint build_append(struct build *build, const void *bytes, size_t length)
+{
+    errint error = build_open_object(build);
+    if (!error)
+        error = fault_hit("fs.assemble.write");
+    if (!error)
+        error = transfer_write(build->fd, bytes, length, build->written);
+    build->written += error ? 0 : (int64_t)length;
+    if (build->written - build->flushed >= BUILD_FLUSH) {
+        sync_file_range(build->fd, build->flushed, build->written - build->flushed,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+        build->flushed = build->written;
+    }
+    return error;
+}
+
+/* A part that is no range of a shard's object: computed, or of a shard that has no object. */
+static errint build_append_made(struct build *build, const struct assemble_part *part)
+{
+    cleanup_free uint8_t *piece = malloc(BUILD_PIECE);
+    errint error = piece ? 0 : -ENOMEM;
+    for (int64_t done = 0; done < part->length && !error;) {
+        size_t length = part->length - done < BUILD_PIECE ? (size_t)(part->length - done) : BUILD_PIECE;
+        if (build->stops(build->fs) || atomic_load(&build->fs->disk_full))
+            return -ECANCELED;
+        if (part->kind == ASSEMBLE_COMPUTE)
+            error = assemble_compute(build->model, part, done, length, piece, assemble_source_read,
+                                     &build->sources);
+        else
+            error =
+                assemble_source_read(&build->sources, part->file, piece, length, part->file_offset + done);
+        if (!error)
+            error = build_append(build, piece, length);
+        done += (int64_t)length;
+    }
+    return error;
+}
+
+/* Where the part's bytes are; those that are nowhere yet are written. */
+static errint build_place(struct build *build, const struct assemble_part *part)
+{
+    struct meta_assembled_part *place = &build->parts[build->part_count];
+    *place = (struct meta_assembled_part){.offset = part->offset, .length = part->length};
+    if (part->length == 0)
+        return 0;
+    const struct namespace_input *input = NULL;
+    if (part->kind == ASSEMBLE_COPY)
+        input = namespace_folder_find(build->folder, build->model->files[part->file].path);
+    if (part->kind == ASSEMBLE_COPY && !input)
+        return -EBUSY;
+    build->part_count++;
+    if (input && input->row.kind == META_EXTENTS) {
+        place->ino = input->row.ino;
+        place->from = part->file_offset;
+        return 0;
+    }
+    place->from = build->written;
+    errint error = part->kind == ASSEMBLE_BYTES ? build_append(build, part->bytes, (size_t)part->length)
+                                                : build_append_made(build, part);
+    place->object = build->object;
+    return error;
+}
+
+static errint build_place_all(struct build *build)
+{
+    build->parts = calloc(build->file->part_count + 1, sizeof *build->parts);
+    if (!build->parts)
+        return -ENOMEM;
+    errint error = 0;
+    for (size_t i = 0; i < build->file->part_count && !error; i++)
+        error = build->stops(build->fs) ? -ECANCELED : build_place(build, &build->file->parts[i]);
+    if (!error && build->object)
+        error = object_sync(build->fs->store, build->object, build->fd);
+    return error;
+}
+
+/* -- the inode ------------------------------------------------------------------------------------------
+ */
+
+/* The own object first: from then on it belongs to the inode, whatever becomes of that. */
+static int build_compare_parts(const void *a, const void *b)
+{
+    const struct meta_assembled_part *left = a, *right = b;
+    bool left_own = left->object != 0, right_own = right->object != 0;
+    if (left_own != right_own)
+        return left_own ? -1 : 1;
+    return (left->offset > right->offset) - (left->offset < right->offset);
+}
+
+static errint build_map(struct build *build)
+{
+    errint error = 0;
+    qsort(build->parts, build->part_count, sizeof *build->parts, build_compare_parts);
+    for (size_t i = 0; i < build->part_count && !error; i += BUILD_BATCH) {
+        size_t rest = build->part_count - i;
+        error = build->stops(build->fs) ? -ECANCELED : fault_hit("fs.assemble.map");
+        if (!error)
+            error = meta_assembled_map(build->fs->meta, build->ino, build->parts + i,
+                                       rest < BUILD_BATCH ? rest : BUILD_BATCH);
+        build->mapped |= !error;
+    }
+    return error;
+}
+
+static errint build_publish(struct build *build)
+{
+    const struct namespace_folder *folder = build->folder;
+    cleanup_free struct meta_assembled_input *inputs = calloc(folder->input_count + 1, sizeof *inputs);
+    if (!inputs)
+        return -ENOMEM;
+    for (size_t i = 0; i < folder->input_count; i++)
+        inputs[i] =
+            (struct meta_assembled_input){folder->inputs[i].path, folder->inputs[i].row.ino, BUILD_NO_SHARD};
+    for (size_t i = 0; i < build->model->file_count; i++) {
+        const struct namespace_input *shard = namespace_folder_find(folder, build->model->files[i].path);
+        if (shard)
+            inputs[shard - folder->inputs].mtime = shard->row.mtime;
+    }
+    errint error = fault_hit("fs.assemble.publish");
+    if (error)
+        return error;
+    return inputs_publish(build->fs, folder->directory, build->file->name, build->ino, inputs,
+                          folder->input_count);
+}
+
+/* What nobody will see is removed. */
+static void build_undo(struct build *build)
+{
+    cleanup_ids struct ids freed = {0};
+    if (build->ino && meta_reap(build->fs->meta, build->ino, &freed) < 0)
+        log_warning("inode %llu: was not assembled; the next mount removes it",
+                    (unsigned long long)build->ino);
+    discard_objects(build->fs, &freed);
+    if (build->object && !build->mapped)
+        object_remove(build->fs->store, build->object);
+}
+
+static errint build_make(struct build *build)
+{
+    struct meta_inode like = {.size = build->file->size};
+    errint error = build_describe(build->folder, &like);
+    if (!error)
+        error = build_place_all(build);
+    if (!error)
+        error = meta_assembled_begin(build->fs->meta, &like, &build->ino);
+    if (!error)
+        error = build_map(build);
+    if (!error)
+        error = build_publish(build);
+    if (error)
+        build_undo(build);
+    return error;
+}
+
+static void build_release(struct build *build)
+{
+    assemble_sources_release(&build->sources);
+    free(build->parts);
+    if (build->fd >= 0)
+        close(build->fd);
+}
+
+#define cleanup_build __attribute__((cleanup(build_release)))
+
+static void build_tell(const struct build *build)
+{
+    cleanup_free char *path = NULL;
+    if (meta_path(build->fs->meta, build->folder->directory, &path) < 0)
+        path = NULL;
+    log_info("assembled path=\"%s/%s\" framework=%s tensors=%zu bytes=%lld new_bytes=%lld", path ? path : "?",
+             build->file->name, build->model->framework, build->model->tensor_count,
+             (long long)build->file->size, (long long)build->written);
+}
+
+/* -- the directory --------------------------------------------------------------------------------------
+ */
+
+/* The only file of weights under a name that no loader looks for: whose it is, the name does not say. */
+static bool build_is_lone_file(const struct model *model)
+{
+    static const char *const standard[] = {"pytorch_model.bin", "adapter_model.bin"};
+    if (model->framework != framework_single.name)
+        return false;
+    for (size_t i = 0; i < sizeof standard / sizeof *standard && model->file_count == 1; i++) {
+        if (strcmp(model->files[0].path, standard[i]) == 0)
+            return false;
+    }
+    return true;
+}
+
+static errint build_file(struct filesystem *fs, struct namespace_folder *folder, const struct folder *reader,
+                         const struct model *model, bool (*stops)(struct filesystem *fs))
+{
+    const struct assemble_wish wish = {.format = ASSEMBLE_SAFETENSORS};
+    struct format_problem problem = {0};
+    struct assemble_plan plan = {0};
+    errint error = assemble_plan(model, &wish, &plan, &problem);
+    if (!error && (plan.file_count != 1 || !models_is_model(plan.files[0].name, strlen(plan.files[0].name))))
+        error = -EINVAL;
+    if (!error) {
+        cleanup_build struct build build = {.fs = fs,
+                                            .folder = folder,
+                                            .model = model,
+                                            .file = &plan.files[0],
+                                            .sources = {.model = model, .folder = reader},
+                                            .stops = stops,
+                                            .fd = -1};
+        error = build_make(&build);
+        if (!error) {
+            build_tell(&build);
+            share_add(fs, build.ino); /* for the hashes of its own object */
+            stored_kick(fs);
+        }
+    }
+    assemble_release(&plan);
+    return error;
+}
+
+errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
+{
+    cleanup_namespace_folder struct namespace_folder folder = {0};
+    struct folder reader;
+    int own = build_has_own(fs, directory);
+    if (own)
+        return own < 0 ? own : 0;
+    inputs_begin(fs);
+    errint error = namespace_folder_open(fs, directory, stops, &folder, &reader);
+    if (error)
+        return error;
+    cleanup_model struct model model;
+    error = framework_load(&reader, NULL, &model);
+    bool whole = !error && model_is_whole(&model) && !build_is_lone_file(&model);
+    int mixed = whole ? build_is_mixed(&folder, &model) : 0;
+    if (mixed)
+        return mixed < 0 ? mixed : -EAGAIN;
+    if (whole)
+        error = build_file(fs, &folder, &reader, &model, stops);
+    if (folder.busy)
+        return -EBUSY;
+    return error == -ENOENT || error == -ENOTDIR || error == -EINVAL || error == -EFBIG ? 0 : error;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making the assembled file of one directory: an inode without a name, whose extents are the shards'. */
+#ifndef CKPTFS_FS_ASSEMBLE_BUILD_H
+#define CKPTFS_FS_ASSEMBLE_BUILD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct filesystem;
+
+/*
+ * Reads the directory and assembles what it holds. 0 also where there is nothing that can be assembled;
+ * -EBUSY: a file is written, or not on stable storage yet; -EAGAIN: a save that goes over an older one seems
+ * to be under way; -ECANCELED. Blocks for long; no lock is held.
+ */
+errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs));
+
+/*
+ * Whether what the directory shows is still of the files that lie there: 1; 0: it shows nothing, or shows
+ * nothing any more, as they are others or elsewhere. Shards that were removed and not replaced are missed by
+ * nobody, unless there was one alone, or the directory is the root.
+ */
+int assemble_check(struct filesystem *fs, uint64_t directory);
+
+#endif

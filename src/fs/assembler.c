@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thread that looks for what can be assembled. */
+#include "fs/assembler.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/wait.h"
+#include "fs/assemble_build.h"
+#include "fs/filesystem.h"
+#include "meta/assembled.h"
+
+/* A save is many files: a directory is looked at when nothing was sealed in it for so long. */
+#define ASSEMBLER_QUIET_NS (CLOCK_NS_PER_SECOND / 2)
+/* But not put off for longer than this. */
+#define ASSEMBLER_LATEST_NS (10 * CLOCK_NS_PER_SECOND)
+/* While a file is written, or not on stable storage; doubled each time. */
+#define ASSEMBLER_RETRY_NS     (CLOCK_NS_PER_SECOND / 2)
+#define ASSEMBLER_RETRY_MAX_NS (30 * CLOCK_NS_PER_SECOND)
+/* While only some of an older save's shards were saved over: each new one brings the directory back anyway.
+ */
+#define ASSEMBLER_MIXED_NS (60 * CLOCK_NS_PER_SECOND)
+/* After a look that read, so many times as long as it took is rest, up to this. */
+#define ASSEMBLER_REST_MAX_NS (2 * CLOCK_NS_PER_SECOND)
+/* Files up to this inode number were looked at; kept in the database whenever all were. */
+#define ASSEMBLER_SETTING "assembled-up-to"
+/* How often that is written at most. */
+#define ASSEMBLER_NOTE_NS (60 * CLOCK_NS_PER_SECOND)
+
+enum {
+    ASSEMBLER_NICE = 10,
+    ASSEMBLER_REST = 4,
+    ASSEMBLER_NAMES = 8, /* of a file with many names, so many are looked after */
+};
+
+struct assembler_entry {
+    struct assembler_entry *next;
+    uint64_t directory;
+    int64_t due, latest, delay;
+};
+
+struct assembler {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    struct ids files; /* whose directories are to be put on the list */
+    struct assembler_entry *waiting;
+    size_t count; /* of those, and of the one that is looked at */
+    bool busy;
+    atomic_bool stopping;
+    uint64_t found; /* files up to this number were taken up; the thread's own */
+    uint64_t noted; /* what the database has */
+    int64_t noted_at;
+    bool finding; /* there may be more files of before this start */
+};
+
+static bool assembler_stops(struct filesystem *fs)
+{
+    return atomic_load(&fs->assembler->stopping);
+}
+
+/* -- the queue --------------------------------------------------------------------------------------------
+ */
+
+/* To be looked at after `wait`; `delay`: and if it has to wait then, so much longer. The lock is held. */
+static void assembler_enlist(struct assembler *assembler, uint64_t directory, int64_t wait, int64_t delay)
+{
+    int64_t now = clock_monotonic();
+    struct assembler_entry *entry = assembler->waiting;
+    while (entry && entry->directory != directory)
+        entry = entry->next;
+    if (entry) {
+        entry->due = now + wait < entry->latest ? now + wait : entry->latest;
+        return;
+    }
+    entry = malloc(sizeof *entry);
+    if (!entry)
+        return; /* the next file that is sealed in it, or the next start, brings it back */
+    *entry = (struct assembler_entry){.next = assembler->waiting,
+                                      .directory = directory,
+                                      .due = now + wait,
+                                      .latest = now + ASSEMBLER_LATEST_NS,
+                                      .delay = delay};
+    assembler->waiting = entry;
+    assembler->count++;
+}
+
+void assembler_touch(struct filesystem *fs, uint64_t ino)
+{
+    struct assembler *assembler = fs->assembler;
+    if (!assembler)
+        return;
+    pthread_mutex_lock(&assembler->lock);
+    if (ids_append(&assembler->files, ino) == 0)
+        pthread_cond_signal(&assembler->wake);
+    pthread_mutex_unlock(&assembler->lock);
+}
+
+/* What is looked at reads the namespace: so the thread finds the directory above by itself. */
+void assembler_touch_directory(struct filesystem *fs, uint64_t directory)
+{
+    struct assembler *assembler = fs->assembler;
+    if (!assembler)
+        return;
+    pthread_mutex_lock(&assembler->lock);
+    assembler_enlist(assembler, directory, ASSEMBLER_QUIET_NS, ASSEMBLER_RETRY_NS);
+    pthread_cond_signal(&assembler->wake);
+    pthread_mutex_unlock(&assembler->lock);
+}
+
+size_t assembler_waiting(struct filesystem *fs)
+{
+    struct assembler *assembler = fs->assembler;
+    if (!assembler)
+        return 0;
+    pthread_mutex_lock(&assembler->lock);
+    size_t waiting = assembler->count + assembler->files.count + assembler->busy + assembler->finding;
+    pthread_mutex_unlock(&assembler->lock);
+    return waiting;
+}
+
+/* The directories of a file's names, and those above them: a checkpoint's shards may lie one level below it.
+ */
+static void assembler_find_directories(struct filesystem *fs, uint64_t ino, int64_t wait)
+{
+    struct meta_name names[ASSEMBLER_NAMES];
+    size_t count;
+    if (meta_find_names(fs->meta, ino, NULL, names, ASSEMBLER_NAMES, &count) < 0)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t above;
+        bool more = names[i].parent != META_ROOT_INO && meta_parent(fs->meta, names[i].parent, &above) == 0;
+        pthread_mutex_lock(&fs->assembler->lock);
+        assembler_enlist(fs->assembler, names[i].parent, wait, ASSEMBLER_RETRY_NS);
+        if (more)
+            assembler_enlist(fs->assembler, above, wait, ASSEMBLER_RETRY_NS);
+        pthread_mutex_unlock(&fs->assembler->lock);
+    }
+}
+
+/* The entry that is due first, taken off; NULL, and `until` says when. The lock is held. */
+static struct assembler_entry *assembler_take(struct assembler *assembler, int64_t *until)
+{
+    struct assembler_entry **first = NULL;
+    for (struct assembler_entry **link = &assembler->waiting; *link; link = &(*link)->next) {
+        if (!first || (*link)->due < (*first)->due)
+            first = link;
+    }
+    *until = first ? (*first)->due : INT64_MAX;
+    if (!first || (*first)->due > clock_monotonic())
+        return NULL;
+    struct assembler_entry *entry = *first;
+    *first = entry->next;
+    assembler->count--;
+    return entry;
+}
+
+/* -- what an earlier daemon did not come to ------------------------------------------------------------
+ */
+
+static void assembler_take_up(struct filesystem *fs)
+{
+    struct assembler *assembler = fs->assembler;
+    cleanup_ids struct ids files = {0};
+    int more = meta_find_files_after(fs->meta, &assembler->found, &files);
+    if (more < 0)
+        log_warning("directories of before this start are not looked at for models: %s", strerror(-more));
+    for (size_t i = 0; i < files.count; i++)
+        assembler_find_directories(fs, files.at[i], 0);
+    assembler->finding = more > 0;
+}
+
+/* All that there was is looked at: the next start need not do it again. */
+static void assembler_note(struct filesystem *fs)
+{
+    struct assembler *assembler = fs->assembler;
+    char text[24];
+    if (assembler->found == assembler->noted)
+        return;
+    snprintf(text, sizeof text, "%" PRIu64, assembler->found);
+    errint error = meta_setting_put(fs->meta, ASSEMBLER_SETTING, text);
+    if (error && error != -ENOSPC)
+        log_warning("the next start looks at directories again for models: %s", strerror(-error));
+    assembler->noted = assembler->found;
+    assembler->noted_at = clock_monotonic();
+}
+
+static errint assembler_read_noted(struct filesystem *fs)
+{
+    cleanup_free char *value = NULL;
+    errint error = meta_setting_get(fs->meta, ASSEMBLER_SETTING, &value);
+    if (!error)
+        fs->assembler->found = strtoull(value, NULL, 10);
+    fs->assembler->noted = fs->assembler->found;
+    return error == -ENOENT ? 0 : error;
+}
+
+/* -- the thread -------------------------------------------------------------------------------------------
+ */
+
+static errint assembler_look(struct filesystem *fs, uint64_t directory)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, directory, &row);
+    if (error || !S_ISDIR(row.mode) || row.nlink == 0)
+        return error == -ENOENT ? 0 : error;
+    int holds = assemble_check(fs, directory);
+    if (holds)
+        return holds < 0 ? holds : 0;
+    return atomic_load(&fs->disk_full) ? -EBUSY : assemble_build(fs, directory, assembler_stops);
+}
+
+static void assembler_rest(struct assembler *assembler, int64_t begun)
+{
+    int64_t now = clock_monotonic(), rest = (now - begun) * ASSEMBLER_REST;
+    struct timespec until =
+        clock_to_timespec(now + (rest < ASSEMBLER_REST_MAX_NS ? rest : ASSEMBLER_REST_MAX_NS));
+    while (!atomic_load(&assembler->stopping) &&
+           pthread_cond_clockwait(&assembler->wake, &assembler->lock, CLOCK_MONOTONIC, &until) == 0)
+        continue;
+}
+
+/* With the lock held, which is given up meanwhile. */
+static void assembler_visit(struct filesystem *fs, struct assembler_entry *entry)
+{
+    struct assembler *assembler = fs->assembler;
+    int64_t begun = clock_monotonic();
+    assembler->busy = true;
+    pthread_mutex_unlock(&assembler->lock);
+    errint error = assembler_look(fs, entry->directory);
+    if (error == -EACCES)
+        log_info("inode %llu: nothing is assembled here: the shards are of several owners",
+                 (unsigned long long)entry->directory);
+    else if (error && error != -EBUSY && error != -EAGAIN && error != -ECANCELED)
+        log_warning("inode %llu: nothing is assembled here now: %s", (unsigned long long)entry->directory,
+                    strerror(-error));
+    pthread_mutex_lock(&assembler->lock);
+    int64_t delay = entry->delay * 2 < ASSEMBLER_RETRY_MAX_NS ? entry->delay * 2 : ASSEMBLER_RETRY_MAX_NS;
+    if (error == -EBUSY)
+        assembler_enlist(assembler, entry->directory, entry->delay, delay);
+    else if (error == -EAGAIN)
+        assembler_enlist(assembler, entry->directory, ASSEMBLER_MIXED_NS, ASSEMBLER_RETRY_NS);
+    free(entry);
+    assembler_rest(assembler, begun);
+    assembler->busy = false;
+}
+
+/* The files that were touched; with the lock held, which is given up meanwhile. */
+static void assembler_resolve(struct filesystem *fs)
+{
+    struct assembler *assembler = fs->assembler;
+    cleanup_ids struct ids files = assembler->files;
+    assembler->files = (struct ids){0};
+    assembler->busy = true;
+    pthread_mutex_unlock(&assembler->lock);
+    for (size_t i = 0; i < files.count && !assembler_stops(fs); i++) {
+        if (i == 0 || files.at[i] != files.at[i - 1])
+            assembler_find_directories(fs, files.at[i], ASSEMBLER_QUIET_NS);
+        if (!assembler->finding && files.at[i] > assembler->found)
+            assembler->found = files.at[i];
+    }
+    pthread_mutex_lock(&assembler->lock);
+    assembler->busy = false;
+}
+
+static void assembler_sleep(struct filesystem *fs, int64_t until)
+{
+    struct assembler *assembler = fs->assembler;
+    struct timespec time = clock_to_timespec(until);
+    if (until != INT64_MAX)
+        pthread_cond_clockwait(&assembler->wake, &assembler->lock, CLOCK_MONOTONIC, &time);
+    else
+        wait_signal(&assembler->wake, &assembler->lock);
+}
+
+/* One thing to do, or one sleep; with the lock held. */
+static void assembler_step(struct filesystem *fs)
+{
+    struct assembler *assembler = fs->assembler;
+    int64_t until;
+    if (assembler->files.count > 0) {
+        assembler_resolve(fs);
+        return;
+    }
+    struct assembler_entry *entry = assembler_take(assembler, &until);
+    if (entry) {
+        assembler_visit(fs, entry);
+    } else if (assembler->finding && assembler->count == 0) {
+        pthread_mutex_unlock(&assembler->lock);
+        assembler_take_up(fs);
+        pthread_mutex_lock(&assembler->lock);
+    } else {
+        if (assembler->count == 0 && clock_monotonic() - assembler->noted_at >= ASSEMBLER_NOTE_NS) {
+            pthread_mutex_unlock(&assembler->lock);
+            assembler_note(fs);
+            pthread_mutex_lock(&assembler->lock);
+            if (assembler->files.count > 0 || assembler->waiting)
+                return;
+        }
+        assembler_sleep(fs, until);
+    }
+}
+
+static void *assembler_run(void *context)
+{
+    struct filesystem *fs = context;
+    struct assembler *assembler = fs->assembler;
+    /* Of this thread only: Linux keeps a nice value for each. */
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), ASSEMBLER_NICE);
+    pthread_mutex_lock(&assembler->lock);
+    while (!atomic_load(&assembler->stopping))
+        assembler_step(fs);
+    bool idle = assembler->count == 0 && assembler->files.count == 0 && !assembler->finding;
+    pthread_mutex_unlock(&assembler->lock);
+    if (idle)
+        assembler_note(fs);
+    return NULL;
+}
+
+errint assembler_start(struct filesystem *fs)
+{
+    if (!fs->options->assemble || fs->options->read_only)
+        return 0;
+    struct assembler *assembler = calloc(1, sizeof *assembler);
+    if (!assembler)
+        return -ENOMEM;
+    pthread_mutex_init(&assembler->lock, NULL);
+    pthread_cond_init(&assembler->wake, NULL);
+    assembler->finding = true;
+    fs->assembler = assembler;
+    errint error = assembler_read_noted(fs);
+    if (!error)
+        error = -pthread_create(&assembler->thread, NULL, assembler_run, fs);
+    if (error) {
+        fs->assembler = NULL;
+        free(assembler);
+        return error;
+    }
+    pthread_setname_np(assembler->thread, "assemble");
+    return 0;
+}
+
+void assembler_stop(struct filesystem *fs)
+{
+    struct assembler *assembler = fs->assembler;
+    if (!assembler)
+        return;
+    atomic_store(&assembler->stopping, true);
+    pthread_mutex_lock(&assembler->lock);
+    pthread_cond_signal(&assembler->wake);
+    pthread_mutex_unlock(&assembler->lock);
+    pthread_join(assembler->thread, NULL);
+    fs->assembler = NULL;
+    while (assembler->waiting) {
+        struct assembler_entry *entry = assembler->waiting;
+        assembler->waiting = entry->next;
+        free(entry);
+    }
+    ids_release(&assembler->files);
+    pthread_cond_destroy(&assembler->wake);
+    pthread_mutex_destroy(&assembler->lock);
+    free(assembler);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Directories of the namespace as folders. */
+#include "fs/namespace_folder.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/content.h"
+#include "fs/inputs.h"
+
+/* Directories of more entries are no checkpoints. */
+enum { NAMESPACE_ENTRIES_MAX = 1 << 16 };
+
+/* -- names ------------------------------------------------------------------------------------------------
+ */
+
+errint namespace_find(struct filesystem *fs, uint64_t directory, const char *path, size_t length,
+                      struct meta_inode *out)
+{
+    errint error = length == 0 ? meta_get(fs->meta, directory, out) : 0;
+    while (length > 0 && !error) {
+        const char *slash = memchr(path, '/', length);
+        size_t part = slash ? (size_t)(slash - path) : length;
+        error = meta_lookup(fs->meta, directory, path, part, out);
+        if (!error && slash && !S_ISDIR(out->mode))
+            error = -ENOENT;
+        directory = out->ino;
+        path += part + (slash ? 1 : 0);
+        length -= part + (slash ? 1 : 0);
+    }
+    return error == -ENOTDIR ? -ENOENT : error;
+}
+
+struct namespace_entry {
+    char name[META_NAME_MAX + 1];
+    bool directory;
+    int64_t size;
+};
+
+struct namespace_list {
+    struct namespace_entry *at;
+    size_t count, capacity;
+    errint error;
+};
+
+/* The receiver of a listing may ask for more of the namespace: so all is collected first. */
+static bool namespace_collect(void *context, const char *name, size_t length, uint64_t cookie,
+                              const struct meta_inode *inode)
+{
+    (void)cookie;
+    struct namespace_list *list = context;
+    if (!S_ISDIR(inode->mode) && !S_ISREG(inode->mode))
+        return true;
+    if (list->count == NAMESPACE_ENTRIES_MAX) {
+        list->error = -EFBIG;
+        return false;
+    }
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? list->capacity * 2 : 32;
+        struct namespace_entry *at = reallocarray(list->at, capacity, sizeof *at);
+        if (!at) {
+            list->error = -ENOMEM;
+            return false;
+        }
+        list->at = at;
+        list->capacity = capacity;
+    }
+    struct namespace_entry *entry = &list->at[list->count++];
+    memcpy(entry->name, name, length);
+    entry->name[length] = '\0';
+    entry->directory = S_ISDIR(inode->mode);
+    entry->size = entry->directory ? 0 : inode->size;
+    return true;
+}
+
+static errint namespace_list(void *context, const char *path,
+                             bool (*visit)(void *visit_context, const struct folder_entry *entry),
+                             void *visit_context)
+{
+    const struct namespace_folder *folder = context;
+    struct meta_inode row;
+    struct namespace_list list = {0};
+    errint error = namespace_find(folder->fs, folder->directory, path, strlen(path), &row);
+    if (!error)
+        error = meta_list(folder->fs->meta, row.ino, 0, namespace_collect, &list);
+    if (!error)
+        error = list.error;
+    for (size_t i = 0; !error && i < list.count; i++) {
+        const struct folder_entry entry = {list.at[i].name, list.at[i].directory, list.at[i].size};
+        if (!visit(visit_context, &entry))
+            break;
+    }
+    free(list.at);
+    return error;
+}
+
+/* -- files ------------------------------------------------------------------------------------------------
+ */
+
+struct namespace_file {
+    struct namespace_folder *folder;
+    struct node *node;
+};
+
+static errint namespace_read(void *context, void *buffer, size_t length, int64_t offset)
+{
+    const struct namespace_file *file = context;
+    const struct namespace_folder *folder = file->folder;
+    for (char *to = buffer; length > 0;) {
+        size_t part = length < FS_MAX_WRITE ? length : FS_MAX_WRITE;
+        char *data;
+        if (folder->stops(folder->fs))
+            return -ECANCELED;
+        ssize_t got = content_read(folder->fs, file->node, folder->buffer, part, offset, &data);
+        if (got <= 0)
+            return got < 0 ? (errint)got : -EIO;
+        memcpy(to, data, (size_t)got);
+        to += got;
+        offset += got;
+        length -= (size_t)got;
+    }
+    return 0;
+}
+
+/* -EBUSY while somebody can write the file, or its bytes are not safe. */
+static errint namespace_check(struct filesystem *fs, struct node *node, struct meta_inode *row)
+{
+    node_lock(node);
+    errint error = node_load(fs, node);
+    if (!error)
+        error = meta_get(fs->meta, node->ino, row);
+    bool ready = !error && node->writers == 0 && node->kind != META_OBJECT && !node->overlay &&
+                 !(row->state & META_DIRTY);
+    node_unlock(node);
+    if (!error && (row->state & META_TORN))
+        return -EIO;
+    return error || ready ? error : -EBUSY;
+}
+
+static errint namespace_note(struct namespace_folder *folder, const char *path, const struct meta_inode *row)
+{
+    if (namespace_folder_find(folder, path))
+        return 0;
+    if (folder->input_count == folder->input_capacity) {
+        size_t capacity = folder->input_capacity ? folder->input_capacity * 2 : 16;
+        struct namespace_input *inputs = reallocarray(folder->inputs, capacity, sizeof *inputs);
+        if (!inputs)
+            return -ENOMEM;
+        folder->inputs = inputs;
+        folder->input_capacity = capacity;
+    }
+    char *copy = strdup(path);
+    if (!copy)
+        return -ENOMEM;
+    folder->inputs[folder->input_count++] = (struct namespace_input){copy, *row};
+    return 0;
+}
+
+static errint namespace_open(void *context, const char *path, struct format_source *out)
+{
+    struct namespace_folder *folder = context;
+    struct filesystem *fs = folder->fs;
+    struct meta_inode row;
+    errint error = namespace_find(fs, folder->directory, path, strlen(path), &row);
+    if (!error && !S_ISREG(row.mode))
+        error = S_ISDIR(row.mode) ? -EISDIR : -ENOENT;
+    /* Before it is looked at: whoever changes it from now on is noticed. */
+    if (!error)
+        error = inputs_watch(fs, row.ino);
+    struct namespace_file *file = error ? NULL : malloc(sizeof *file);
+    struct node *node = file ? node_get(fs, row.ino) : NULL;
+    if (!error && !node)
+        error = -ENOMEM;
+    if (!error)
+        error = namespace_check(fs, node, &row);
+    if (!error)
+        error = namespace_note(folder, path, &row);
+    folder->busy |= error == -EBUSY;
+    if (error) {
+        node_put(fs, node);
+        free(file);
+        return error;
+    }
+    *file = (struct namespace_file){folder, node};
+    *out = (struct format_source){.context = file, .size = row.size, .read = namespace_read};
+    return 0;
+}
+
+static void namespace_close(void *context, struct format_source *source)
+{
+    struct namespace_folder *folder = context;
+    struct namespace_file *file = source->context;
+    node_put(folder->fs, file->node);
+    free(file);
+    source->context = NULL;
+}
+
+/* -- the contract -----------------------------------------------------------------------------------------
+ */
+
+errint namespace_folder_open(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs),
+                             struct namespace_folder *folder, struct folder *out)
+{
+    *folder = (struct namespace_folder){.fs = fs, .directory = directory, .stops = stops};
+    *out = (struct folder){
+        .context = folder, .list = namespace_list, .open = namespace_open, .close = namespace_close};
+    folder->buffer = aligned_alloc(CONTENT_ALIGNMENT, FS_MAX_WRITE + 2 * CONTENT_ALIGNMENT);
+    return folder->buffer ? 0 : -ENOMEM;
+}
+
+void namespace_folder_release(struct namespace_folder *folder)
+{
+    for (size_t i = 0; i < folder->input_count; i++)
+        free(folder->inputs[i].path);
+    free(folder->inputs);
+    free(folder->buffer);
+}
+
+const struct namespace_input *namespace_folder_find(const struct namespace_folder *folder, const char *path)
+{
+    for (size_t i = 0; i < folder->input_count; i++) {
+        if (strcmp(folder->inputs[i].path, path) == 0)
+            return &folder->inputs[i];
+    }
+    return NULL;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A directory of the namespace as a folder (ckpt/folder.h): read through the daemon's own objects, never
+ * through the mount. It notes which files were opened, and refuses with -EBUSY one that somebody can still
+ * write or that is not on stable storage yet.
+ */
+#ifndef CKPTFS_FS_NAMESPACE_FOLDER_H
+#define CKPTFS_FS_NAMESPACE_FOLDER_H
+
+#include "ckpt/folder.h"
+#include "fs/filesystem.h"
+
+struct namespace_input {
+    char *path; /* below the directory */
+    struct meta_inode row;
+};
+
+struct namespace_folder {
+    struct filesystem *fs;
+    uint64_t directory;
+    struct namespace_input *inputs; /* each file that was opened, once */
+    size_t input_count, input_capacity;
+    char *buffer; /* for reads */
+    bool busy;    /* a file was refused */
+    /* Asked at each read: true ends it with -ECANCELED. */
+    bool (*stops)(struct filesystem *fs);
+};
+
+/* Of one thread. `out` refers to `folder`, which is given to namespace_folder_release. */
+errint namespace_folder_open(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs),
+                             struct namespace_folder *folder, struct folder *out);
+void namespace_folder_release(struct namespace_folder *folder);
+
+/* The input of that path; NULL: it was not opened. */
+const struct namespace_input *namespace_folder_find(const struct namespace_folder *folder, const char *path);
+
+/* The inode at a path below a directory; no symbolic link is followed. -ENOENT. */
+errint namespace_find(struct filesystem *fs, uint64_t directory, const char *path, size_t length,
+                      struct meta_inode *out);
+
+#define cleanup_namespace_folder __attribute__((cleanup(namespace_folder_release)))
+
+#endif

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The directory .ckptfs: what its inodes are, and finding them. */
+#include "fs/view.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "fs/handle.h"
+#include "fs/models.h"
+
+enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS };
+
+#define VIEW_STATUS_NAME "status"
+#define VIEW_MODELS_NAME "models"
+
+bool view_is_name(uint64_t parent, const char *name)
+{
+    return parent == META_ROOT_INO && strcmp(name, FS_CONTROL_NAME) == 0;
+}
+
+/* -- attributes -------------------------------------------------------------------------------------------
+ */
+
+/* What exists in the view alone: the root's owner has it. */
+static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct meta_inode *row)
+{
+    struct meta_inode root;
+    errint error = meta_get(fs->meta, META_ROOT_INO, &root);
+    if (error)
+        return error;
+    int64_t time = fs->state->mounted_at;
+    *row = (struct meta_inode){
+        .ino = 0,
+        .mode = kind == VIEW_CONTROL ? S_IFDIR | 0555 : S_IFREG | 0444,
+        .nlink = kind == VIEW_CONTROL ? 3 : 1,
+        .uid = root.uid,
+        .gid = root.gid,
+        .atime = time,
+        .mtime = time,
+        .ctime = time,
+    };
+    return 0;
+}
+
+/* The row that a view's inode shows. -ENOENT when what it stands for is gone. */
+static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
+{
+    enum view_kind kind = view_kind(number);
+    if (kind == VIEW_CONTROL || kind == VIEW_STATUS)
+        return view_fixed_row(fs, kind, row);
+    errint error = meta_get(fs->meta, view_target(number), row);
+    bool fits =
+        !error && (kind == VIEW_MODELS ? S_ISDIR(row->mode) : kind == VIEW_FILE && S_ISREG(row->mode));
+    return error || fits ? error : -ENOENT;
+}
+
+static void view_fill_stat(struct filesystem *fs, uint64_t number, const struct meta_inode *row,
+                           struct stat *status)
+{
+    node_stat_row(fs, row, status);
+    status->st_ino = number;
+    if (S_ISDIR(row->mode))
+        status->st_mode &= ~(mode_t)07222;
+    else
+        status->st_nlink = 1;
+}
+
+/*
+ * What a view shows changes without the kernel's knowledge, as the inodes that it stands for are others to
+ * it: it asks each time. Only what never changes is kept.
+ */
+static double view_keeps(uint64_t number, const struct meta_inode *row)
+{
+    bool constant = view_kind(number) == VIEW_FILE && (row->state & META_ASSEMBLED);
+    return constant ? FS_TIMEOUT_SECONDS : 0;
+}
+
+static void view_fill_entry(struct filesystem *fs, uint64_t number, const struct meta_inode *row,
+                            struct fuse_entry_param *entry)
+{
+    *entry = (struct fuse_entry_param){.ino = number, .attr_timeout = view_keeps(number, row)};
+    view_fill_stat(fs, number, row, &entry->attr);
+}
+
+void view_getattr(fuse_req_t request, uint64_t ino)
+{
+    struct filesystem *fs = fs_of(request);
+    struct meta_inode row;
+    struct stat status;
+    errint error = view_row(fs, ino, &row);
+    if (error) {
+        fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);
+        return;
+    }
+    view_fill_stat(fs, ino, &row, &status);
+    fuse_reply_attr(request, &status, view_keeps(ino, &row));
+}
+
+/* -- looking up -------------------------------------------------------------------------------------------
+ */
+
+static errint view_find_in_control(struct filesystem *fs, const char *name, uint64_t *number,
+                                   struct meta_inode *row)
+{
+    if (strcmp(name, VIEW_STATUS_NAME) == 0)
+        *number = view_number(VIEW_STATUS, 0);
+    else if (strcmp(name, VIEW_MODELS_NAME) == 0)
+        *number = view_number(VIEW_MODELS, META_ROOT_INO);
+    else
+        return -ENOENT;
+    return view_row(fs, *number, row);
+}
+
+static uint64_t view_number_of_row(const struct meta_inode *row)
+{
+    return view_number(S_ISDIR(row->mode) ? VIEW_MODELS : VIEW_FILE, row->ino);
+}
+
+static errint view_find_in_models(struct filesystem *fs, uint64_t directory, const char *name,
+                                  uint64_t *number, struct meta_inode *row)
+{
+    size_t length = strlen(name);
+    errint error = meta_lookup(fs->meta, directory, name, length, row);
+    if (error && error != -ENOENT)
+        return error;
+    if (error || !S_ISDIR(row->mode))
+        error = models_find(fs, directory, name, length, row);
+    if (!error)
+        *number = view_number_of_row(row);
+    return error || *number ? error : -ENOENT;
+}
+
+void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
+{
+    struct filesystem *fs = fs_of(request);
+    struct meta_inode row;
+    uint64_t number = view_number(VIEW_CONTROL, 0);
+    errint error = -ENOENT;
+    if (!view_has(parent))
+        error = view_row(fs, number, &row);
+    else if (strlen(name) > META_NAME_MAX)
+        error = -ENAMETOOLONG;
+    else if (view_kind(parent) == VIEW_CONTROL)
+        error = view_find_in_control(fs, name, &number, &row);
+    else if (view_kind(parent) == VIEW_MODELS)
+        error = view_find_in_models(fs, view_target(parent), name, &number, &row);
+    if (error) {
+        fuse_reply_err(request, -error);
+        return;
+    }
+    struct fuse_entry_param entry;
+    view_fill_entry(fs, number, &row, &entry);
+    fuse_reply_entry(request, &entry);
+}
+
+/* -- listing ----------------------------------------------------------------------------------------------
+ */
+
+static errint view_list_control(struct filesystem *fs, uint64_t after, struct listing *listing)
+{
+    static const struct {
+        const char *name;
+        uint64_t cookie;
+    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS}, {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS}};
+    if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
+        return 0;
+    for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
+        uint64_t number;
+        struct meta_inode row;
+        if (entries[i].cookie <= after)
+            continue;
+        errint error = view_find_in_control(fs, entries[i].name, &number, &row);
+        if (error)
+            return error;
+        if (!listing_add(listing, entries[i].name, strlen(entries[i].name), entries[i].cookie, number, &row))
+            return 0;
+    }
+    return 0;
+}
+
+static bool view_list_entry(void *context, const char *name, size_t length, uint64_t cookie,
+                            const struct meta_inode *inode)
+{
+    uint64_t number = view_number_of_row(inode);
+    return !number || listing_add(context, name, length, cookie, number, inode);
+}
+
+static errint view_list_models(struct filesystem *fs, uint64_t directory, uint64_t after,
+                               struct listing *listing)
+{
+    uint64_t above = view_number(VIEW_CONTROL, 0);
+    errint error = 0;
+    if (directory != META_ROOT_INO) {
+        error = meta_parent(fs->meta, directory, &above);
+        above = view_number(VIEW_MODELS, above);
+    }
+    if (error || !listing_add_dots(listing, after, view_number(VIEW_MODELS, directory), above))
+        return error;
+    return models_list(fs, directory, after, view_list_entry, listing);
+}
+
+void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing)
+{
+    struct filesystem *fs = fs_of(request);
+    errint error = -ENOTDIR;
+    if (view_kind(directory) == VIEW_CONTROL)
+        error = view_list_control(fs, after, listing);
+    else if (view_kind(directory) == VIEW_MODELS)
+        error = view_list_models(fs, view_target(directory), after, listing);
+    if (error == -ENOENT) {
+        /* What it stands for was removed. */
+        listing->count = 0;
+        error = 0;
+    }
+    listing_reply(request, listing, error, view_fill_entry);
+}
+
+void view_opendir(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
+{
+    struct meta_inode row;
+    errint error = view_row(fs_of(request), ino, &row);
+    fi->fh = 0; /* nothing is kept for it */
+    if (error)
+        fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);
+    else
+        fuse_reply_open(request, fi);
+}
+
+/* -- opening ----------------------------------------------------------------------------------------------
+ */
+
+/* The pages that the kernel keeps of a view's file are of this inode number alone. */
+static void view_fill_cache(const struct node *node, struct fuse_file_info *fi)
+{
+    fi->keep_cache = fi->keep_cache && node->assembled;
+}
+
+static errint view_open_node(struct filesystem *fs, struct node *node, struct fuse_file_info *fi)
+{
+    node_lock(node);
+    /* What is known of the file's own pages says nothing of these, nor these of it. */
+    bool stale = node->stale_pages;
+    node->stale_pages = false;
+    errint error = handle_open(fs, node, fi->flags, fi);
+    node->stale_pages = stale;
+    view_fill_cache(node, fi);
+    node_unlock(node);
+    return error;
+}
+
+static void view_open_file(fuse_req_t request, uint64_t target, struct fuse_file_info *fi)
+{
+    struct filesystem *fs = fs_of(request);
+    struct node *node = node_get(fs, target);
+    errint error = node ? 0 : -ENOMEM;
+    if (node && handle_reopen(fs, fi))
+        view_fill_cache(node, fi);
+    else if (node)
+        error = view_open_node(fs, node, fi);
+    node_put(fs, node);
+    if (error)
+        fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);
+    else if (fuse_reply_open(request, fi) < 0)
+        handle_close(fs, fi->fh);
+}
+
+void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
+{
+    errint error = fault_hit("fs.open");
+    if (!error && ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)))
+        error = -EROFS;
+    if (error)
+        fuse_reply_err(request, -error);
+    else if (view_kind(ino) == VIEW_STATUS)
+        view_status_open(request, fi);
+    else
+        view_open_file(request, view_target(ino), fi);
+}

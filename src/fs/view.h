@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is ours on the mount: `.ckptfs` in the root, which no listing shows and every look-up finds. Below it
+ * are `status`, and `models`, which mirrors the tree: each directory with the owner and mode of the one that
+ * it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h). All of it is
+ * only read: whoever would change it gets EROFS.
+ *
+ * Nothing of it is a row of the namespace. Its inodes' numbers say what each is and which inode it stands
+ * for, so that every daemon can answer for a number that the kernel remembers; the namespace never gives out
+ * numbers that high.
+ *
+ * A file in a view is another inode for the kernel than the file that it shows, and the same node here: both
+ * are served in one mode, by one object.
+ */
+#ifndef CKPTFS_FS_VIEW_H
+#define CKPTFS_FS_VIEW_H
+
+#include "fs/listing.h"
+
+enum view_kind {
+    VIEW_CONTROL = 0, /* the directory .ckptfs */
+    VIEW_STATUS = 1,  /* its file */
+    VIEW_MODELS = 2,  /* a directory below models, or models itself: the root's */
+    VIEW_FILE = 3,    /* a regular file */
+};
+
+#define VIEW_BIT         (UINT64_C(1) << 62)
+#define VIEW_KIND_SHIFT  56
+#define VIEW_TARGET_MASK ((UINT64_C(1) << VIEW_KIND_SHIFT) - 1)
+
+static inline bool view_has(uint64_t ino)
+{
+    return ino >> 62 == 1;
+}
+
+static inline enum view_kind view_kind(uint64_t ino)
+{
+    return (enum view_kind)(ino >> VIEW_KIND_SHIFT & 63);
+}
+
+/* The inode that one of a view stands for; 0: none. Others stand for themselves. */
+static inline uint64_t view_target(uint64_t ino)
+{
+    return view_has(ino) ? ino & VIEW_TARGET_MASK : ino;
+}
+
+/* The number of what stands for an inode; 0 for an inode number that is none. */
+static inline uint64_t view_number(enum view_kind kind, uint64_t target)
+{
+    return target > VIEW_TARGET_MASK ? 0 : VIEW_BIT | (uint64_t)kind << VIEW_KIND_SHIFT | target;
+}
+
+/* The root's entry that all of it lies under. */
+bool view_is_name(uint64_t parent, const char *name);
+
+/* These answer their requests. `parent` and `ino` are views', or the root of the mount for .ckptfs. */
+void view_lookup(fuse_req_t request, uint64_t parent, const char *name);
+void view_getattr(fuse_req_t request, uint64_t ino);
+void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
+void view_opendir(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
+void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing);
+
+/* view_status.c: the file `status`. What was opened stays as it was then; a take-over reads it anew. */
+void view_status_open(fuse_req_t request, struct fuse_file_info *fi);
+void view_status_read(fuse_req_t request, size_t size, off_t offset, uint64_t fh);
+void view_status_close(uint64_t fh);
+
+#endif

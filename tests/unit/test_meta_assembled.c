@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files without a name that a directory shows: made, shown, withdrawn, and gone with their directory. */
+#include <errno.h>
+#include <string.h>
+
+#include "meta/assembled.h"
+#include "meta/check.h"
+#include "meta/sharing.h"
+#include "meta/usage.h"
+#include "test_meta_frame.h"
+
+enum { SHARD_SIZE = 10000, HEADER_SIZE = 100, MODEL_SIZE = HEADER_SIZE + 2 * SHARD_SIZE - 20 };
+
+static uint64_t directory, first, second, header;
+
+/* A model of a header of its own and two shards, each without its first 10 bytes; not published. */
+static uint64_t make_model(void)
+{
+    directory = frame_make(1, "checkpoint", S_IFDIR | 0755);
+    first = frame_make_sealed(directory, "1", SHARD_SIZE);
+    second = frame_make_sealed(directory, "2", SHARD_SIZE);
+    header = meta_object_next(meta);
+    const struct meta_inode like = {.mode = 0644, .uid = 5, .gid = 6, .size = MODEL_SIZE, .mtime = FRAME_NOW};
+    const struct meta_assembled_part parts[] = {
+        {0, HEADER_SIZE, header, 0, 0},
+        {HEADER_SIZE, SHARD_SIZE - 10, 0, first, 10},
+        {HEADER_SIZE + SHARD_SIZE - 10, SHARD_SIZE - 10, 0, second, 10},
+    };
+    uint64_t ino = 0;
+    CHECK_EQUAL(0, meta_assembled_begin(meta, &like, &ino));
+    CHECK_EQUAL(0, meta_assembled_map(meta, ino, parts, 3));
+    return ino;
+}
+
+static errint publish(uint64_t ino)
+{
+    const struct meta_assembled_input inputs[] = {{"1", first, 11}, {"sub/2", second, 12}};
+    return meta_assembled_publish(meta, directory, "model", ino, inputs, 2);
+}
+
+static uint64_t shown(void)
+{
+    struct meta_inode row;
+    return meta_assembled_find(meta, directory, "model", 5, &row) == 0 ? row.ino : 0;
+}
+
+static bool is_released(uint64_t ino)
+{
+    cleanup_ids struct ids released = {0};
+    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
+    return frame_has(&released, ino);
+}
+
+static bool is_orphan(uint64_t ino)
+{
+    cleanup_ids struct ids orphans = {0};
+    CHECK_EQUAL(0, meta_find_orphans(meta, &orphans));
+    return frame_has(&orphans, ino);
+}
+
+static bool exists(uint64_t ino)
+{
+    struct meta_inode row;
+    return meta_get(meta, ino, &row) == 0;
+}
+
+/* -- making -----------------------------------------------------------------------------------------------
+ */
+
+static void test_extents(void)
+{
+    uint64_t ino = make_model();
+    char expected[200];
+    snprintf(expected, sizeof expected, "0+100:%llu@0 100+9990:%llu@10 10090+9990:%llu@10",
+             (unsigned long long)header, (unsigned long long)frame_object_of(first),
+             (unsigned long long)frame_object_of(second));
+    CHECK_TEXT(expected, frame_extents(ino));
+    struct meta_inode row = frame_get(ino);
+    CHECK_EQUAL(S_IFREG | 0644, row.mode);
+    CHECK_EQUAL(5, row.uid);
+    CHECK_EQUAL(6, row.gid);
+    CHECK_EQUAL(0, row.nlink);
+    CHECK_EQUAL(META_ASSEMBLED, row.state);
+    CHECK_EQUAL(MODEL_SIZE, row.size);
+    int64_t size;
+    CHECK_EQUAL(0, meta_object_size(meta, header, &size));
+    CHECK_EQUAL(HEADER_SIZE, size);
+    /* Until it is shown a start removes it. */
+    CHECK(is_orphan(ino));
+    cleanup_ids struct ids freed = {0};
+    CHECK_EQUAL(0, meta_reap(meta, ino, &freed));
+    CHECK(frame_has(&freed, header));
+    CHECK_EQUAL(1, (int64_t)freed.count);
+}
+
+static void test_refused(void)
+{
+    uint64_t ino = make_model(), written = frame_make_object(1, "written");
+    char before[200];
+    snprintf(before, sizeof before, "%s", frame_extents(ino));
+    const struct meta_assembled_part long_part = {0, 1, 0, first, SHARD_SIZE};
+    const struct meta_assembled_part open_part = {0, 1, 0, written, 0};
+    const struct meta_assembled_part gone_part = {0, 1, 0, 98765, 0};
+    const struct meta_assembled_part outside = {MODEL_SIZE - 1, 2, 0, first, 0};
+    const struct meta_assembled_part overflow = {1, INT64_MAX, 0, first, 0};
+    CHECK_EQUAL(-EBUSY, meta_assembled_map(meta, ino, &long_part, 1));
+    CHECK_EQUAL(-EBUSY, meta_assembled_map(meta, ino, &open_part, 1));
+    CHECK_EQUAL(-EBUSY, meta_assembled_map(meta, ino, &gone_part, 1));
+    CHECK_EQUAL(-EINVAL, meta_assembled_map(meta, ino, &outside, 1));
+    CHECK_EQUAL(-EINVAL, meta_assembled_map(meta, ino, &overflow, 1));
+    CHECK_EQUAL(-EINVAL, meta_assembled_map(meta, first, &long_part, 1));
+    const struct meta_inode torn = {.state = META_TORN};
+    CHECK_EQUAL(0, meta_set(meta, second, META_SET_STATE, &torn, 0, NULL));
+    const struct meta_assembled_part torn_part = {0, 1, 0, second, 0};
+    CHECK_EQUAL(-EBUSY, meta_assembled_map(meta, ino, &torn_part, 1));
+    CHECK_TEXT(before, frame_extents(ino));
+}
+
+/* -- showing ----------------------------------------------------------------------------------------------
+ */
+
+static void test_shown(void)
+{
+    uint64_t ino = make_model();
+    struct meta_totals before, after;
+    CHECK_EQUAL(0, meta_count(meta, &before));
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_EQUAL(ino, shown());
+    CHECK_EQUAL(1, meta_assembled_shown(meta, ino));
+    CHECK(!is_orphan(ino));
+    /* It is no file of the namespace: no name, none of the logical bytes. */
+    CHECK_EQUAL(0, frame_find(directory, "model"));
+    CHECK_EQUAL(2 * SHARD_SIZE, before.logical_bytes);
+    CHECK_EQUAL(0, meta_count(meta, &after));
+    CHECK_EQUAL(before.logical_bytes, after.logical_bytes);
+    cleanup_ids struct ids freed = {0};
+    CHECK_EQUAL(0, meta_reap(meta, ino, &freed));
+    CHECK(exists(ino));
+    frame_reopen();
+    CHECK_EQUAL(ino, shown());
+    CHECK_EQUAL(0, meta_count(meta, &after));
+    CHECK_EQUAL(before.logical_bytes, after.logical_bytes);
+    /* A new one takes its place. */
+    const struct meta_inode like = {.mode = 0600, .size = 1, .mtime = FRAME_NOW};
+    uint64_t newer;
+    CHECK_EQUAL(0, meta_assembled_begin(meta, &like, &newer));
+    CHECK_EQUAL(0, publish(newer));
+    CHECK_EQUAL(newer, shown());
+    CHECK(is_released(ino));
+    CHECK(is_orphan(ino));
+}
+
+static void test_keeps_bytes(void)
+{
+    uint64_t ino = make_model(), object = 0;
+    CHECK_EQUAL(0, publish(ino));
+    object = frame_object_of(first);
+    cleanup_ids struct ids freed = {0};
+    CHECK_EQUAL(0, frame_unlink(directory, "1", true, &freed));
+    CHECK_EQUAL(0, (int64_t)freed.count);
+    CHECK_EQUAL(1, meta_object_shared(meta, object, 0));
+    /* Others that have its bytes find it, to be told that they are elsewhere. */
+    cleanup_ids struct ids users = {0};
+    CHECK_EQUAL(0, meta_find_users_of(meta, object, 5, &users));
+    CHECK_EQUAL(1, (int64_t)users.count);
+    CHECK(frame_has(&users, ino));
+}
+
+static bool count_input(void *context, const char *path, size_t length, uint64_t ino, int64_t mtime)
+{
+    int *count = context;
+    CHECK((length == 1 && memcmp(path, "1", 1) == 0 && ino == first && mtime == 11) ||
+          (length == 5 && memcmp(path, "sub/2", 5) == 0 && ino == second && mtime == 12));
+    ++*count;
+    return true;
+}
+
+static void test_inputs(void)
+{
+    int count = 0;
+    uint64_t ino = make_model();
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_EQUAL(0, meta_assembled_inputs(meta, directory, count_input, &count));
+    CHECK_EQUAL(2, count);
+    cleanup_ids struct ids all = {0}, directories = {0};
+    CHECK_EQUAL(0, meta_assembled_all_inputs(meta, &all));
+    CHECK(all.count == 2 && frame_has(&all, first) && frame_has(&all, second));
+    CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, directory, &directories));
+    CHECK_EQUAL(0, (int64_t)directories.count);
+    CHECK_EQUAL(ino, shown());
+    CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, second, &directories));
+    CHECK(directories.count == 1 && directories.at[0] == directory);
+    CHECK_EQUAL(0, shown());
+    CHECK(is_released(ino));
+    all.count = 0;
+    CHECK_EQUAL(0, meta_assembled_all_inputs(meta, &all));
+    CHECK_EQUAL(0, (int64_t)all.count);
+    /* From what it was made is remembered. */
+    count = 0;
+    CHECK_EQUAL(0, meta_assembled_inputs(meta, directory, count_input, &count));
+    CHECK_EQUAL(2, count);
+}
+
+/* -- withdrawing ------------------------------------------------------------------------------------------
+ */
+
+static void test_goes_with_directory(void)
+{
+    uint64_t ino = make_model();
+    bool changed;
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_EQUAL(0, frame_unlink(directory, "1", true, NULL));
+    CHECK_EQUAL(0, frame_unlink(directory, "2", true, NULL));
+    CHECK_EQUAL(0, frame_rmdir(1, "checkpoint"));
+    CHECK_EQUAL(0, shown());
+    CHECK(is_released(ino));
+    cleanup_ids struct ids freed = {0};
+    CHECK_EQUAL(0, meta_reap(meta, ino, &freed));
+    CHECK(!exists(ino));
+    CHECK_EQUAL(3, (int64_t)freed.count);
+    CHECK_EQUAL(0, meta_assembled_withdraw(meta, directory, &changed));
+    CHECK(!changed);
+    /* Nothing is shown by what is gone. */
+    ino = make_model();
+    CHECK_EQUAL(0, frame_unlink(directory, "1", true, NULL));
+    CHECK_EQUAL(0, frame_unlink(directory, "2", true, NULL));
+    CHECK_EQUAL(0, frame_rmdir(1, "checkpoint"));
+    CHECK_EQUAL(-ENOENT, publish(ino));
+}
+
+static void test_goes_with_replaced_directory(void)
+{
+    uint64_t ino = make_model();
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_EQUAL(0, frame_unlink(directory, "1", true, NULL));
+    CHECK_EQUAL(0, frame_unlink(directory, "2", true, NULL));
+    frame_make(1, "other", S_IFDIR | 0755);
+    CHECK_EQUAL(0, frame_rename(1, "other", 1, "checkpoint", 0, NULL));
+    CHECK_EQUAL(0, shown());
+    CHECK(is_released(ino));
+}
+
+static void test_torn(void)
+{
+    uint64_t ino = make_model();
+    cleanup_ids struct ids torn = {0};
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_EQUAL(0, meta_assembled_torn(meta, &torn));
+    CHECK_EQUAL(0, (int64_t)torn.count);
+    CHECK_EQUAL(0, meta_tear(meta, second, 500, NULL));
+    CHECK_EQUAL(0, meta_assembled_torn(meta, &torn));
+    CHECK(torn.count == 1 && torn.at[0] == directory);
+    /* It keeps what it is through that. */
+    CHECK_EQUAL(0, meta_tear(meta, ino, 500, NULL));
+    CHECK_EQUAL(META_ASSEMBLED | META_TORN, frame_get(ino).state);
+    const struct meta_inode whole = {.state = 0};
+    CHECK_EQUAL(0, meta_set(meta, ino, META_SET_STATE, &whole, 0, NULL));
+    CHECK_EQUAL(META_ASSEMBLED, frame_get(ino).state);
+}
+
+/* -- figures, checks --------------------------------------------------------------------------------------
+ */
+
+static const char *usage_of(uint64_t ino)
+{
+    static char text[200];
+    struct meta_usage_request request = {.ino = ino, .everybody = true};
+    struct meta_usage usage;
+    CHECK_EQUAL(0, meta_usage_compute(meta, &request, &usage));
+    snprintf(text, sizeof text, "%llu %llu %lld %lld %lld", (unsigned long long)usage.files,
+             (unsigned long long)usage.extents, (long long)usage.logical_bytes, (long long)usage.stored_bytes,
+             (long long)usage.unique_bytes);
+    return text;
+}
+
+static void test_usage(void)
+{
+    uint64_t ino = make_model();
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_TEXT("2 2 20000 20100 20100", usage_of(directory));
+    /* To remove one shard alone frees no more than what the model has not of it. */
+    CHECK_TEXT("1 1 10000 10000 10", usage_of(first));
+    CHECK_TEXT("1 3 20080 20080 100", usage_of(ino));
+    CHECK_EQUAL(0, frame_unlink(directory, "1", true, NULL));
+    CHECK_EQUAL(0, frame_unlink(directory, "2", true, NULL));
+    CHECK_TEXT("0 0 0 20080 20080", usage_of(directory));
+}
+
+static void test_files_after(void)
+{
+    make_model();
+    cleanup_ids struct ids files = {0};
+    uint64_t after = 0;
+    CHECK_EQUAL(0, meta_find_files_after(meta, &after, &files));
+    CHECK(files.count == 2 && files.at[0] == first && files.at[1] == second);
+    files.count = 0;
+    after = first;
+    CHECK_EQUAL(0, meta_find_files_after(meta, &after, &files));
+    CHECK(files.count == 1 && files.at[0] == second);
+}
+
+static char codes[400];
+
+static void note_code(void *context, const struct meta_finding *finding)
+{
+    (void)context;
+    size_t length = strlen(codes);
+    snprintf(codes + length, sizeof codes - length, "%s ", finding->code);
+}
+
+static const char *check(bool mend)
+{
+    const struct meta_object_file files[] = {{frame_object_of(first), SHARD_SIZE, FRAME_NOW},
+                                             {frame_object_of(second), SHARD_SIZE, FRAME_NOW},
+                                             {header, HEADER_SIZE, FRAME_NOW}};
+    const struct meta_check_request request = {
+        .files = files, .file_count = 3, .mend = mend, .now = FRAME_NOW, .finding = note_code};
+    struct meta_check_result result;
+    codes[0] = '\0';
+    CHECK_EQUAL(0, meta_check(meta, &request, &result));
+    return codes;
+}
+
+static void test_check(void)
+{
+    uint64_t ino = make_model();
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_TEXT("", check(true));
+    CHECK_EQUAL(0, db_execute(meta->db, "UPDATE assembled SET directory = 999;"
+                                        "UPDATE assembled_input SET directory = 999 WHERE mtime = 12"));
+    CHECK_TEXT("assembled-directory assembled-input orphan ", check(true));
+    CHECK_TEXT("orphan ", check(false));
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_EQUAL(0, db_execute(meta->db, "UPDATE inode SET state = 0 WHERE state = 4"));
+    CHECK_TEXT("assembled-inode orphan ", check(true));
+    CHECK_EQUAL(0, shown());
+}
+
+int main(void)
+{
+    frame_run("a file of ranges of others", test_extents);
+    frame_run("what is written, torn or too short gives no part", test_refused);
+    frame_run("a directory shows it, and it has no name", test_shown);
+    frame_run("it keeps the bytes of a file that is removed", test_keeps_bytes);
+    frame_run("it is withdrawn with what it was made from", test_inputs);
+    frame_run("it goes with its directory", test_goes_with_directory);
+    frame_run("it goes with a directory that is replaced", test_goes_with_replaced_directory);
+    frame_run("what a power cut tore is found", test_torn);
+    frame_run("it is stored where its directory is", test_usage);
+    frame_run("files are found by their numbers", test_files_after);
+    frame_run("rows that lead nowhere are found and mended", test_check);
+    return check_done();
+}
