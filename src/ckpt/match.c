@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* An older object that has something of the new one. */
 struct match_source {
@@ -27,10 +28,14 @@ struct match_work {
     struct match_table table;
     size_t move_capacity;
     size_t source_chunks; /* of all tables that were read */
+    size_t lookups;
 };
 
 /* Tables of older objects are read up to so many chunks (32 bytes each) for one new object. */
 enum { MATCH_CHUNKS_MAX = 1 << 20 };
+
+/* After so many look-ups in a row there is a pause: those who wait for the database might never get it. */
+enum { MATCH_LOOKUPS = 256, MATCH_PAUSE_NS = 100000 };
 
 void match_release(struct match *match)
 {
@@ -205,6 +210,8 @@ static errint match_segment(struct match_work *work, const struct meta_segment *
     size_t count;
     if (segment->length < MATCH_LENGTH_MIN)
         return 0;
+    if (++work->lookups % MATCH_LOOKUPS == 0)
+        nanosleep(&(struct timespec){.tv_nsec = MATCH_PAUSE_NS}, NULL);
     uint32_t whose = request->anyone ? META_ANYONE : request->uid;
     errint error = meta_find_segment(request->meta, segment, whose, request->object, &ranges, &count);
     for (size_t i = 0; !error && i < count; i++)

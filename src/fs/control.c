@@ -48,11 +48,12 @@ static void control_add_features(const struct filesystem *fs, cJSON *document)
         cJSON_AddStringToObject(missing, "read_ahead_kib", features->read_ahead_missing);
 }
 
-static void control_add_torn(struct filesystem *fs, cJSON *document)
+/* Only for whoever mounted, and root: a path tells what its directories may hide. */
+static void control_add_torn(struct filesystem *fs, uid_t uid, cJSON *document)
 {
     cleanup_ids struct ids torn = {0};
     cJSON *list = cJSON_AddArrayToObject(document, "torn");
-    if (meta_find_torn(fs->meta, CONTROL_TORN_MAX, &torn) < 0)
+    if ((uid != 0 && uid != geteuid()) || meta_find_torn(fs->meta, CONTROL_TORN_MAX, &torn) < 0)
         return;
     for (size_t i = 0; i < torn.count; i++) {
         cleanup_free char *path = NULL;
@@ -92,7 +93,7 @@ static void control_add_stored(struct filesystem *fs, cJSON *document)
         cJSON_AddNumberToObject(document, "stored_bytes", (double)stored);
 }
 
-static cJSON *control_describe(struct filesystem *fs)
+static cJSON *control_describe(struct filesystem *fs, uid_t uid)
 {
     cJSON *document = cJSON_CreateObject();
     struct meta_totals totals = {0};
@@ -118,7 +119,7 @@ static cJSON *control_describe(struct filesystem *fs)
     cJSON_AddNumberToObject(document, "unassembled_directories", (double)assembler_waiting(fs));
     cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
-    control_add_torn(fs, document);
+    control_add_torn(fs, uid, document);
     control_add_disk(fs, document);
     control_add_features(fs, document);
     return document;
@@ -136,7 +137,7 @@ static void control_status(fuse_req_t request, size_t room)
 {
     struct filesystem *fs = fs_of(request);
     struct control_text answer = {0};
-    cJSON *document = control_describe(fs);
+    cJSON *document = control_describe(fs, fuse_req_ctx(request)->uid);
     bool fits = cJSON_PrintPreallocated(document, answer.text, sizeof answer.text - 8, false);
     if (!fits) {
         /* Only the list of paths can be that long. */

@@ -36,14 +36,26 @@
 
 enum {
     SHARE_EXPECTED = 64, /* so many sizes are remembered */
+    SHARE_BUCKETS = 1024,
+    SHARE_RESTS = 64, /* of so many objects it is remembered when they were hashed */
+    SHARE_REST = 10,  /* times as long as that took, they are not hashed again */
     SHARE_NICE = 10,
     SHARE_SPARSE_MIN = 64 * (1 << 20) /* from this size on, objects that are mostly holes are not hashed */
 };
 
 struct share_entry {
-    struct share_entry *next;
+    struct share_entry *next; /* of those to be looked at now, or of those that wait */
+    struct share_entry *bucket_next;
     uint64_t ino;
     int64_t due, delay;
+    enum { SHARE_QUEUED, SHARE_WAITING, SHARE_VISITED } where;
+    bool again; /* it was sealed once more while it was looked at */
+};
+
+/* An object that is changed in place, a log say, is hashed as a whole each time. */
+struct share_rest {
+    uint64_t object;
+    int64_t until; /* clock_monotonic() */
 };
 
 struct share {
@@ -52,7 +64,8 @@ struct share {
     pthread_t thread;
     struct share_entry *first, **last; /* to be looked at now, in the order of their seals */
     struct share_entry *waiting;
-    int64_t next_due; /* of those that wait; INT64_MAX: there are none */
+    struct share_entry *buckets[SHARE_BUCKETS]; /* all entries: each file has one */
+    int64_t next_due;                           /* of those that wait; INT64_MAX: there are none */
     size_t count;
     uint64_t found; /* objects of before this start up to this one were taken up; the thread's own */
     uint64_t found_end;
@@ -63,17 +76,47 @@ struct share {
         int64_t size;
     } expected[SHARE_EXPECTED]; /* of files that were found equal to older ones, the last ones */
     size_t expected_next;
-    bool told_full; /* the thread's own */
+    /* The thread's own. */
+    bool told_full;
+    struct share_rest rests[SHARE_RESTS];
+    size_t rests_next;
+    int64_t rest_until; /* of the file that is looked at */
 };
 
-enum share_outcome { SHARE_DONE, SHARE_DIRTY, SHARE_BUSY };
+enum share_outcome { SHARE_DONE, SHARE_DIRTY, SHARE_BUSY, SHARE_RESTS_FIRST };
 
 /* -- the queue --------------------------------------------------------------------------------------------
  */
 
+static struct share_entry **share_bucket(struct share *share, uint64_t ino)
+{
+    return &share->buckets[ino % SHARE_BUCKETS];
+}
+
+/* The lock is held. */
+static struct share_entry *share_find_entry(struct share *share, uint64_t ino)
+{
+    struct share_entry *entry = *share_bucket(share, ino);
+    while (entry && entry->ino != ino)
+        entry = entry->bucket_next;
+    return entry;
+}
+
+/* The lock is held. */
+static void share_remove_entry(struct share *share, struct share_entry *entry)
+{
+    struct share_entry **link = share_bucket(share, entry->ino);
+    while (*link != entry)
+        link = &(*link)->bucket_next;
+    *link = entry->bucket_next;
+    share->count--;
+    free(entry);
+}
+
 /* Appends to what can be looked at now. The lock is held. */
 static void share_append(struct share *share, struct share_entry *entry)
 {
+    entry->where = SHARE_QUEUED;
     entry->next = NULL;
     *share->last = entry;
     share->last = &entry->next;
@@ -82,6 +125,7 @@ static void share_append(struct share *share, struct share_entry *entry)
 /* Keeps it until it is due. The lock is held. */
 static void share_postpone(struct share *share, struct share_entry *entry, int64_t due)
 {
+    entry->where = SHARE_WAITING;
     entry->due = due;
     entry->next = share->waiting;
     share->waiting = entry;
@@ -117,19 +161,35 @@ static struct share_entry *share_take(struct share *share)
     share->first = entry->next;
     if (!share->first)
         share->last = &share->first;
+    entry->where = SHARE_VISITED;
     return entry;
+}
+
+/* Files that are closed often are looked at once for many closes. The lock is held. */
+static void share_renew_entry(struct share *share, struct share_entry *entry)
+{
+    entry->again = entry->where == SHARE_VISITED;
+    if (entry->where == SHARE_WAITING)
+        entry->due = share->next_due = 0;
+    entry->delay = SHARE_RETRY_BUSY_NS;
 }
 
 void share_add(struct filesystem *fs, uint64_t ino)
 {
     struct share *share = fs->share;
-    struct share_entry *entry = share ? malloc(sizeof *entry) : NULL;
-    if (!entry)
-        return; /* the next start finds it */
-    *entry = (struct share_entry){.ino = ino, .delay = SHARE_RETRY_BUSY_NS};
+    if (!share)
+        return;
     pthread_mutex_lock(&share->lock);
-    share_append(share, entry);
-    share->count++;
+    struct share_entry *entry = share_find_entry(share, ino);
+    if (entry) {
+        share_renew_entry(share, entry);
+    } else if ((entry = malloc(sizeof *entry))) { /* else the next start finds it */
+        struct share_entry **bucket = share_bucket(share, ino);
+        *entry = (struct share_entry){.ino = ino, .delay = SHARE_RETRY_BUSY_NS, .bucket_next = *bucket};
+        *bucket = entry;
+        share_append(share, entry);
+        share->count++;
+    }
     pthread_cond_signal(&share->wake);
     pthread_mutex_unlock(&share->lock);
 }
@@ -319,14 +379,41 @@ static bool share_is_disturbed(struct node *node, const struct share_view *view)
     return disturbed;
 }
 
-/* Hashes the objects of the file that have no hashes yet. */
+/* Whether the object was hashed a short time ago, and was written since. */
+static bool share_rests(struct share *share, uint64_t object)
+{
+    for (size_t i = 0; i < SHARE_RESTS; i++) {
+        if (share->rests[i].object == object && share->rests[i].until > clock_monotonic()) {
+            share->rest_until = share->rests[i].until;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void share_note_rest(struct share *share, uint64_t object, int64_t begun)
+{
+    int64_t now = clock_monotonic();
+    size_t slot = 0;
+    while (slot < SHARE_RESTS && share->rests[slot].object != object)
+        slot++;
+    if (slot == SHARE_RESTS)
+        slot = share->rests_next++ % SHARE_RESTS;
+    share->rests[slot] = (struct share_rest){object, now + (now - begun) * SHARE_REST};
+}
+
+/* Hashes the objects of the file that have no hashes yet. -EAGAIN: not before share->rest_until. */
 static errint share_sum(struct filesystem *fs, struct node *node, const struct share_view *view)
 {
     cleanup_ids struct ids objects = {0};
     errint error = meta_find_unsummed(fs->meta, node->ino, &objects);
     for (size_t i = 0; !error && i < objects.count; i++) {
         cleanup_sums struct sums sums = {0};
+        if (share_rests(fs->share, objects.at[i]))
+            return -EAGAIN;
+        int64_t begun = clock_monotonic();
         error = share_digest(fs, node->ino, objects.at[i], objects.at[i] == view->whole, &sums);
+        share_note_rest(fs->share, objects.at[i], begun);
         if (error == -EIO && share_is_disturbed(node, view))
             error = -EBUSY;
         if (!error)
@@ -348,6 +435,7 @@ static enum share_outcome share_outcome_of(struct filesystem *fs, const struct n
     case -ENOENT:
     case -ECANCELED: return SHARE_DONE;
     case -EBUSY: return SHARE_BUSY;
+    case -EAGAIN: return SHARE_RESTS_FIRST;
     case -ENOSPC:
         if (!share->told_full)
             log_warning("the disk is full: files are hashed and looked at for equal bytes later");
@@ -430,9 +518,15 @@ static void share_finish_entry(struct filesystem *fs, struct share_entry *entry,
 {
     struct share *share = fs->share;
     pthread_mutex_lock(&share->lock);
-    if (outcome == SHARE_DONE) {
-        free(entry);
-        share->count--;
+    bool again = entry->again;
+    entry->again = false;
+    if (outcome == SHARE_RESTS_FIRST) {
+        int64_t soon = clock_monotonic() + SHARE_RETRY_DIRTY_NS;
+        share_postpone(share, entry, share->rest_until > soon ? share->rest_until : soon);
+    } else if (again) {
+        share_append(share, entry);
+    } else if (outcome == SHARE_DONE) {
+        share_remove_entry(share, entry);
     } else if (outcome == SHARE_DIRTY) {
         share_postpone(share, entry, clock_monotonic() + SHARE_RETRY_DIRTY_NS);
     } else {

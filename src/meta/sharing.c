@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "meta/internal.h"
 
@@ -46,8 +47,11 @@ static errint sharing_check_whole(struct meta *meta, uint64_t object)
     return damaged > 0 ? -EBUSY : damaged;
 }
 
-/* So many rows at a time, so that other changes of the namespace never wait long. */
-enum { SHARING_BATCH = 512 };
+/*
+ * So many rows at a time, so that other changes of the namespace never wait long; without the pause, those
+ * who wait for the lock might not get it in between either.
+ */
+enum { SHARING_BATCH = 512, SHARING_PAUSE_NS = 100000 };
 
 struct sharing_summed {
     uint64_t object;
@@ -97,6 +101,8 @@ errint meta_object_summed(struct meta *meta, uint64_t object, const uint8_t root
             change.error = sharing_put_batch(&change, &summed, first);
         error = change.error;
         first += SHARING_BATCH;
+        if (first < count)
+            nanosleep(&(struct timespec){.tv_nsec = SHARING_PAUSE_NS}, NULL);
     } while (!error && first < count);
     return error;
 }

@@ -40,3 +40,14 @@ stored_is_between() {
     rm "$MNT/one" "$MNT/two"
     wait_until 20 stored_is_between 0 $some
 }
+
+@test "status tells the paths of torn files to root and to whoever mounted" {
+    require_root
+    ckptfs_umount
+    CKPTFS_FAULT=fs.sync:EIO ckptfs_mount
+    mkdir -m 700 "$MNT/private"
+    run dd if=/dev/zero of="$MNT/private/secret-name" bs=100000 count=1 conv=fsync
+    [ "$status" -ne 0 ]
+    [ "$("$CKPTFS" status --json "$MNT" | jq -c .torn)" = '["/private/secret-name"]' ]
+    [ "$(run_as_user "$CKPTFS" status --json "$MNT" | jq -c '[.torn_count, .torn]')" = '[1,[]]' ]
+}

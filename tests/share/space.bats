@@ -307,3 +307,23 @@ first_is_punched() { [ "$(stored_bytes)" -lt "$1" ]; }
     ckptfs_remount
     same_bytes
 }
+
+# Bytes that the daemon has read so far.
+daemon_read() { awk '$1 == "rchar:" { print $2 }' "/proc/$(ckptfs_daemon_pid)/io"; }
+
+@test "a large file that is appended to again and again is not hashed each time" {
+    local size=$((200 * MIB)) before end
+    ckptfs_mount
+    head -c $size /dev/urandom >"$PLAIN/log"
+    cp "$PLAIN/log" "$MNT/log"
+    settle
+    before=$(daemon_read)
+    end=$((SECONDS + 8))
+    while [ $SECONDS -lt $end ]; do
+        echo "line $SECONDS" | tee -a "$PLAIN/log" >>"$MNT/log"
+    done
+    echo "read: $((($(daemon_read) - before) / MIB)) MiB"
+    [ $((($(daemon_read) - before) / size)) -lt 6 ]
+    settle
+    same_bytes
+}
