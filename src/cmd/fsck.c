@@ -266,6 +266,8 @@ static int fsck_run_store(struct fsck *fsck)
         fsck_note_complaint(fsck, "meta.db holds no whole namespace");
         return fsck_give_up(fsck);
     }
+    if (error == -ESTALE)
+        return fsck_refuse_old(fsck);
     bool old = !error && sequence_check(fsck->store, fsck->meta) == -ESTALE;
     fsck->followed = fsck->followed && !old;
     if (old && !fsck->rebuild)

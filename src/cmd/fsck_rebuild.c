@@ -26,8 +26,9 @@ static int rebuild_is_sound(struct fsck *fsck)
         return complaints > 0 || complaints == -EIO ? 0 : complaints;
     struct meta *meta;
     errint error = meta_open_journaled(fsck->database, false, fsck->journal, &meta);
+    fsck->old = error == -ESTALE;
     if (error)
-        return error == -EUCLEAN || error == -EIO ? 0 : error;
+        return fsck->old || error == -EUCLEAN || error == -EIO ? 0 : error;
     error = sequence_check(fsck->store, meta);
     fsck->old = error == -ESTALE;
     errint closed = meta_close(meta);

@@ -42,8 +42,9 @@ struct backup {
     bool current;    /* the newest backup had everything when `commit` was the last commit */
     uint64_t commit; /* meta_commit_last() at that time */
     bool told_full;
-    int64_t due;    /* clock_monotonic() of the next one by the interval; INT64_MAX: none */
-    int64_t wanted; /* of the next one for the journal's sake, when that needs one */
+    bool half_named; /* the new journal has its name, and the new backup perhaps not yet */
+    int64_t due;     /* clock_monotonic() of the next one by the interval; INT64_MAX: none */
+    int64_t wanted;  /* of the next one for the journal's sake, when that needs one */
 };
 
 /* Twice as much as it takes: a backup must not be what fills the disk. */
@@ -97,6 +98,7 @@ static errint backup_rotate(void *context)
         error = backup_keep(fd, COPIES_BACKUP, COPIES_BACKUP_OLDER);
     if (!error && renameat(fd, COPIES_JOURNAL_NEW, fd, COPIES_JOURNAL) < 0)
         error = -errno;
+    fs->backup->half_named = !error;
     if (!error)
         error = fault_hit("backup.renamed");
     if (!error && renameat(fd, COPIES_BACKUP_NEW, fd, COPIES_BACKUP) < 0)
@@ -131,7 +133,13 @@ static errint backup_write_pair(struct filesystem *fs, bool (*stop)(void *contex
         return -ENOMEM;
     const struct meta_pair pair = {
         .backup = backup, .journal = journal, .stop = stop, .publish = backup_rotate, .context = fs};
-    return meta_backup_pair(fs->meta, &pair);
+    fs->backup->half_named = false;
+    errint error = meta_backup_pair(fs->meta, &pair);
+    if (error && !fs->backup->half_named) { /* else the next start gives the backup its name */
+        unlink(journal);
+        unlink(backup);
+    }
+    return error;
 }
 
 static errint backup_write(struct filesystem *fs, bool (*stop)(void *context))

@@ -37,7 +37,7 @@ struct fs_options {
     bool assemble;            /* make models of shards */
     size_t inline_limit;      /* bytes; a closed file of at most this many lives in the database */
     unsigned threads;         /* that answer the kernel; 0: by the number of processors */
-    unsigned backup_interval; /* seconds; 0: a backup of the database at the unmount only */
+    unsigned backup_interval; /* seconds; 0: no backup of the database for this alone */
     unsigned read_ahead_kib;  /* 0: leave the kernel's */
 };
 

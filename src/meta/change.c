@@ -298,6 +298,8 @@ errint change_start(struct meta *meta)
     bool clean = false;
     errint error = change_read_counters(meta, &clean);
     if (!error)
+        error = journal_compare(meta, clean);
+    if (!error)
         error = change_read_answered(meta);
     if (!error)
         error = change_start_totals(meta);

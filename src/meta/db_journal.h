@@ -36,6 +36,9 @@ errint db_journal_open(const char *database, const char *path, struct db_journal
 void db_journal_close(struct db_journal *journal);
 
 bool db_journal_follows(const struct db_journal *journal);
+/* The database had not the last changes that are in the journal, when that was opened: unless somebody else
+ * has closed it in order since then, it has lost its log. */
+bool db_journal_lacks(const struct db_journal *journal);
 /* Bytes; 0 where nothing follows. */
 int64_t db_journal_size(const struct db_journal *journal);
 

@@ -13,7 +13,9 @@
  * - The log has the journal's last place: what comes behind it is added.
  * - The last record is a settling, and the database file is still that one: all that the log has is new.
  * - The log is the one of the last record, and shorter: it is damaged, and the database has lost commits.
- * - Anything else: somebody may have changed the database without the journal, which cannot go on.
+ * - Anything else: somebody may have changed the database without the journal, which cannot go on. Or the log
+ *   is gone with what was only in it: then the database file has other pages than the last record. Whoever
+ *   closes a database in order leaves a mark in it, which tells the two apart.
  */
 #include "meta/db_journal.h"
 
@@ -38,6 +40,7 @@ struct db_journal {
     struct redo redo;
     bool follows;
     bool settled;              /* another log continues this one */
+    bool lacks;                /* the database has not the last of what is here */
     struct frames_place place; /* up to here everything is in it */
 };
 
@@ -269,50 +272,93 @@ static bool journal_is_in_log(const struct journal_world *world, const struct fr
            frames_go_to(&frames, place) > 0;
 }
 
-/* Goes behind the last whole commit. */
-static errint journal_find_end(struct redo *redo, struct redo_record *last, struct redo_point *end)
+/* The last record that ends a commit, and the points around it. */
+struct journal_last {
+    struct redo_record record;
+    struct redo_point start, end;
+};
+
+static errint journal_find_last(struct redo *redo, struct journal_last *last)
 {
     struct redo_record record;
+    struct redo_point start = redo->at;
     int more;
-    *last = (struct redo_record){.kind = REDO_PAGES, .place = redo->head.place};
-    *end = redo->at;
+    *last = (struct journal_last){
+        .record = {.kind = REDO_PAGES, .place = redo->head.place}, .start = start, .end = start};
     while ((more = redo_next(redo, &record)) > 0) {
-        if (!redo_ends_commit(&record))
-            continue;
-        *last = record;
-        *end = redo->at;
+        if (redo_ends_commit(&record))
+            *last = (struct journal_last){.record = record, .start = start, .end = redo->at};
+        start = redo->at;
     }
     return more;
 }
 
+/* Whether the database file has the pages of the record that was read: 1, 0 or an error. */
+static int journal_is_in_file(const struct db_journal *journal, const struct redo_record *record,
+                              struct redo *redo)
+{
+    const uint32_t page_size = redo->head.page_size;
+    const uint8_t *numbers = redo_pages(redo), *page = numbers + record->page_count * sizeof(uint32_t);
+    cleanup_free uint8_t *found = malloc(page_size);
+    cleanup_fd int fd = open(journal->database, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (!found || fd < 0)
+        return found ? -errno : -ENOMEM;
+    for (uint32_t i = 0; i < record->page_count; i++, page += page_size) {
+        uint32_t number;
+        memcpy(&number, numbers + i * sizeof number, sizeof number);
+        errint error = transfer_read(fd, found, page_size, ((int64_t)le32toh(number) - 1) * page_size);
+        if (error && error != -EIO)
+            return error;
+        if (error || memcmp(found, page, page_size) != 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* Where the log has nothing of the last record: whether it never came into the database file either. */
+static errint journal_find_lack(struct db_journal *journal, const struct journal_last *last)
+{
+    struct redo *redo = &journal->redo;
+    struct redo_record record;
+    if (last->record.kind != REDO_PAGES || last->start.offset == last->end.offset)
+        return 0;
+    redo->at = last->start;
+    int read = redo_next(redo, &record);
+    int found = read > 0 ? journal_is_in_file(journal, &record, redo) : read;
+    journal->lacks = found == 0;
+    return found < 0 && found != -ENOENT ? found : 0;
+}
+
 /* Whether what is there continues the last record: 1, 0; -ESTALE: it is less than that. */
 static int journal_match(struct db_journal *journal, const struct journal_world *world,
-                         const struct redo_record *last)
+                         const struct journal_last *last)
 {
-    journal->place = last->place;
-    if (journal_is_in_log(world, &last->place))
+    const struct redo_record *record = &last->record;
+    journal->place = record->place;
+    if (journal_is_in_log(world, &record->place))
         return 1;
-    journal->settled = last->kind == REDO_SETTLED && redo_is_same_file(&last->database, &world->database);
+    journal->settled = record->kind == REDO_SETTLED && redo_is_same_file(&record->database, &world->database);
     if (journal->settled)
         return 1;
     bool same_log =
-        world->has_log && memcmp(last->place.salt, world->log.place.salt, sizeof last->place.salt) == 0;
-    return same_log && last->kind == REDO_PAGES ? -ESTALE : 0;
+        world->has_log && memcmp(record->place.salt, world->log.place.salt, sizeof record->place.salt) == 0;
+    if (same_log && record->kind == REDO_PAGES)
+        return -ESTALE;
+    return journal_find_lack(journal, last);
 }
 
 static errint journal_catch_up(struct db_journal *journal)
 {
     cleanup_world struct journal_world world;
-    struct redo_record last;
-    struct redo_point end;
+    struct journal_last last;
     errint error = journal_look(journal->database, &world);
     if (!error)
-        error = journal_find_end(&journal->redo, &last, &end);
+        error = journal_find_last(&journal->redo, &last);
     int match = error ? error : journal_match(journal, &world, &last);
     if (match <= 0)
         return match;
     journal->follows = true;
-    error = redo_cut(&journal->redo, &end);
+    error = redo_cut(&journal->redo, &last.end);
     /* Nothing is in the journal that a power cut can take from the log. */
     if (!error && world.has_log && fdatasync(world.log_fd) < 0)
         error = -errno;
@@ -356,6 +402,11 @@ void db_journal_close(struct db_journal *journal)
 bool db_journal_follows(const struct db_journal *journal)
 {
     return journal->follows;
+}
+
+bool db_journal_lacks(const struct db_journal *journal)
+{
+    return journal->lacks;
 }
 
 int64_t db_journal_size(const struct db_journal *journal)

@@ -89,6 +89,8 @@ void journal_settle(struct meta *meta);
 void journal_sync_settled(struct meta *meta);
 /* After the opening of the database, before anything is committed. */
 void journal_opened(struct meta *meta);
+/* `clean`: the database was closed in order. -ESTALE: it was not, and the journal has what it lacks. */
+errint journal_compare(struct meta *meta, bool clean);
 /* After the last commit; and after the closing of the database, when that has emptied the log if `whole`. */
 void journal_finish_log(struct meta *meta);
 void journal_close(struct meta *meta, bool whole);

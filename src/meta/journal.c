@@ -166,6 +166,11 @@ void journal_opened(struct meta *meta)
     journal_sync_settled(meta);
 }
 
+errint journal_compare(struct meta *meta, bool clean)
+{
+    return !clean && meta->journal && db_journal_lacks(meta->journal) ? -ESTALE : 0;
+}
+
 void journal_finish_log(struct meta *meta)
 {
     journal_stop_thread(meta);

@@ -162,13 +162,13 @@ nothing_is_torn() { "$CKPTFS" status --json "$MNT" | jq -e '.torn == [] and .tor
     rebuild_brings_all_back
 }
 
-@test "pages of meta.db are overwritten in use" {
+@test "pages of meta.db are overwritten" {
     ckptfs_mount
     make_changes one
     wait_until 20 pair_is_there
     make_changes two
     note
-    kill_all
+    ckptfs_umount
     local pages
     pages=$(($(stat -c %s "$STORE/meta.db") / 1024))
     dd if=/dev/urandom of="$STORE/meta.db" bs=1024 seek=$((pages / 3)) count=6 conv=notrunc status=none
@@ -195,6 +195,37 @@ nothing_is_torn() { "$CKPTFS" status --json "$MNT" | jq -e '.torn == [] and .tor
     grep -q 'older copy' "$TEST_DIR/out"
     rebuild_brings_all_back
     [ -e "$STORE/meta.db.older-1" ]
+}
+
+@test "a database without its log is not taken for the whole database" {
+    ckptfs_mount
+    wait_until 20 pair_is_there
+    make_changes one
+    note
+    journal_has_all
+    kill_all
+    rm "$STORE/meta.db-wal"
+    run -27 "$CKPTFS" mount "$STORE" "$MNT"
+    run -27 "$CKPTFS" mount "$STORE" "$MNT"
+    rebuild_brings_all_back
+    ckptfs_umount
+    # The same when some of the log was moved into the database, which so is that of this mount.
+    ckptfs_mount
+    local size
+    size=$(stat -c %Y%s "$STORE/meta.db")
+    database_changed() {
+        printf '%-16000s' x >"$MNT/much-$RANDOM"
+        [ "$(stat -c %Y%s "$STORE/meta.db")" != "$size" ]
+    }
+    wait_until 60 database_changed
+    make_changes two
+    note
+    journal_has_all
+    kill_all
+    rm "$STORE/meta.db-wal"
+    run -27 "$CKPTFS" mount "$STORE" "$MNT"
+    fsck_ends 4
+    rebuild_brings_all_back
 }
 
 @test "daemons that die and are replaced go on with the journal" {

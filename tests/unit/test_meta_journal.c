@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "meta/check.h"
+#include "meta/db_sqlite_redo.h"
 #include "meta/journal.h"
 #include "test_meta_frame.h"
 
@@ -360,6 +361,50 @@ static void test_log_is_damaged(void)
     check_restored();
 }
 
+/* Some of the log was moved into the database, which so says that it is in use. */
+static void die_after_checkpoint(void)
+{
+    struct redo_file before, now;
+    journaled_open();
+    CHECK_EQUAL(0, redo_look_at(frame_path, &before));
+    now = before;
+    int64_t deadline = clock_monotonic() + 60 * CLOCK_NS_PER_SECOND;
+    while (redo_is_same_file(&before, &now) && clock_monotonic() < deadline) {
+        change(100);
+        CHECK_EQUAL(0, redo_look_at(frame_path, &now));
+    }
+    change(50);
+    CHECK_EQUAL(0, meta_sync_journal(meta));
+    raise(SIGKILL);
+}
+
+/* The log is gone, with all that was only in it. */
+static void test_log_is_gone(void)
+{
+    char log[4300];
+    begin();
+    change(10);
+    snprintf(log, sizeof log, "%s-wal", frame_path);
+    frame_close();
+    pid_t child = fork();
+    if (child == 0)
+        die_after_checkpoint();
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    CHECK_EQUAL(0, unlink(log));
+    struct meta *refused = NULL;
+    for (int i = 0; i < 3; i++) /* an attempt changes nothing */
+        CHECK_EQUAL(-ESTALE, meta_open_journaled(frame_path, false, journal_path, &refused));
+    struct db_journal_state state;
+    CHECK_EQUAL(0, restore(&state));
+    CHECK_EQUAL(DB_JOURNAL_WHOLE, state.ending);
+    CHECK_EQUAL(0, rename(restored_path, frame_path));
+    unlink(log);
+    journaled_open();
+    CHECK_EQUAL(0, make_pair());
+    check_restored();
+}
+
 /* -- who goes on ------------------------------------------------------------------------------------------
  */
 
@@ -506,6 +551,7 @@ int main(void)
     frame_run("a journal with zeros at its end", test_zeros);
     frame_run("flipped bits end it", test_flipped);
     frame_run("a log that has less than the journal is refused", test_log_is_damaged);
+    frame_run("a database without its log is refused", test_log_is_gone);
     frame_run("who changes the database without it ends it", test_changed_without);
     frame_run("a check, or a short use, takes it along", test_checked);
     frame_run("killed at each step", test_killed);
