@@ -71,7 +71,7 @@ extern const struct pickle_limits pickle_default_limits;
 
 /*
  * Reads one pickle from `offset` on, to its STOP; `end` is the offset behind it. 0; FORMAT_FOREIGN with
- * `problem` filled; a negative errno (-ENOMEM also when the arena's limit is reached). The nodes live in the
+ * `problem` filled, also where the arena's limit is reached; a negative errno. The nodes live in the
  * arena. `problem` may be NULL.
  */
 int pickle_read(const struct format_source *source, int64_t offset, int64_t length,

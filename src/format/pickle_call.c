@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opcodes of globals and of what is made by calling them: kept as what would have been called, and with what.
- */
-#include <errno.h>
+/* Opcodes that name globals and call them: what would have been called is kept, with what. */
 #include <string.h>
 
 #include "format/pickle_machine.h"
@@ -30,9 +28,9 @@ static int pickle_make_global(struct pickle_machine *machine, const char *module
     if (result)
         return result;
     size_t length = module_length + 1 + name_length;
-    char *text = arena_take(machine->arena, length + 1);
+    char *text = pickle_allocate(machine, length + 1, 1, &result);
     if (!text)
-        return -ENOMEM;
+        return result;
     memcpy(text, module, module_length);
     text[module_length] = ' ';
     memcpy(text + module_length + 1, name, name_length);

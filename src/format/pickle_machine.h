@@ -50,6 +50,9 @@ int pickle_take_line(struct pickle_machine *machine);
 /* -- nodes and stack --------------------------------------------------------------------------------------
  */
 
+/* Zeroed memory of the arena for so many items. NULL: *result says why, FORMAT_FOREIGN at the arena's limit.
+ */
+void *pickle_allocate(struct pickle_machine *machine, size_t count, size_t size, int *result);
 int pickle_make(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **out);
 /* Makes one of items that nothing is added to later. */
 int pickle_make_fixed(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **items,
@@ -66,8 +69,9 @@ int pickle_pop_mark(struct pickle_machine *machine, struct pickle_node ***items,
 /* Appends to a list, set or dict. */
 int pickle_add_items(struct pickle_machine *machine, struct pickle_node *node, struct pickle_node **items,
                      size_t count);
-/* Makes room for `wanted` items of a malloc'd array: 0 or -ENOMEM. */
-errint pickle_reserve(void **array, size_t *capacity, size_t wanted, size_t size);
+/* Makes room for `wanted` items, one or more, of a malloc'd array: where it is then. NULL: there is no
+ * memory, and the array is as it was. */
+void *pickle_reserve(void *array, size_t *capacity, size_t wanted, size_t size);
 /* Says what is wrong at the opcode that is running. */
 int pickle_fail(struct pickle_machine *machine, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

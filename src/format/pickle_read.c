@@ -69,15 +69,15 @@ static int pickle_take_length(struct pickle_machine *machine, unsigned width, si
 static int pickle_take_text(struct pickle_machine *machine, enum pickle_kind kind, unsigned width,
                             struct pickle_node **node)
 {
-    size_t length;
+    size_t length = 0;
     int result = pickle_take_length(machine, width, &length);
     if (!result)
         result = pickle_make(machine, kind, node);
     if (result)
         return result;
-    char *text = arena_take(machine->arena, length + 1);
+    char *text = pickle_allocate(machine, length + 1, 1, &result);
     if (!text)
-        return -ENOMEM;
+        return result;
     (*node)->text = text;
     (*node)->length = length;
     return length > 0 ? pickle_take(machine, text, length) : 0;
@@ -150,11 +150,13 @@ static int pickle_do_mark(struct pickle_machine *machine, unsigned unused)
     (void)unused;
     if (machine->mark_count == machine->limits->depth)
         return pickle_fail(machine, "expected at most %zu marks, found more", machine->limits->depth);
-    errint error = pickle_reserve((void **)&machine->marks, &machine->mark_capacity, machine->mark_count + 1,
-                                  sizeof *machine->marks);
-    if (!error)
-        machine->marks[machine->mark_count++] = machine->depth;
-    return error;
+    size_t *marks =
+        pickle_reserve(machine->marks, &machine->mark_capacity, machine->mark_count + 1, sizeof *marks);
+    if (!marks)
+        return -ENOMEM;
+    machine->marks = marks;
+    marks[machine->mark_count++] = machine->depth;
+    return 0;
 }
 
 static int pickle_check_pairs(struct pickle_machine *machine, size_t count)
@@ -252,15 +254,16 @@ static int pickle_remember(struct pickle_machine *machine, uint64_t index)
         return pickle_fail(machine, "expected a memo index that was counted up to, found %llu",
                            (unsigned long long)index);
     size_t before = machine->memo_capacity;
-    errint error = pickle_reserve((void **)&machine->memo, &machine->memo_capacity, (size_t)index + 1,
-                                  sizeof(struct pickle_node *));
-    if (error)
-        return error;
+    struct pickle_node **memo =
+        pickle_reserve(machine->memo, &machine->memo_capacity, (size_t)index + 1, sizeof *memo);
+    if (!memo)
+        return -ENOMEM;
+    machine->memo = memo;
     if (machine->memo_capacity > before)
-        memset(machine->memo + before, 0, (machine->memo_capacity - before) * sizeof *machine->memo);
-    if (!machine->memo[index])
+        memset(memo + before, 0, (machine->memo_capacity - before) * sizeof *memo);
+    if (!memo[index])
         machine->memo_count++;
-    machine->memo[index] = node;
+    memo[index] = node;
     return 0;
 }
 

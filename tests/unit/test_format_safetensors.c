@@ -362,6 +362,24 @@ static void test_sizes(void)
     }
 }
 
+static void test_problem(void)
+{
+    struct format_problem problem = {0}, long_one = {0}, damaged = {0};
+    CHECK_EQUAL(FORMAT_FOREIGN, format_problem_set(NULL, 1, "nobody asks"));
+    CHECK_EQUAL(FORMAT_FOREIGN, format_problem_set(&problem, 7, "found a\nb\tc\x7f, \xc3\xa9"));
+    CHECK_EQUAL(FORMAT_FOREIGN, format_problem_set(&problem, 8, "a later one"));
+    CHECK_TEXT("found a?b?c?, \xc3\xa9", problem.text);
+    CHECK_EQUAL(7, problem.offset);
+    (void)format_problem_set(&damaged, 0, "found \xff, \xc3\xa9");
+    CHECK_TEXT("found ?, ??", damaged.text);
+    char name[2 * sizeof long_one.text + 1] = "";
+    for (size_t i = 0; i < sizeof long_one.text; i++)
+        memcpy(name + 2 * i, "\xc3\xa9", 2);
+    (void)format_problem_set(&long_one, 0, "%s", name);
+    CHECK_EQUAL((sizeof long_one.text - 1) / 2 * 2, strlen(long_one.text));
+    CHECK(memcmp(name, long_one.text, strlen(long_one.text)) == 0);
+}
+
 int main(void)
 {
     check_run("tensors with their names, types, shapes and places; metadata", test_tensors);
@@ -375,5 +393,6 @@ int main(void)
     check_run("an index", test_index);
     check_run("an index that is wrong, or names a file elsewhere", test_index_refused);
     check_run("sizes of tensors", test_sizes);
+    check_run("a problem is one line of text", test_problem);
     return check_done();
 }
