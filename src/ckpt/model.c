@@ -74,6 +74,12 @@ struct model_tensor *model_find_tensor(const struct model *model, const char *na
     return name_table_find(&model->tensors_by_name, name, &at) ? &model->tensors[at] : NULL;
 }
 
+void model_drop_tensors(struct model *model)
+{
+    name_table_release(&model->tensors_by_name);
+    model->tensor_count = 0;
+}
+
 errint model_add_tensor(struct model *model, const char *name, enum tensor_type type,
                         const struct tensor_shape *shape, struct model_tensor **out)
 {

@@ -96,6 +96,8 @@ errint model_add_file(struct model *model, const char *path, int64_t size, uint3
  */
 errint model_add_tensor(struct model *model, const char *name, enum tensor_type type,
                         const struct tensor_shape *shape, struct model_tensor **out);
+/* Takes all tensors out again: what a framework added before it found that the rest is missing. */
+void model_drop_tensors(struct model *model);
 /* The tensor of that name; NULL: there is none. Valid until a tensor is added. */
 struct model_tensor *model_find_tensor(const struct model *model, const char *name);
 /* The starts, sizes and strides of a box are copied: as many numbers as the tensor has dimensions. */

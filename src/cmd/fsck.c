@@ -15,6 +15,8 @@
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "fs/sequence.h"
+#include "meta/journal.h"
+#include "store/copies.h"
 #include "store/object.h"
 
 enum { FSCK_NAMES_MAX = 10000 };
@@ -89,7 +91,9 @@ static void fsck_ignore_complaint(void *context, const char *text)
 
 int fsck_check_database(struct fsck *fsck, const char *path, bool quiet)
 {
-    int complaints = meta_check_database(path, quiet ? fsck_ignore_complaint : fsck_note_complaint, fsck);
+    const char *journal = strcmp(path, fsck->database) == 0 ? fsck->journal : NULL;
+    int complaints =
+        meta_check_database(path, journal, quiet ? fsck_ignore_complaint : fsck_note_complaint, fsck);
     if (complaints == -EUCLEAN && !quiet)
         fsck_note_complaint(fsck, "meta.db is no database that can be read");
     return complaints == -EUCLEAN ? 1 : complaints;
@@ -215,9 +219,11 @@ static int fsck_run_open(struct fsck *fsck)
 /* A damaged database is looked into no further: what it says cannot be believed, nor written to. */
 static int fsck_give_up(struct fsck *fsck)
 {
+    char restores[COPIES_TEXT_MAX];
     fsck_print_summary(fsck, FSCK_LEFT);
-    log_error("%s is damaged; `ckptfs fsck --rebuild %s` restores its newest backup and keeps all objects",
-              fsck->database, fsck->store->path);
+    copies_describe(fsck->store->path, restores);
+    log_error("%s is damaged; `ckptfs fsck --rebuild %s` %s, and keeps all objects", fsck->database,
+              fsck->store->path, restores);
     return FSCK_LEFT;
 }
 
@@ -227,19 +233,20 @@ static int fsck_refuse_old(struct fsck *fsck)
     fsck_note_complaint(fsck, "meta.db " SEQUENCE_OLDER);
     meta_close(fsck->meta);
     fsck->meta = NULL;
+    char restores[COPIES_TEXT_MAX];
     fsck_print_summary(fsck, FSCK_LEFT);
-    log_error("%s is an older copy; `ckptfs fsck --rebuild %s` takes the newest copy that there is and keeps "
-              "all objects",
-              fsck->database, fsck->store->path);
+    copies_describe(fsck->store->path, restores);
+    log_error("%s is an older copy; `ckptfs fsck --rebuild %s` %s, and keeps all objects", fsck->database,
+              fsck->store->path, restores);
     return FSCK_LEFT;
 }
 
 static int fsck_run_store(struct fsck *fsck)
 {
-    if (asprintf(&fsck->database, "%s/meta.db", fsck->store->path) < 0)
-        fsck->database = NULL;
+    fsck->database = store_path_of(fsck->store, STORE_DATABASE);
+    fsck->journal = store_path_of(fsck->store, COPIES_JOURNAL);
     fsck->working = fsck->database ? strdup(fsck->database) : NULL;
-    if (!fsck->working)
+    if (!fsck->working || !fsck->journal)
         return fsck_explain(fsck, -ENOMEM);
     if (fsck->store->created && !fsck->rebuild) {
         log_error("%s is a store that was not used yet: there is nothing to check", fsck->store->path);
@@ -249,14 +256,19 @@ static int fsck_run_store(struct fsck *fsck)
     if (code)
         return code;
     int complaints = fsck_check_database(fsck, fsck->working, false);
+    if (complaints == -ESTALE)
+        return fsck_refuse_old(fsck);
     if (complaints)
         return complaints > 0 ? fsck_give_up(fsck) : fsck_explain(fsck, complaints);
-    errint error = meta_open(fsck->working, false, &fsck->meta);
+    errint error =
+        meta_open_journaled(fsck->working, false, fsck->rebuild ? NULL : fsck->journal, &fsck->meta);
     if (error == -EUCLEAN) {
         fsck_note_complaint(fsck, "meta.db holds no whole namespace");
         return fsck_give_up(fsck);
     }
-    if (!error && !fsck->rebuild && sequence_check(fsck->store, fsck->meta) == -ESTALE)
+    bool old = !error && sequence_check(fsck->store, fsck->meta) == -ESTALE;
+    fsck->followed = fsck->followed && !old;
+    if (old && !fsck->rebuild)
         return fsck_refuse_old(fsck);
     return error ? fsck_explain(fsck, error) : fsck_run_open(fsck);
 }
@@ -279,6 +291,7 @@ static int fsck_path(struct fsck *fsck, const char *path)
     cJSON_Delete(fsck->actions);
     free(fsck->database);
     free(fsck->working);
+    free(fsck->journal);
     free(fsck->files);
     return code;
 }
@@ -314,8 +327,8 @@ const struct command command_fsck = {
     .summary = "check a store that is not mounted, and repair it",
     .details = "  -r, --repair    correct what has one right answer, after a backup of meta.db beside it\n"
                "  -b, --rebuild   where meta.db is missing, damaged or an older copy: restore its newest "
-               "backup, and recover\n"
-               "                  what is in no backup as files in /lost+found\n"
+               "backup and the\n"
+               "                  journal after it, and recover what is in neither as files in /lost+found\n"
                "  -j, --json      print one JSON document\n"
                "\n"
                "Ends with the sum of: 1 errors were corrected, 4 errors are left, 8 it could not be done, 16 "

@@ -22,6 +22,7 @@ struct fsck {
     struct store *store;
     char *database; /* STORE/meta.db */
     char *working;  /* the same, or what a rebuild makes, until it takes that name */
+    char *journal;  /* STORE/manifests/meta.db.journal */
     struct meta *meta;
     struct meta_object_file *files; /* every object file, in ascending order */
     size_t file_count;
@@ -29,6 +30,7 @@ struct fsck {
     uint64_t complaints; /* about the database file, or about what a rebuild could not bring back */
     bool not_closed;     /* the last mount did not end in order */
     bool old;            /* the database is whole, and an older copy */
+    bool followed;       /* what a rebuild restored is the database as it was last, or nearly so */
     bool changed;        /* something was corrected */
     cJSON *findings, *actions;
     bool no_memory; /* the document is not whole */
@@ -52,10 +54,26 @@ int fsck_restore(struct fsck *fsck);
 /* fsck->working, which is whole and closed, becomes the database; a damaged one is put aside. */
 errint fsck_install(struct fsck *fsck);
 
+/* Removes fsck->working, and what is beside it. */
+errint fsck_remove_working(const struct fsck *fsck);
+
+/* -- fsck_pair.c ------------------------------------------------------------------------------------------
+ */
+
+/* Makes fsck->working of the newest good backup and the journals that continue it. `found`: there was one. */
+errint fsck_restore_newest(struct fsck *fsck, bool *found);
+/* Makes fsck->working a copy of that database. */
+errint fsck_copy_database(struct fsck *fsck, const char *from_path);
+/* One line: of what, and of when, the database was made. */
+void fsck_tell_restored(struct fsck *fsck, const char *path);
+
 /* -- fsck_compare.c ---------------------------------------------------------------------------------------
  */
 
-/* What the backup says and the objects do not bear out any more. */
+/*
+ * What the backup says and the objects do not bear out any more. Where it was followed up to the end there is
+ * nothing of that kind but a moment's: what was being written is left to the next mount, as after a crash.
+ */
 errint fsck_compare_backup(struct fsck *fsck);
 
 /* -- fsck.c -----------------------------------------------------------------------------------------------

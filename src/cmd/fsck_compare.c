@@ -178,15 +178,15 @@ static errint compare_dirty(struct fsck *fsck)
 errint fsck_compare_backup(struct fsck *fsck)
 {
     char epoch[128];
-    errint error = compare_dirty(fsck);
+    errint error = fsck->followed ? 0 : compare_dirty(fsck);
     for (size_t i = 0; !error && i < fsck->file_count; i++)
         error = compare_object(fsck, fsck->files[i].object);
     /* What the next mount would conclude from the backup's own time of day is done here. */
-    if (!error)
+    if (!error && !fsck->followed)
         error = store_epoch(fsck->store, epoch);
-    if (!error)
+    if (!error && !fsck->followed)
         error = meta_setting_put(fsck->meta, "epoch", epoch);
-    if (!error)
+    if (!error && !fsck->followed)
         error = meta_setting_put(fsck->meta, "clean", "1");
     /* It is the newest now; what was in its place, and what it was made of, are older copies. */
     return error ? error : sequence_advance(fsck->store, fsck->meta);

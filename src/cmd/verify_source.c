@@ -14,6 +14,8 @@
 #include "cmd/exit.h"
 #include "fs/mount_table.h"
 #include "fs/sequence.h"
+#include "meta/journal.h"
+#include "store/copies.h"
 #include "store/store.h"
 
 /* -- opening ----------------------------------------------------------------------------------------------
@@ -36,13 +38,13 @@ static int verify_source_check_clean(const struct verify_source *source)
 
 static int verify_source_open_database(struct verify_source *out)
 {
-    cleanup_free char *database = NULL;
-    if (asprintf(&database, "%s/meta.db", out->store->path) < 0) {
-        database = NULL;
+    cleanup_free char *database = store_path_of(out->store, STORE_DATABASE);
+    cleanup_free char *journal = store_path_of(out->store, COPIES_JOURNAL);
+    if (!database || !journal) {
         log_error("verify: out of memory");
         return EXIT_FAILED;
     }
-    errint error = out->store->created ? -ENOENT : meta_open(database, false, &out->meta);
+    errint error = out->store->created ? -ENOENT : meta_open_journaled(database, false, journal, &out->meta);
     if (!error)
         error = sequence_check(out->store, out->meta);
     if (!error)

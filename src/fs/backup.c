@@ -13,15 +13,21 @@
 #include <sys/syscall.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "fs/filesystem.h"
 #include "fs/sequence.h"
-#include "meta/check.h"
+#include "meta/db_journal.h"
+#include "meta/journal.h"
+#include "store/copies.h"
 
 enum {
     BACKUP_NICE = 19,
-    BACKUP_FIRST_SECONDS = 60, /* a store without any backup does not wait for the whole interval */
-    BACKUP_RETRY_SECONDS = 60, /* more was committed than a copy could follow */
+    BACKUP_FIRST_SECONDS = 1,      /* where no journal goes on */
+    BACKUP_RETRY_SECONDS = 60,     /* it failed, or more was committed than a copy could follow */
+    BACKUP_LOOK_SECONDS = 1,       /* at the journal */
+    BACKUP_JOURNAL_MIN = 16 << 20, /* a smaller journal is no reason for a backup */
+    BACKUP_JOURNAL_MAX = 4,        /* a journal of so many times what is a reason for a backup is given up */
     /* ioprio_set(2); no header of the C library has these. */
     BACKUP_IO_WHO_PROCESS = 1,
     BACKUP_IO_IDLE = 3 << 13,
@@ -36,20 +42,16 @@ struct backup {
     bool current;    /* the newest backup had everything when `commit` was the last commit */
     uint64_t commit; /* meta_commit_last() at that time */
     bool told_full;
+    int64_t due;    /* clock_monotonic() of the next one by the interval; INT64_MAX: none */
+    int64_t wanted; /* of the next one for the journal's sake, when that needs one */
 };
-
-static char *backup_path(const struct filesystem *fs, const char *name)
-{
-    char *path;
-    return asprintf(&path, "%s/%s", fs->store->path, name) < 0 ? NULL : path;
-}
 
 /* Twice as much as it takes: a backup must not be what fills the disk. */
 static bool backup_has_space(struct filesystem *fs)
 {
     struct stat database;
     struct statvfs disk;
-    if (fstatat(fs->store->fd, "meta.db", &database, 0) < 0 || fstatvfs(fs->store->fd, &disk) < 0)
+    if (fstatat(fs->store->fd, STORE_DATABASE, &database, 0) < 0 || fstatvfs(fs->store->fd, &disk) < 0)
         return true; /* the copy meets the same error, and tells it */
     bool enough = !atomic_load(&fs->disk_full) &&
                   disk.f_bavail >= 2 * ((uint64_t)database.st_size / (disk.f_frsize ? disk.f_frsize : 1) + 1);
@@ -59,25 +61,77 @@ static bool backup_has_space(struct filesystem *fs)
     return enough;
 }
 
-/* There is a newest one at every moment. */
-static errint backup_rotate(struct filesystem *fs)
+/* -- names ------------------------------------------------------------------------------------------------
+ */
+
+/* What `name` is gets another name too, or, on a disk without hard links, instead. */
+static errint backup_keep(int fd, const char *name, const char *older)
 {
-    int fd = fs->store->fd;
-    if (unlinkat(fd, BACKUP_OLDER, 0) < 0 && errno != ENOENT)
+    if (unlinkat(fd, older, 0) < 0 && errno != ENOENT)
         return -errno;
-    if (linkat(fd, BACKUP_NEWEST, fd, BACKUP_OLDER, 0) < 0 && errno != ENOENT &&
-        renameat(fd, BACKUP_NEWEST, fd, BACKUP_OLDER) < 0) /* a disk without hard links */
+    if (linkat(fd, name, fd, older, 0) < 0 && errno != ENOENT && renameat(fd, name, fd, older) < 0)
         return -errno;
-    if (renameat(fd, BACKUP_NEW, fd, BACKUP_NEWEST) < 0)
-        return -errno;
-    cleanup_fd int directory = openat(fd, BACKUP_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return 0;
+}
+
+static errint backup_sync_names(int fd)
+{
+    cleanup_fd int directory = openat(fd, COPIES_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return directory < 0 || fsync(directory) < 0 ? -errno : 0;
 }
 
+/*
+ * There is a newest backup at every moment, and its journal, by one name or another: a journal knows what it
+ * belongs to.
+ */
+static errint backup_rotate(void *context)
+{
+    struct filesystem *fs = context;
+    int fd = fs->store->fd;
+    errint error = fault_hit("backup.rotate");
+    if (!error)
+        error = backup_keep(fd, COPIES_JOURNAL, COPIES_JOURNAL_OLDER);
+    if (!error)
+        error = fault_hit("backup.kept");
+    if (!error)
+        error = backup_keep(fd, COPIES_BACKUP, COPIES_BACKUP_OLDER);
+    if (!error && renameat(fd, COPIES_JOURNAL_NEW, fd, COPIES_JOURNAL) < 0)
+        error = -errno;
+    if (!error)
+        error = fault_hit("backup.renamed");
+    if (!error && renameat(fd, COPIES_BACKUP_NEW, fd, COPIES_BACKUP) < 0)
+        error = -errno;
+    return error ? error : backup_sync_names(fd);
+}
+
+void backup_finish_rotation(const struct store *store)
+{
+    cleanup_free char *backup = store_path_of(store, COPIES_BACKUP_NEW);
+    cleanup_free char *journal = store_path_of(store, COPIES_JOURNAL);
+    if (!backup || !journal || access(backup, F_OK) < 0 || db_journal_belongs(journal, backup) <= 0)
+        return;
+    if (renameat(store->fd, COPIES_BACKUP_NEW, store->fd, COPIES_BACKUP) < 0)
+        log_warning("%s: cannot be renamed: %s", backup, strerror(errno));
+}
+
+/* -- writing ----------------------------------------------------------------------------------------------
+ */
+
 static bool backup_is_stopping(void *context)
 {
-    struct backup *backup = context;
-    return atomic_load(&backup->stopping);
+    struct filesystem *fs = context;
+    return atomic_load(&fs->backup->stopping);
+}
+
+static errint backup_write_pair(struct filesystem *fs, bool (*stop)(void *context))
+{
+    cleanup_free char *backup = store_path_of(fs->store, COPIES_BACKUP_NEW);
+    cleanup_free char *journal = store_path_of(fs->store, COPIES_JOURNAL_NEW);
+    if (!backup || !journal)
+        return -ENOMEM;
+    const struct meta_pair pair = {
+        .backup = backup, .journal = journal, .stop = stop, .publish = backup_rotate, .context = fs};
+    return meta_backup_pair(fs->meta, &pair);
 }
 
 static errint backup_write(struct filesystem *fs, bool (*stop)(void *context))
@@ -85,18 +139,16 @@ static errint backup_write(struct filesystem *fs, bool (*stop)(void *context))
     struct backup *backup = fs->backup;
     if (!backup_has_space(fs))
         return -ENOSPC;
-    if (mkdirat(fs->store->fd, BACKUP_DIRECTORY, 0700) < 0 && errno != EEXIST)
+    if (mkdirat(fs->store->fd, COPIES_DIRECTORY, 0700) < 0 && errno != EEXIST)
         return -errno;
-    cleanup_free char *path = backup_path(fs, BACKUP_NEW);
     uint64_t commit = meta_commit_last(fs->meta);
-    errint error = path ? meta_backup(fs->meta, path, stop, backup) : -ENOMEM;
-    if (!error)
-        error = backup_rotate(fs);
+    errint error = backup_write_pair(fs, stop);
     if (error) {
         if (error != -ECANCELED && error != -EAGAIN)
             log_warning("the database could not be backed up: %s", strerror(-error));
         return error;
     }
+    fault_hit("backup.rotated"); /* too late for an error: it is there to kill or to hang */
     backup->current = true;
     backup->commit = commit;
     /* From now on the backup is an older copy. That alone is no reason for another one. */
@@ -113,21 +165,50 @@ static bool backup_is_current(struct filesystem *fs)
 /* -- the thread -------------------------------------------------------------------------------------------
  */
 
-static int64_t backup_first_due(struct filesystem *fs)
+static int64_t backup_in(unsigned seconds)
 {
-    unsigned seconds = fs->options->backup_interval;
-    if (seconds > BACKUP_FIRST_SECONDS && faccessat(fs->store->fd, BACKUP_NEWEST, F_OK, 0) < 0)
-        seconds = BACKUP_FIRST_SECONDS;
     return clock_monotonic() + (int64_t)seconds * CLOCK_NS_PER_SECOND;
 }
 
-static int64_t backup_round(struct filesystem *fs)
+/* From this size on a journal is worth a new backup: then it takes as much as one, or little. */
+static int64_t backup_journal_limit(const struct filesystem *fs)
 {
-    int64_t interval = (int64_t)fs->options->backup_interval;
-    errint error = backup_is_current(fs) ? 0 : backup_write(fs, backup_is_stopping);
+    struct stat database;
+    if (fstatat(fs->store->fd, STORE_DATABASE, &database, 0) < 0 || database.st_size < BACKUP_JOURNAL_MIN)
+        return BACKUP_JOURNAL_MIN;
+    return database.st_size;
+}
+
+static bool backup_journal_wants_one(struct filesystem *fs)
+{
+    return !meta_journal_follows(fs->meta) || meta_journal_size(fs->meta) > backup_journal_limit(fs);
+}
+
+/* What could not be shortened for long must not fill the disk. */
+static void backup_bound_journal(struct filesystem *fs)
+{
+    if (meta_journal_size(fs->meta) / BACKUP_JOURNAL_MAX > backup_journal_limit(fs))
+        meta_journal_end(fs->meta, "it has become too large");
+}
+
+static void backup_round(struct filesystem *fs)
+{
+    struct backup *backup = fs->backup;
+    bool wanted = backup_journal_wants_one(fs);
+    unsigned interval = fs->options->backup_interval;
+    errint error = !wanted && backup_is_current(fs) ? 0 : backup_write(fs, backup_is_stopping);
+    if (error)
+        backup_bound_journal(fs);
     if (error == -EAGAIN && interval > BACKUP_RETRY_SECONDS)
         interval = BACKUP_RETRY_SECONDS;
-    return clock_monotonic() + interval * CLOCK_NS_PER_SECOND;
+    backup->due = interval ? backup_in(interval) : INT64_MAX;
+    backup->wanted = error ? backup_in(BACKUP_RETRY_SECONDS) : 0;
+}
+
+static bool backup_is_due(struct filesystem *fs)
+{
+    int64_t now = clock_monotonic();
+    return now >= fs->backup->due || (now >= fs->backup->wanted && backup_journal_wants_one(fs));
 }
 
 static void *backup_run(void *context)
@@ -136,16 +217,16 @@ static void *backup_run(void *context)
     struct backup *backup = fs->backup;
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKUP_NICE);
     syscall(SYS_ioprio_set, BACKUP_IO_WHO_PROCESS, 0, BACKUP_IO_IDLE);
-    int64_t due = backup_first_due(fs);
+    backup->due = fs->options->backup_interval ? backup_in(fs->options->backup_interval) : INT64_MAX;
+    backup->wanted = backup_in(BACKUP_FIRST_SECONDS);
     pthread_mutex_lock(&backup->lock);
     while (!atomic_load(&backup->stopping)) {
-        struct timespec until = clock_to_timespec(due);
-        if (clock_monotonic() < due) {
-            pthread_cond_clockwait(&backup->wake, &backup->lock, CLOCK_MONOTONIC, &until);
+        struct timespec until = clock_to_timespec(backup_in(BACKUP_LOOK_SECONDS));
+        if (pthread_cond_clockwait(&backup->wake, &backup->lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
             continue;
-        }
         pthread_mutex_unlock(&backup->lock);
-        due = backup_round(fs);
+        if (backup_is_due(fs))
+            backup_round(fs);
         pthread_mutex_lock(&backup->lock);
     }
     pthread_mutex_unlock(&backup->lock);
@@ -165,7 +246,7 @@ void backup_prepare(struct filesystem *fs)
     pthread_cond_init(&backup->wake, NULL);
     cleanup_free char *clean = NULL;
     backup->current = meta_setting_get(fs->meta, "clean", &clean) == 0 && strcmp(clean, "1") == 0 &&
-                      faccessat(fs->store->fd, BACKUP_NEWEST, F_OK, 0) == 0;
+                      faccessat(fs->store->fd, COPIES_BACKUP, F_OK, 0) == 0;
 }
 
 errint backup_start(struct filesystem *fs)
@@ -175,8 +256,6 @@ errint backup_start(struct filesystem *fs)
         return 0;
     /* What a start itself writes is no change. */
     backup->commit = meta_commit_last(fs->meta);
-    if (fs->options->backup_interval == 0)
-        return 0;
     int error = pthread_create(&backup->thread, NULL, backup_run, fs);
     backup->thread_runs = error == 0;
     if (backup->thread_runs)

@@ -13,7 +13,9 @@
 #include "base/wait.h"
 #include "fs/filesystem.h"
 #include "fs/reclaim.h"
+#include "fs/space.h"
 #include "fs/stored.h"
+#include "meta/journal.h"
 #include "store/object.h"
 
 /* Removals wait this long for company, so that deleting a tree costs few syncs. */
@@ -74,7 +76,7 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
 {
     if (objects->count == 0)
         return;
-    errint error = meta_sync(fs->meta);
+    errint error = meta_sync_journal(fs->meta);
     if (!error)
         error = fault_hit("fs.discard");
     if (error) {
@@ -97,10 +99,7 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
         log_warning("%zu removed objects are still listed: %s", objects->count, strerror(-error));
     if (atomic_load(&fs->damage.any) && objects->count > 0)
         damage_load(fs);
-    if (atomic_load(&fs->disk_full) && store_reserve_restore(fs->store) == 0) {
-        atomic_store(&fs->disk_full, false);
-        log_info("the disk has space again");
-    }
+    space_check(fs);
 }
 
 void discard_kick(struct filesystem *fs)

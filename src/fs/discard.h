@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inodes without a name, and objects that no file needs any more: removed by a thread of its own, objects
- * once the transaction that let go of them is on stable storage (else a power cut could bring back a file
- * whose bytes are gone). An interrupted removal is finished at the next mount.
+ * once the transaction that let go of them is on stable storage, in the database's journal too (else a power
+ * cut, or a rebuild, could bring back a file whose bytes are gone). An interrupted removal is finished at the
+ * next mount.
  */
 #ifndef CKPTFS_FS_DISCARD_H
 #define CKPTFS_FS_DISCARD_H

@@ -28,7 +28,8 @@ bool listing_add(struct listing *listing, const char *name, size_t length, uint6
 {
     /* struct fuse_dirent is 24 bytes, struct fuse_entry_out 128; names are padded to 8. */
     size_t bytes = 24 + ((length + 7) & ~(size_t)7) + (listing->plus ? 128 : 0);
-    listing->full |= listing->bytes + bytes > listing->room || listing->count == LISTING_MAX;
+    listing->full |= listing->bytes + bytes > listing->room || listing->count == LISTING_MAX ||
+                     (listing->end && cookie >= listing->end);
     if (listing->full || listing->error || !listing_grow(listing))
         return false;
     struct listing_entry *entry = &listing->entries[listing->count++];

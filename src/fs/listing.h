@@ -17,10 +17,11 @@ struct listing_entry {
     char name[META_NAME_MAX + 1];
 };
 
-/* Starts with `room` and `plus` set and all else 0. */
+/* Starts with `room`, `plus` and `end` set and all else 0. */
 struct listing {
     size_t room; /* of the answer, in bytes */
     bool plus;
+    uint64_t end; /* the first cookie that is not listed; 0: none */
     struct listing_entry *entries;
     size_t count, capacity;
     size_t bytes; /* of the answer, estimated from above */
@@ -32,7 +33,7 @@ struct listing {
 typedef void listing_fill(struct filesystem *fs, uint64_t number, const struct meta_inode *row,
                           struct fuse_entry_param *entry);
 
-/* Adds an entry. False: it is full, or failed (`error`). Calls nothing that locks. */
+/* Adds an entry. False: it is full, at its end, or failed (`error`). Calls nothing that locks. */
 bool listing_add(struct listing *listing, const char *name, size_t length, uint64_t cookie, uint64_t number,
                  const struct meta_inode *inode);
 /* Adds "." and "..", as far as they come after the cookie `after`. */

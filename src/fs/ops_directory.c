@@ -24,10 +24,25 @@ static void ops_list_fill(struct filesystem *fs, uint64_t number, const struct m
     ops_fill_entry(fs, row, entry);
 }
 
-static void ops_list(fuse_req_t request, uint64_t directory, size_t size, uint64_t after, bool plus)
+/*
+ * A listing shows what is there when it begins, as far as it stays: who renames each file that it is told of
+ * gives it a new cookie, and would be told of it for ever.
+ */
+static uint64_t ops_listing_end(struct filesystem *fs, uint64_t fh, uint64_t after)
+{
+    struct state_handle *handle = state_handle_find(fs->state, fh);
+    if (!handle)
+        return 0;
+    if (after == 0)
+        handle->object = meta_cookie_next(fs->meta);
+    return handle->object;
+}
+
+static void ops_list(fuse_req_t request, uint64_t directory, size_t size, uint64_t after, uint64_t fh,
+                     bool plus)
 {
     struct filesystem *fs = fs_of(request);
-    struct listing listing = {.room = size, .plus = plus};
+    struct listing listing = {.room = size, .plus = plus, .end = ops_listing_end(fs, fh, after)};
     if (view_has(directory)) {
         view_list(request, directory, after, &listing);
         return;
@@ -46,14 +61,12 @@ static void ops_list(fuse_req_t request, uint64_t directory, size_t size, uint64
 
 void ops_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-    (void)fi;
-    ops_list(request, ino, size, (uint64_t)offset, false);
+    ops_list(request, ino, size, (uint64_t)offset, fi->fh, false);
 }
 
 void ops_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-    (void)fi;
-    ops_list(request, ino, size, (uint64_t)offset, true);
+    ops_list(request, ino, size, (uint64_t)offset, fi->fh, true);
 }
 
 void ops_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -11,6 +11,7 @@
 #include "fs/discard.h"
 #include "fs/inputs.h"
 #include "fs/models.h"
+#include "fs/space.h"
 #include "fs/view.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
@@ -32,7 +33,7 @@ errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name)
         return -EROFS;
     if (view_is_name(parent, name))
         return -EPERM;
-    return atomic_load(&fs->disk_full) ? -ENOSPC : 0;
+    return space_check(fs);
 }
 
 static void ops_reply_row(fuse_req_t request, errint error, const struct meta_inode *row)
@@ -57,6 +58,15 @@ static bool ops_answer_again(fuse_req_t request, errint *error, struct meta_inod
     return true;
 }
 
+/* By "." and ".." the kernel finds what a file handle stands for (open_by_handle_at(2), NFS). */
+static errint ops_lookup_dots(struct filesystem *fs, uint64_t ino, bool parent, struct meta_inode *row)
+{
+    errint error = parent ? meta_parent(fs->meta, ino, &ino) : 0;
+    if (!error)
+        error = meta_get(fs->meta, ino, row);
+    return !error && row->nlink == 0 ? -ENOENT : error;
+}
+
 void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 {
     struct filesystem *fs = fs_of(request);
@@ -66,8 +76,11 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
         view_lookup(request, parent, name);
         return;
     }
-    errint error = length > META_NAME_MAX ? -ENAMETOOLONG : meta_lookup(fs->meta, parent, name, length, &row);
-    if (error == -ENOENT) {
+    bool dots = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+    errint error = dots                     ? ops_lookup_dots(fs, parent, name[1] == '.', &row)
+                   : length > META_NAME_MAX ? -ENAMETOOLONG
+                                            : meta_lookup(fs->meta, parent, name, length, &row);
+    if (error == -ENOENT && !dots) {
         /* Only the kernel makes names, so it may remember that there is none. */
         const struct fuse_entry_param none = {.entry_timeout = FS_TIMEOUT_SECONDS};
         fuse_reply_entry(request, &none);

@@ -13,6 +13,7 @@
 #include "fs/reclaim_plan.h"
 #include "fs/repack.h"
 #include "fs/repack_object.h"
+#include "meta/journal.h"
 #include "meta/usage.h"
 #include "store/object.h"
 
@@ -34,10 +35,10 @@ static errint reclaim_object(struct filesystem *fs, uint64_t object)
     if (error)
         return error;
     if (dead.count > 0) {
-        /* A power cut must not bring back extents of what is gone. */
+        /* Neither a power cut nor a rebuild must bring back extents of what is gone. */
         error = reclaim_check_seen(fs, object);
         if (!error)
-            error = meta_sync(fs->meta);
+            error = meta_sync_journal(fs->meta);
         if (!error)
             error = fault_hit("fs.punch");
         if (!error)

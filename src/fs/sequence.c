@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "meta/journal.h"
 
 #define SEQUENCE_SETTING "sequence"
 
@@ -82,6 +83,6 @@ errint sequence_advance(struct store *store, struct meta *meta)
     snprintf(text, sizeof text, "%" PRIu64, number);
     error = meta_setting_put(meta, SEQUENCE_SETTING, text);
     if (!error)
-        error = meta_sync(meta);
+        error = meta_sync_journal(meta);
     return error ? error : sequence_write(store, number);
 }

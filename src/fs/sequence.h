@@ -4,8 +4,8 @@
  * objects made since, which a mount would take for the rests of a crash and remove.
  *
  * A number in the database, and in the file STORE/sequence, goes up at each mount, after each backup and at
- * each unmount: on stable storage first in the database, then in the file. So a database with a smaller
- * number than the file's is an older copy, and none that was cut off by a crash ever is.
+ * each unmount: on stable storage first in the database and its journal, then in the file. So a database with
+ * a smaller number than the file's is an older copy, and none that was cut off by a crash ever is.
  */
 #ifndef CKPTFS_FS_SEQUENCE_H
 #define CKPTFS_FS_SEQUENCE_H

@@ -30,8 +30,11 @@
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/share.h"
+#include "fs/space.h"
 #include "fs/stored.h"
 #include "fs/writeback.h"
+#include "meta/journal.h"
+#include "store/copies.h"
 
 enum {
     SERVE_THREADS_MIN = 4,
@@ -50,12 +53,18 @@ static void serve_note_commit(void *context, uint64_t unique, uint64_t ino)
     state_request_done(fs->state, unique, ino);
 }
 
-static errint serve_disk_full(void *context)
+static errint serve_open_database(struct filesystem *fs)
 {
-    struct filesystem *fs = context;
-    errint error = store_reserve_spend(fs->store);
-    if (!error && !atomic_exchange(&fs->disk_full, true))
-        log_warning("the disk under the store is full: new files are refused until space is freed");
+    cleanup_free char *database = store_path_of(fs->store, STORE_DATABASE);
+    cleanup_free char *journal = fs->options->read_only ? NULL : store_path_of(fs->store, COPIES_JOURNAL);
+    if (!database || (!journal && !fs->options->read_only))
+        return -ENOMEM;
+    errint error = meta_open_journaled(database, fs->store->created, journal, &fs->meta);
+    /* A store on a full disk must open, so that something can be deleted. */
+    if (error == -ENOSPC && space_spend(fs) == 0)
+        error = meta_open_journaled(database, fs->store->created, journal, &fs->meta);
+    if (error && error != -ESTALE)
+        log_error("%s: cannot be opened: %s", database, strerror(-error));
     return error;
 }
 
@@ -63,20 +72,17 @@ static errint serve_open_store(struct filesystem *fs)
 {
     if (store_open(fs->options->store_path, fs->options->lock_fd, &fs->store) != STORE_FINE)
         return -EIO; /* said by store_open */
-    cleanup_free char *database = NULL;
-    if (asprintf(&database, "%s/meta.db", fs->store->path) < 0)
-        return -ENOMEM;
-    errint error = meta_open(database, fs->store->created, &fs->meta);
-    /* A store on a full disk must open, so that something can be deleted. */
-    if (error == -ENOSPC && serve_disk_full(fs) == 0)
-        error = meta_open(database, fs->store->created, &fs->meta);
-    if (error) {
-        log_error("%s: cannot be opened: %s", database, strerror(-error));
+    if (!fs->options->read_only)
+        backup_finish_rotation(fs->store);
+    errint error = serve_open_database(fs);
+    if (error)
         return error;
-    }
     meta_on_commit(fs->meta, serve_note_commit, fs);
-    meta_on_full(fs->meta, serve_disk_full, fs);
-    return sequence_check(fs->store, fs->meta);
+    meta_on_full(fs->meta, space_spend, fs);
+    error = sequence_check(fs->store, fs->meta);
+    if (!error)
+        meta_journal_judge(fs->meta);
+    return error;
 }
 
 static errint serve_start_queues(struct filesystem *fs)
@@ -151,6 +157,8 @@ static errint serve_prepare(struct filesystem *fs)
         error = assembler_start(fs);
     if (!error)
         error = repack_start(fs);
+    if (!error)
+        error = meta_journal_start(fs->meta);
     if (!error)
         error = backup_start(fs);
     if (error)
@@ -362,7 +370,7 @@ static int serve_run(struct filesystem *fs, int signal_fd)
 /* The line that the mounting command prints, with the exit code that it ends with. */
 static void serve_tell_failure(const struct fs_options *options, errint error)
 {
-    char line[768];
+    char line[900], restores[COPIES_TEXT_MAX];
     const char *store = options->store_path;
     switch (-error) {
     case EPROTONOSUPPORT:
@@ -371,16 +379,15 @@ static void serve_tell_failure(const struct fs_options *options, errint error)
                  FS_EXIT_STORE_NEWER, store);
         break;
     case EUCLEAN:
-        snprintf(
-            line, sizeof line,
-            "error %d %.300s/meta.db is damaged; `ckptfs fsck --rebuild %.300s` restores its newest backup\n",
-            FS_EXIT_STORE_DAMAGED, store, store);
+        copies_describe(store, restores);
+        snprintf(line, sizeof line, "error %d %.300s/meta.db is damaged; `ckptfs fsck --rebuild %.300s` %s\n",
+                 FS_EXIT_STORE_DAMAGED, store, store, restores);
         break;
     case ESTALE:
+        copies_describe(store, restores);
         snprintf(line, sizeof line,
-                 "error %d %.300s/meta.db " SEQUENCE_OLDER
-                 "; `ckptfs fsck --rebuild %.300s` brings the store in line\n",
-                 FS_EXIT_DATABASE_OLD, store, store);
+                 "error %d %.300s/meta.db " SEQUENCE_OLDER "; `ckptfs fsck --rebuild %.300s` %s\n",
+                 FS_EXIT_DATABASE_OLD, store, store, restores);
         break;
     case ENOSPC:
     case EDQUOT:

@@ -33,9 +33,25 @@ static bool backup_stop(void *context)
     return backup->too_much;
 }
 
-errint meta_backup(struct meta *meta, const char *path, bool (*stop)(void *context), void *context)
+errint backup_copy(struct meta *meta, const char *path, bool (*stop)(void *context), void *context,
+                   struct db_copy **out)
 {
     struct backup backup = {.meta = meta, .stop = stop, .context = context};
-    errint error = db_backup(meta->db, path, backup_stop, &backup);
+    errint error = db_copy_open(meta->db, out);
+    if (error)
+        return error;
+    pthread_mutex_lock(&meta->lock);
+    error = db_copy_begin(*out);
+    pthread_mutex_unlock(&meta->lock);
+    if (!error)
+        error = db_copy_write(*out, path, backup_stop, &backup);
     return error == -ECANCELED && backup.too_much ? -EAGAIN : error;
+}
+
+errint meta_backup(struct meta *meta, const char *path, bool (*stop)(void *context), void *context)
+{
+    struct db_copy *copy;
+    errint error = backup_copy(meta, path, stop, context, &copy);
+    db_copy_close(copy);
+    return error;
 }

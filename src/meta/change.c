@@ -55,6 +55,12 @@ errint change_take_number(struct meta *meta, enum meta_counter which, uint64_t *
     return 0;
 }
 
+uint64_t meta_cookie_next(struct meta *meta)
+{
+    META_LOCKED(meta);
+    return meta->known.numbers[META_COUNTER_COOKIE].next;
+}
+
 uint64_t meta_object_next(struct meta *meta)
 {
     META_LOCKED(meta);
@@ -144,6 +150,7 @@ static bool change_may_retry(struct change *change)
     change->spent = true;
     if (meta->spend(meta->spend_context) != 0)
         return false;
+    atomic_store(&meta->journal_refused, true);
     /* On a full disk the log has no room to grow: its pages go into the database's own blocks early. */
     meta->log_trim = CHANGE_FULL_TRIM;
     meta->log_wake = 0;

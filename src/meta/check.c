@@ -229,7 +229,8 @@ errint meta_check(struct meta *meta, const struct meta_check_request *request, s
 /* -- whole databases --------------------------------------------------------------------------------------
  */
 
-int meta_check_database(const char *path, void (*complaint)(void *context, const char *text), void *context)
+static int check_database_file(const char *path, bool *whole,
+                               void (*complaint)(void *context, const char *text), void *context)
 {
     struct db *db;
     errint error = db_open(path, false, &db);
@@ -237,7 +238,23 @@ int meta_check_database(const char *path, void (*complaint)(void *context, const
         return error;
     int count = db_check(db, complaint, context);
     errint closed = db_close(db, count == 0);
+    *whole = count == 0 && !closed;
     return count ? count : closed;
+}
+
+int meta_check_database(const char *path, const char *journal,
+                        void (*complaint)(void *context, const char *text), void *context)
+{
+    struct db_journal *follower = NULL;
+    bool whole = false;
+    errint error = journal ? db_journal_open(path, journal, &follower) : 0;
+    if (error)
+        return error;
+    int count = check_database_file(path, &whole, complaint, context);
+    if (follower && db_journal_follows(follower) && whole && db_journal_finish(follower) < 0)
+        db_journal_stop(follower);
+    db_journal_close(follower);
+    return count;
 }
 
 int meta_check_backup(const char *path)

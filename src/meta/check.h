@@ -64,10 +64,12 @@ struct meta_check_result {
 errint meta_check(struct meta *meta, const struct meta_check_request *request, struct meta_check_result *out);
 
 /*
- * The engine's own check of the database file `path`, which nobody has open; its log is moved into it first.
- * The number of complaints (`complaint` gets each), or an error: -EUCLEAN when it is no database any more.
+ * The engine's own check of the database file `path`, which nobody has open; its log is moved into the file
+ * `journal` (meta/journal.h; NULL: none) and into it first. The number of complaints (`complaint` gets each),
+ * or an error: -EUCLEAN when it is no database any more; -ESTALE when it has less than the journal.
  */
-int meta_check_database(const char *path, void (*complaint)(void *context, const char *text), void *context);
+int meta_check_database(const char *path, const char *journal,
+                        void (*complaint)(void *context, const char *text), void *context);
 /* The same of a backup, which is only read. */
 int meta_check_backup(const char *path);
 

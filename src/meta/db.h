@@ -102,11 +102,18 @@ errint db_execute(struct db *db, const char *text);
 /* Whether a table of this name exists: 1, 0 or an error. */
 int db_has_table(struct db *db, const char *table);
 /*
- * A copy of the last commit as the file `path`, on stable storage when this returns. It has passed the
- * engine's own check (-EUCLEAN); an existing file is replaced. `stop` is asked after each small step, and may
- * sleep: true ends it with -ECANCELED. NULL: never. Needs no lock and blocks; others may commit meanwhile,
- * but the log cannot be emptied then.
+ * A copy of the database in three steps. _open makes ready for it; _begin, the only one that needs the lock,
+ * decides which commit it is of. _write makes the file `path`, on stable storage when it returns. It has
+ * passed the engine's own check (-EUCLEAN); an existing file is replaced. `stop` is asked after each small
+ * step, and may sleep: true ends it with -ECANCELED. NULL: never. It blocks; others may commit meanwhile, but
+ * the log cannot be emptied until _close. That is allowed at any time, and for NULL.
  */
+struct db_copy;
+errint db_copy_open(struct db *db, struct db_copy **out);
+errint db_copy_begin(struct db_copy *copy);
+errint db_copy_write(struct db_copy *copy, const char *path, bool (*stop)(void *context), void *context);
+void db_copy_close(struct db_copy *copy);
+/* All of them, for who is alone with the database. */
 errint db_backup(struct db *db, const char *path, bool (*stop)(void *context), void *context);
 
 /*
@@ -122,6 +129,8 @@ int db_check_file(const char *path, void (*finding)(void *context, const char *t
 
 /* Bytes of commits in the log that were not yet moved into the database. */
 size_t db_log_size(const struct db *db);
+/* How far the log has come, in units of the engine; 0 when it is empty. */
+uint64_t db_log_commits(const struct db *db);
 
 /* What was committed before the call is on stable storage afterwards. Needs no lock, and blocks. */
 errint db_log_sync(struct db *db);
@@ -135,5 +144,7 @@ errint db_log_sync(struct db *db);
 errint db_checkpoint_begin(struct db *db);
 errint db_checkpoint_copy(struct db *db);
 errint db_checkpoint_end(struct db *db, bool *emptied);
+/* Whether db_checkpoint_end would empty the log now. */
+bool db_checkpoint_is_whole(const struct db *db);
 
 #endif

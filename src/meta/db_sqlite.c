@@ -246,6 +246,15 @@ static errint db_open_connections(struct db *db, bool create)
     return db_open_log(db);
 }
 
+/* What is in the log although nothing was committed by this connection. */
+static errint db_count_log(struct db *db)
+{
+    ssize_t frames = frames_count_committed(db->log_fd);
+    if (frames >= 0)
+        db->log_frames = (int)frames;
+    return frames < 0 ? (errint)frames : 0;
+}
+
 errint db_open(const char *path, bool create, struct db **out)
 {
     *out = NULL;
@@ -256,11 +265,13 @@ errint db_open(const char *path, bool create, struct db **out)
     db->careful = true;
     db->path = strdup(path);
     errint error = db->path ? db_open_connections(db, create) : -ENOMEM;
-    bool emptied;
+    bool emptied = false;
     /* A full disk may not let the log into the database: that must not keep anybody from deleting something.
      */
     if (!error && (error = db_truncate_log(db, &emptied)) == -ENOSPC)
         error = 0;
+    if (!error && !emptied)
+        error = db_count_log(db);
     if (error) {
         db_close(db, false);
         return error;
@@ -449,6 +460,21 @@ int db_has_table(struct db *db, const char *table)
 /* -- the log ----------------------------------------------------------------------------------------------
  */
 
+int db_sqlite_log_fd(const struct db *db)
+{
+    return db->log_fd;
+}
+
+const char *db_sqlite_path(const struct db *db)
+{
+    return db->path;
+}
+
+uint64_t db_log_commits(const struct db *db)
+{
+    return (uint64_t)db->log_frames;
+}
+
 size_t db_log_size(const struct db *db)
 {
     return (size_t)db->log_frames * (DB_PAGE_SIZE + DB_FRAME_HEADER_SIZE);
@@ -489,11 +515,16 @@ errint db_checkpoint_copy(struct db *db)
     return 0;
 }
 
+bool db_checkpoint_is_whole(const struct db *db)
+{
+    return db->copied && db->log_frames == db->log_frames_pinned;
+}
+
 errint db_checkpoint_end(struct db *db, bool *emptied)
 {
     *emptied = false;
     errint error = db_pragma(db, db->pin, "ROLLBACK");
-    if (error || !db->copied || db->log_frames != db->log_frames_pinned)
+    if (error || !db_checkpoint_is_whole(db))
         return error;
     return db_truncate_log(db, emptied);
 }

@@ -107,14 +107,72 @@ int db_check_file(const char *path, void (*finding)(void *context, const char *t
 /* -- copying ----------------------------------------------------------------------------------------------
  */
 
-struct copy {
+struct db_copy {
     struct db *db;
     sqlite3 *source, *target;
     bool (*stop)(void *context);
     void *context;
+    struct frames_place place;
+    struct redo_file database; /* as it was, where the log was empty */
+    bool log_empty;
 };
 
-static errint copy_run(struct copy *copy)
+errint db_copy_open(struct db *db, struct db_copy **out)
+{
+    *out = NULL;
+    struct db_copy *copy = calloc(1, sizeof *copy);
+    if (!copy)
+        return -ENOMEM;
+    copy->db = db;
+    errint error = db_sqlite_open_reader(db, &copy->source);
+    /* The first read takes longer than the others. */
+    if (!error &&
+        sqlite3_exec(copy->source, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL) != SQLITE_OK)
+        error = db_sqlite_fail(db, copy->source, sqlite3_errcode(copy->source), "back up");
+    if (error) {
+        db_copy_close(copy);
+        return error;
+    }
+    *out = copy;
+    return 0;
+}
+
+void db_copy_close(struct db_copy *copy)
+{
+    if (!copy)
+        return;
+    sqlite3_close(copy->source);
+    free(copy);
+}
+
+static errint copy_find_place(struct db_copy *copy)
+{
+    struct frames frames;
+    uint64_t commits = db_log_commits(copy->db);
+    copy->log_empty = commits == 0;
+    if (copy->log_empty)
+        return redo_look_at(db_sqlite_path(copy->db), &copy->database);
+    int begun = frames_begin(&frames, db_sqlite_log_fd(copy->db));
+    if (begun <= 0)
+        return begun < 0 ? begun : -EIO;
+    return frames_take_place(&frames, (uint32_t)commits, &copy->place);
+}
+
+errint db_copy_begin(struct db_copy *copy)
+{
+    int code = sqlite3_exec(copy->source, "BEGIN; SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+    return code == SQLITE_OK ? copy_find_place(copy)
+                             : db_sqlite_fail(copy->db, copy->source, code, "back up");
+}
+
+bool db_sqlite_copy_place(const struct db_copy *copy, struct frames_place *place, struct redo_file *database)
+{
+    *place = copy->place;
+    *database = copy->database;
+    return copy->log_empty;
+}
+
+static errint copy_run(struct db_copy *copy)
 {
     sqlite3_backup *backup = sqlite3_backup_init(copy->target, "main", copy->source, "main");
     if (!backup)
@@ -133,15 +191,9 @@ static errint copy_run(struct copy *copy)
     return code == SQLITE_OK ? 0 : db_sqlite_fail(copy->db, copy->target, code, "back up");
 }
 
-static errint copy_open(struct copy *copy, const char *path)
+static errint copy_open_target(struct db_copy *copy, const char *path)
 {
-    errint error = db_sqlite_open_reader(copy->db, &copy->source);
-    if (error)
-        return error;
-    int code = sqlite3_exec(copy->source, "BEGIN; SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
-    if (code != SQLITE_OK)
-        return db_sqlite_fail(copy->db, copy->source, code, "back up");
-    code = sqlite3_open_v2(path, &copy->target, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+    int code = sqlite3_open_v2(path, &copy->target, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
     /* What a crash leaves is thrown away: the file gets its name after the caller's one sync. */
     if (code == SQLITE_OK)
         code = sqlite3_exec(copy->target, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF", NULL, NULL,
@@ -149,13 +201,13 @@ static errint copy_open(struct copy *copy, const char *path)
     return code == SQLITE_OK ? 0 : db_sqlite_fail(copy->db, copy->target, code, "back up");
 }
 
-static errint copy_pages(struct copy *copy, const char *path)
+static errint copy_pages(struct db_copy *copy, const char *path)
 {
-    errint error = copy_open(copy, path);
+    errint error = copy_open_target(copy, path);
     if (!error)
         error = copy_run(copy);
     int code = sqlite3_close(copy->target);
-    sqlite3_close(copy->source);
+    copy->target = NULL;
     return error ? error : code == SQLITE_OK ? 0 : -EIO;
 }
 
@@ -187,15 +239,16 @@ static errint copy_publish(const char *temporary, const char *path)
     return error ? error : db_sqlite_sync_directory(path);
 }
 
-errint db_backup(struct db *db, const char *path, bool (*stop)(void *context), void *context)
+errint db_copy_write(struct db_copy *copy, const char *path, bool (*stop)(void *context), void *context)
 {
     char temporary[PATH_MAX];
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.part", path) >= sizeof temporary)
         return -ENAMETOOLONG;
-    struct copy copy = {.db = db, .stop = stop, .context = context};
+    copy->stop = stop;
+    copy->context = context;
     errint error = copy_create(temporary);
     if (!error)
-        error = copy_pages(&copy, temporary);
+        error = copy_pages(copy, temporary);
     if (!error)
         error = copy_publish(temporary, path);
     if (!error)
@@ -203,5 +256,17 @@ errint db_backup(struct db *db, const char *path, bool (*stop)(void *context), v
     unlink(temporary);
     if (error != -ECANCELED)
         log_error("%s: cannot write the backup: %s", path, strerror(-error));
+    return error;
+}
+
+errint db_backup(struct db *db, const char *path, bool (*stop)(void *context), void *context)
+{
+    struct db_copy *copy;
+    errint error = db_copy_open(db, &copy);
+    if (!error)
+        error = db_copy_begin(copy);
+    if (!error)
+        error = db_copy_write(copy, path, stop, context);
+    db_copy_close(copy);
     return error;
 }

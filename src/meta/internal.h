@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "meta/db.h"
+#include "meta/db_journal.h"
 #include "meta/meta.h"
 
 /* -- the state --------------------------------------------------------------------------------------------
@@ -59,6 +60,15 @@ struct meta {
     bool syncing;
     errint sync_error; /* a sync of the log failed: nothing later can be trusted to be on stable storage */
     _Atomic uint64_t commit_durable;
+
+    /* The redo journal (journal.c). Its lock is taken before all others, and held over syncs. */
+    pthread_mutex_t journal_lock;
+    pthread_cond_t journal_end;
+    pthread_t journal_thread;
+    bool journal_runs, journal_ends;
+    struct db_journal *journal;       /* NULL: opened without one */
+    atomic_bool journal_refused;      /* the disk is full: what is left of it is for the database */
+    _Atomic uint64_t journal_durable; /* the last commit that is known to be in it */
 };
 
 struct meta *meta_lock(struct meta *meta);
@@ -66,6 +76,26 @@ void meta_unlock_scope(struct meta **meta);
 /* Holds the lock until the end of the scope. */
 #define META_LOCKED(guarded)                                                                                 \
     struct meta *locked_ __attribute__((cleanup(meta_unlock_scope), unused)) = meta_lock(guarded)
+
+/* -- the journal (journal.c) ------------------------------------------------------------------------------
+ */
+
+/* Adds all up to a commit, with which the log had come to `commits`. The journal's lock is held. A failure is
+ * logged, and ends the journal. */
+void journal_bring(struct meta *meta, uint64_t commit, uint64_t commits);
+/* Around an emptying of the log, with all of it brought: before it with both locks held, after it without the
+ * namespace's. */
+void journal_settle(struct meta *meta);
+void journal_sync_settled(struct meta *meta);
+/* After the opening of the database, before anything is committed. */
+void journal_opened(struct meta *meta);
+/* After the last commit; and after the closing of the database, when that has emptied the log if `whole`. */
+void journal_finish_log(struct meta *meta);
+void journal_close(struct meta *meta, bool whole);
+
+/* meta_backup, with the copy still open; db_copy_close whatever it returns. */
+errint backup_copy(struct meta *meta, const char *path, bool (*stop)(void *context), void *context,
+                   struct db_copy **out);
 
 /* -- transactions (change.c) ------------------------------------------------------------------------------
  */

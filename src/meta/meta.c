@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "meta/internal.h"
+#include "meta/journal.h"
 
 enum {
     META_LOG_TRIM = 4 << 20,   /* the log is copied into the database when it has grown by this */
@@ -89,42 +90,57 @@ static bool meta_sync_failed(struct meta *meta)
     return failed;
 }
 
+/* Moves the log into the database, and what it has into the journal before that. Both locks are held. */
+static errint meta_move_log(struct meta *meta, bool waiting, bool *emptied)
+{
+    errint error = db_checkpoint_begin(meta->db);
+    if (error)
+        return error;
+    uint64_t last = meta->commit_last, commits = db_log_commits(meta->db);
+    if (!waiting)
+        pthread_mutex_unlock(&meta->lock);
+    journal_bring(meta, last, commits);
+    error = fault_hit("meta.checkpoint");
+    if (!error)
+        error = db_checkpoint_copy(meta->db);
+    if (!waiting)
+        pthread_mutex_lock(&meta->lock);
+    if (db_checkpoint_is_whole(meta->db))
+        journal_settle(meta);
+    errint ended = db_checkpoint_end(meta->db, emptied);
+    return error ? error : ended;
+}
+
 /* With the lock held; it is given up in between, unless `waiting` says that the log has grown too long for
- * that. */
+ * that. The journal's lock is taken before it. */
 static void meta_checkpoint(struct meta *meta, bool waiting)
 {
+    pthread_mutex_unlock(&meta->lock);
+    pthread_mutex_lock(&meta->journal_lock);
+    pthread_mutex_lock(&meta->lock);
     uint64_t last = meta->commit_last;
     bool emptied = false;
     meta->log_wake = SIZE_MAX;
-    errint error = db_checkpoint_begin(meta->db);
-    if (!error) {
-        if (!waiting)
-            pthread_mutex_unlock(&meta->lock);
-        error = fault_hit("meta.checkpoint");
-        if (!error)
-            error = db_checkpoint_copy(meta->db);
-        if (!waiting)
-            pthread_mutex_lock(&meta->lock);
-        errint ended = db_checkpoint_end(meta->db, &emptied);
-        error = error ? error : ended;
-    }
+    errint error = meta_move_log(meta, waiting, &emptied);
     meta->log_wake = db_log_size(meta->db) + meta->log_trim;
     if (error == -EIO)
         meta_note_sync_error(meta, error);
     if (error && error != meta->log_error)
         log_warning("the database's log cannot be shortened now: %s", strerror(-error));
     meta->log_error = error;
-    if (!emptied)
-        return;
     pthread_mutex_unlock(&meta->lock);
-    pthread_mutex_lock(&meta->sync_lock);
-    if (!meta->sync_error)
-        meta_publish_durable(meta, last);
-    pthread_mutex_unlock(&meta->sync_lock);
-    /* Nobody waits for this one: it makes the truncation of the log known to the disk (db_sqlite.c). */
-    error = db_log_sync(meta->db);
-    if (error)
-        meta_note_sync_error(meta, error);
+    if (emptied) {
+        pthread_mutex_lock(&meta->sync_lock);
+        if (!meta->sync_error)
+            meta_publish_durable(meta, last);
+        pthread_mutex_unlock(&meta->sync_lock);
+        /* Nobody waits for this one: it makes the truncation of the log known to the disk (db_sqlite.c). */
+        error = db_log_sync(meta->db);
+        if (error)
+            meta_note_sync_error(meta, error);
+        journal_sync_settled(meta);
+    }
+    pthread_mutex_unlock(&meta->journal_lock);
     pthread_mutex_lock(&meta->lock);
 }
 
@@ -192,6 +208,8 @@ static struct meta *meta_new(void)
     pthread_cond_init(&meta->log_grown, &monotonic);
     pthread_mutex_init(&meta->sync_lock, NULL);
     pthread_cond_init(&meta->sync_done, NULL);
+    pthread_mutex_init(&meta->journal_lock, NULL);
+    pthread_cond_init(&meta->journal_end, NULL);
     pthread_condattr_destroy(&monotonic);
     meta->log_trim = META_LOG_TRIM;
     meta->log_wake = meta->log_trim;
@@ -204,6 +222,8 @@ static void meta_free(struct meta *meta)
     pthread_cond_destroy(&meta->log_grown);
     pthread_mutex_destroy(&meta->sync_lock);
     pthread_cond_destroy(&meta->sync_done);
+    pthread_mutex_destroy(&meta->journal_lock);
+    pthread_cond_destroy(&meta->journal_end);
     ids_release(&meta->released);
     free(meta);
 }
@@ -213,6 +233,7 @@ static errint meta_start(struct meta *meta, const char *path)
     size_t count;
     const struct schema_step *steps = schema_steps(&count);
     errint error = schema_check(meta->db, path, META_FORMAT_VERSION, steps, count);
+    meta->commit_last++; /* an upgrade, if there was one */
     if (!error)
         error = change_start(meta);
     if (!error)
@@ -220,7 +241,18 @@ static errint meta_start(struct meta *meta, const char *path)
     return error ? error : meta_start_thread(meta);
 }
 
-errint meta_open(const char *path, bool create, struct meta **out)
+/* What is beside the database first: opening it empties the log. */
+static errint meta_open_database(struct meta *meta, const char *path, const char *journal)
+{
+    errint error = journal ? db_journal_open(path, journal, &meta->journal) : 0;
+    if (!error)
+        error = db_open(path, false, &meta->db);
+    if (!error)
+        journal_opened(meta);
+    return error;
+}
+
+errint meta_open_journaled(const char *path, bool create, const char *journal, struct meta **out)
 {
     *out = NULL;
     errint error = 0;
@@ -232,16 +264,22 @@ errint meta_open(const char *path, bool create, struct meta **out)
     struct meta *meta = meta_new();
     if (!meta)
         return -ENOMEM;
-    error = db_open(path, false, &meta->db);
+    error = meta_open_database(meta, path, journal);
     if (!error)
         error = meta_start(meta, path);
     if (error) {
         db_close(meta->db, false);
+        journal_close(meta, false);
         meta_free(meta);
         return error;
     }
     *out = meta;
     return 0;
+}
+
+errint meta_open(const char *path, bool create, struct meta **out)
+{
+    return meta_open_journaled(path, create, NULL, out);
 }
 
 errint meta_close(struct meta *meta)
@@ -251,7 +289,9 @@ errint meta_close(struct meta *meta)
     meta_stop_thread(meta);
     errint stopped = change_stop(meta);
     errint error = meta_sync(meta);
+    journal_finish_log(meta);
     errint closed = db_close(meta->db, error == 0);
+    journal_close(meta, !error && !closed);
     meta_free(meta);
     return error ? error : closed ? closed : stopped;
 }

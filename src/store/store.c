@@ -13,11 +13,11 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "store/copies.h"
 #include "store/identity.h"
 #include "store/reserve.h"
 
 #define STORE_LOCK      "lock"
-#define STORE_DATABASE  "meta.db"
 #define STORE_OBJECTS   "objects"
 #define STORE_MANIFESTS "manifests"
 
@@ -274,8 +274,10 @@ static enum store_problem store_open_contents(struct store *store, enum store_wi
     if (problem)
         return problem;
     if (!contents.database && (store->used || contents.objects) && wish != STORE_RESCUE) {
-        log_error("%s has lost its database %s; `ckptfs fsck --rebuild %s` restores the newest backup",
-                  store->path, STORE_DATABASE, store->path);
+        char restores[COPIES_TEXT_MAX];
+        copies_describe(store->path, restores);
+        log_error("%s has lost its database %s; `ckptfs fsck --rebuild %s` %s", store->path, STORE_DATABASE,
+                  store->path, restores);
         return STORE_NO_DATABASE;
     }
     store->created = !contents.database;
@@ -381,6 +383,12 @@ enum store_problem store_open(const char *path, int inherited_lock_fd, struct st
 enum store_problem store_open_existing(const char *path, bool rescue, struct store **out)
 {
     return store_open_as(path, -1, rescue ? STORE_RESCUE : STORE_EXISTING, out);
+}
+
+char *store_path_of(const struct store *store, const char *name)
+{
+    char *path;
+    return asprintf(&path, "%s/%s", store->path, name) < 0 ? NULL : path;
 }
 
 void store_close(struct store *store)

@@ -9,7 +9,7 @@
  *     STORE/sequence     tells meta.db from its older copies (fs/sequence.h)
  *     STORE/meta.db      the namespace (opened by meta, not here)
  *     STORE/objects/xx/  backing files (store/object.h) and their chunk hashes (store/sums.h)
- *     STORE/manifests/   backups of the database (fs/backup.h); for later: one a completed checkpoint
+ *     STORE/manifests/   copies of the database (store/copies.h); for later: one a completed checkpoint
  *
  * A store is never made where anything else lies: an empty directory (or one that does not exist yet;
  * `lost+found` counts as nothing) becomes a store; a directory with foreign files, or with objects but no
@@ -27,6 +27,7 @@
 #define STORE_FORMAT_VERSION 1
 #define STORE_SECRET_SIZE    192
 #define STORE_SEQUENCE       "sequence"
+#define STORE_DATABASE       "meta.db"
 
 /* Why a store cannot be opened. Each is an exit code of its own in the commands (cmd/exit.h). */
 enum store_problem {
@@ -77,6 +78,8 @@ struct store {
 enum store_problem store_open(const char *path, int inherited_lock_fd, struct store **out);
 /* The same of a store that is there: nothing is made. `rescue`: its database may be missing. */
 enum store_problem store_open_existing(const char *path, bool rescue, struct store **out);
+/* The file `name` of it; the caller frees. NULL: no memory. */
+char *store_path_of(const struct store *store, const char *name);
 /* Releases the lock too, unless another process (or a duplicate of lock_fd) holds it. NULL is allowed. */
 void store_close(struct store *store);
 

@@ -205,7 +205,7 @@ fsck_ends() {
     kill -9 "$keeper" "$daemon"
     wait_until 10 ckptfs_no_processes
     umount -l "$MNT"
-    rm "$STORE"/meta.db*
+    rm "$STORE"/meta.db* "$STORE"/manifests/*.journal*
     fsck_ends 1 --rebuild --json
     jq -e '.recovered_objects == 1 and (.actions | length) > 0' "$TEST_DIR/out"
     fsck_ends 0
@@ -246,7 +246,7 @@ fsck_ends() {
     ckptfs_umount
     [ -e "$STORE/manifests/meta.db.backup.1" ]
     truncate -s 5000 "$STORE/manifests/meta.db.backup"
-    rm "$STORE"/meta.db*
+    rm "$STORE"/meta.db* "$STORE"/manifests/*.journal*
     fsck_ends 1 --rebuild
     grep -q 'backup\.1, of 20' "$TEST_DIR/out"
     ckptfs_mount
@@ -274,7 +274,7 @@ fsck_ends() {
     wait_until 20 large_is_punched
     ckptfs_umount
     cp "$TEST_DIR/backup" "$STORE/manifests/meta.db.backup"
-    rm "$STORE"/meta.db*
+    rm "$STORE"/meta.db* "$STORE"/manifests/*.journal*
     fsck_ends 5 --rebuild
     grep -q '(/large): .*read as zeros \[bytes-gone: left\]' "$TEST_DIR/out"
     ckptfs_mount

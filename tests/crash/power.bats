@@ -99,6 +99,57 @@ durable_by_itself() {
     durable_by_itself ext4
 }
 
+journal_time() { stat -c %y "$STORE/manifests/meta.db.journal"; }
+journal_goes_on() {
+    # A change that makes no object.
+    mkdir -p "$MNT/mark" && touch "$MNT/mark"
+    [ "$(journal_time)" != "$JOURNAL_SEEN" ]
+}
+
+# What was done before the call is in the journal when it was written twice.
+journal_has_all() {
+    local _
+    wait_until 20 test -s "$STORE/manifests/meta.db.journal"
+    for _ in 1 2; do
+        JOURNAL_SEEN=$(journal_time)
+        wait_until 20 journal_goes_on
+    done
+}
+
+# The power goes while files are written, and meta.db goes with it: what was durable a second before is there.
+database_is_lost() {
+    disk_create "$1" 1024
+    local round
+    for round in 1 2; do
+        ckptfs_mount
+        journal_has_all
+        crashtree write "$MNT/tree-$round" "$TEST_DIR/state-$round" --seed "$((SEED + round))" \
+            --operations 300 --sync 20
+        wait_until 30 behind_nothing
+        crashtree settle "$TEST_DIR/state-$round"
+        journal_has_all
+        head -c 3M /dev/urandom >"$MNT/unsynced"
+        disk_cut_power
+        machine_restart
+        rm "$STORE"/meta.db*
+        code=0
+        "$CKPTFS" fsck --rebuild "$STORE" || code=$?
+        # What was being written in the last moment may be what is left.
+        [ "$code" -eq 1 ] || [ "$code" -eq 5 ]
+        ckptfs_mount
+        crashtree check "$MNT/tree-$round" "$TEST_DIR/state-$round" --after power
+        ckptfs_umount
+    done
+}
+
+@test "XFS: the database is lost with the power, and comes back" {
+    database_is_lost xfs
+}
+
+@test "ext4: the database is lost with the power, and comes back" {
+    database_is_lost ext4
+}
+
 @test "a rename over a file gives the old or the new one, whole" {
     disk_create xfs 1024
     local round content

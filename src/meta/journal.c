@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The redo journal of a namespace in use. */
+#include "meta/journal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "meta/internal.h"
+
+#define JOURNAL_TICK_NS CLOCK_NS_PER_SECOND
+
+static bool journal_is_on(const struct meta *meta)
+{
+    return meta->journal && db_journal_follows(meta->journal);
+}
+
+static void journal_end(struct meta *meta, const char *why)
+{
+    db_journal_stop(meta->journal);
+    log_warning("the journal of the database ends, until the next backup of it is written: %s", why);
+}
+
+static void journal_give_up(struct meta *meta, errint error)
+{
+    journal_end(meta, strerror(-error));
+}
+
+void meta_journal_end(struct meta *meta, const char *why)
+{
+    pthread_mutex_lock(&meta->journal_lock);
+    if (journal_is_on(meta))
+        journal_end(meta, why);
+    pthread_mutex_unlock(&meta->journal_lock);
+}
+
+void journal_bring(struct meta *meta, uint64_t commit, uint64_t commits)
+{
+    if (!journal_is_on(meta) || atomic_load(&meta->journal_durable) >= commit || meta_sync(meta) != 0)
+        return;
+    errint error = atomic_load(&meta->journal_refused) ? -ENOSPC : 0;
+    if (!error)
+        error = db_journal_copy(meta->journal, meta->db, commits);
+    if (!error)
+        error = db_journal_sync(meta->journal);
+    if (error)
+        journal_give_up(meta, error);
+    else
+        atomic_store(&meta->journal_durable, commit);
+}
+
+/* Up to the last commit. The journal's lock is held. */
+static void journal_bring_all(struct meta *meta)
+{
+    pthread_mutex_lock(&meta->lock);
+    uint64_t commit = meta->commit_last, commits = db_log_commits(meta->db);
+    pthread_mutex_unlock(&meta->lock);
+    journal_bring(meta, commit, commits);
+}
+
+void journal_settle(struct meta *meta)
+{
+    if (!journal_is_on(meta))
+        return;
+    errint error = db_journal_settle(meta->journal);
+    if (error)
+        journal_give_up(meta, error);
+}
+
+void journal_sync_settled(struct meta *meta)
+{
+    errint error = journal_is_on(meta) ? db_journal_sync(meta->journal) : 0;
+    if (error)
+        journal_give_up(meta, error);
+}
+
+errint meta_sync_journal(struct meta *meta)
+{
+    uint64_t target = meta->commit_last;
+    errint error = meta_sync(meta);
+    if (error || !meta->journal || atomic_load(&meta->journal_durable) >= target)
+        return error;
+    pthread_mutex_lock(&meta->journal_lock);
+    journal_bring_all(meta);
+    pthread_mutex_unlock(&meta->journal_lock);
+    return 0;
+}
+
+bool meta_journal_follows(struct meta *meta)
+{
+    pthread_mutex_lock(&meta->journal_lock);
+    bool follows = journal_is_on(meta);
+    pthread_mutex_unlock(&meta->journal_lock);
+    return follows;
+}
+
+int64_t meta_journal_size(struct meta *meta)
+{
+    pthread_mutex_lock(&meta->journal_lock);
+    int64_t size = meta->journal ? db_journal_size(meta->journal) : 0;
+    pthread_mutex_unlock(&meta->journal_lock);
+    return size;
+}
+
+/* -- the thread -------------------------------------------------------------------------------------------
+ */
+
+static void *journal_run(void *argument)
+{
+    struct meta *meta = argument;
+    pthread_setname_np(pthread_self(), "ckptfs-journal");
+    pthread_mutex_lock(&meta->journal_lock);
+    while (!meta->journal_ends) {
+        struct timespec until = clock_to_timespec(clock_monotonic() + JOURNAL_TICK_NS);
+        if (pthread_cond_clockwait(&meta->journal_end, &meta->journal_lock, CLOCK_MONOTONIC, &until) ==
+            ETIMEDOUT)
+            journal_bring_all(meta);
+    }
+    pthread_mutex_unlock(&meta->journal_lock);
+    return NULL;
+}
+
+void meta_journal_judge(struct meta *meta)
+{
+    if (meta->journal && !journal_is_on(meta))
+        db_journal_stop(meta->journal);
+}
+
+errint meta_journal_start(struct meta *meta)
+{
+    sigset_t all, before;
+    if (!meta->journal)
+        return 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads that expect them */
+    int error = pthread_create(&meta->journal_thread, NULL, journal_run, meta);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    meta->journal_runs = error == 0;
+    return -error;
+}
+
+static void journal_stop_thread(struct meta *meta)
+{
+    if (!meta->journal_runs)
+        return;
+    pthread_mutex_lock(&meta->journal_lock);
+    meta->journal_ends = true;
+    pthread_cond_signal(&meta->journal_end);
+    pthread_mutex_unlock(&meta->journal_lock);
+    pthread_join(meta->journal_thread, NULL);
+    meta->journal_runs = false;
+}
+
+/* -- open, close ------------------------------------------------------------------------------------------
+ */
+
+void journal_opened(struct meta *meta)
+{
+    /* Opening has emptied the log, if the disk had room for that. */
+    if (!journal_is_on(meta) || db_log_commits(meta->db) > 0)
+        return;
+    journal_settle(meta);
+    journal_sync_settled(meta);
+}
+
+void journal_finish_log(struct meta *meta)
+{
+    journal_stop_thread(meta);
+    pthread_mutex_lock(&meta->journal_lock);
+    journal_bring_all(meta);
+    pthread_mutex_unlock(&meta->journal_lock);
+}
+
+void journal_close(struct meta *meta, bool whole)
+{
+    if (journal_is_on(meta) && whole) {
+        errint error = db_journal_finish(meta->journal);
+        if (error)
+            journal_give_up(meta, error);
+    }
+    db_journal_close(meta->journal);
+    meta->journal = NULL;
+}
+
+/* -- a backup and its journal -----------------------------------------------------------------------------
+ */
+
+/* What was committed since the backup was begun; then both get their names, and the new one is the journal.
+ */
+static errint journal_replace(struct meta *meta, struct db_journal *next, const struct meta_pair *pair)
+{
+    pthread_mutex_lock(&meta->journal_lock);
+    journal_bring_all(meta);
+    pthread_mutex_lock(&meta->lock);
+    uint64_t commit = meta->commit_last, commits = db_log_commits(meta->db);
+    pthread_mutex_unlock(&meta->lock);
+    errint error = meta_sync(meta);
+    if (!error)
+        error = db_journal_copy(next, meta->db, commits);
+    if (!error)
+        error = db_journal_sync(next);
+    if (!error)
+        error = pair->publish(pair->context);
+    if (!error) {
+        db_journal_close(meta->journal);
+        meta->journal = next;
+        atomic_store(&meta->journal_durable, commit);
+        atomic_store(&meta->journal_refused, false);
+    }
+    pthread_mutex_unlock(&meta->journal_lock);
+    return error;
+}
+
+/* The backup is written, and its place in the log is kept. */
+static errint journal_begin(struct meta *meta, struct db_copy *copy, const struct meta_pair *pair)
+{
+    struct db_journal *next;
+    errint error = fault_hit("backup.written");
+    if (!error)
+        error = db_journal_begin(meta->journal, copy, pair->backup, pair->journal, &next);
+    if (error)
+        return error;
+    error = fault_hit("backup.journal");
+    if (!error)
+        error = journal_replace(meta, next, pair);
+    if (error)
+        db_journal_close(next);
+    return error;
+}
+
+errint meta_backup_pair(struct meta *meta, const struct meta_pair *pair)
+{
+    struct db_copy *copy = NULL;
+    if (!meta->journal)
+        return -EINVAL;
+    errint error = backup_copy(meta, pair->backup, pair->stop, pair->context, &copy);
+    if (!error)
+        error = journal_begin(meta, copy, pair);
+    db_copy_close(copy);
+    return error;
+}
