@@ -37,7 +37,8 @@
 enum {
     ASSEMBLER_NICE = 10,
     ASSEMBLER_REST = 4,
-    ASSEMBLER_NAMES = 8, /* of a file with many names, so many are looked after */
+    ASSEMBLER_NAMES = 8,      /* of a file with many names, so many are looked after */
+    ASSEMBLER_WAITING = 2048, /* from so many directories on, files are found again by their numbers */
 };
 
 struct assembler_entry {
@@ -165,15 +166,18 @@ static struct assembler_entry *assembler_take(struct assembler *assembler, int64
 /* -- what an earlier daemon did not come to ------------------------------------------------------------
  */
 
+/* With the lock held, which is given up meanwhile. */
 static void assembler_take_up(struct filesystem *fs)
 {
     struct assembler *assembler = fs->assembler;
     cleanup_ids struct ids files = {0};
+    pthread_mutex_unlock(&assembler->lock);
     int more = meta_find_files_after(fs->meta, &assembler->found, &files);
     if (more < 0)
         log_warning("directories of before this start are not looked at for models: %s", strerror(-more));
     for (size_t i = 0; i < files.count; i++)
         assembler_find_directories(fs, files.at[i], 0);
+    pthread_mutex_lock(&assembler->lock);
     assembler->finding = more > 0;
 }
 
@@ -252,6 +256,23 @@ static void assembler_visit(struct filesystem *fs, struct assembler_entry *entry
     assembler->busy = false;
 }
 
+/* The file's directories are put on the list; or, where that is long, it is taken up again when it is short.
+ */
+static void assembler_resolve_file(struct filesystem *fs, uint64_t ino)
+{
+    struct assembler *assembler = fs->assembler;
+    pthread_mutex_lock(&assembler->lock);
+    bool later = assembler->count >= ASSEMBLER_WAITING;
+    if (later && ino <= assembler->found)
+        assembler->found = ino - 1;
+    else if (!later && !assembler->finding && ino > assembler->found)
+        assembler->found = ino;
+    assembler->finding |= later;
+    pthread_mutex_unlock(&assembler->lock);
+    if (!later)
+        assembler_find_directories(fs, ino, ASSEMBLER_QUIET_NS);
+}
+
 /* The files that were touched; with the lock held, which is given up meanwhile. */
 static void assembler_resolve(struct filesystem *fs)
 {
@@ -262,9 +283,7 @@ static void assembler_resolve(struct filesystem *fs)
     pthread_mutex_unlock(&assembler->lock);
     for (size_t i = 0; i < files.count && !assembler_stops(fs); i++) {
         if (i == 0 || files.at[i] != files.at[i - 1])
-            assembler_find_directories(fs, files.at[i], ASSEMBLER_QUIET_NS);
-        if (!assembler->finding && files.at[i] > assembler->found)
-            assembler->found = files.at[i];
+            assembler_resolve_file(fs, files.at[i]);
     }
     pthread_mutex_lock(&assembler->lock);
     assembler->busy = false;
@@ -293,9 +312,7 @@ static void assembler_step(struct filesystem *fs)
     if (entry) {
         assembler_visit(fs, entry);
     } else if (assembler->finding && assembler->count == 0) {
-        pthread_mutex_unlock(&assembler->lock);
         assembler_take_up(fs);
-        pthread_mutex_lock(&assembler->lock);
     } else {
         if (assembler->count == 0 && clock_monotonic() - assembler->noted_at >= ASSEMBLER_NOTE_NS) {
             pthread_mutex_unlock(&assembler->lock);

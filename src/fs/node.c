@@ -345,7 +345,7 @@ void node_reap(struct filesystem *fs, struct node *node)
     bool named = error ? error != -ENOENT : row.nlink > 0;
     if (!error && (row.state & META_ASSEMBLED))
         named = meta_assembled_shown(fs->meta, node->ino) != 0;
-    node->outlived = !named && node->handles > 0;
+    node->outlived |= !named && node->handles > 0 && !node->unlinked;
     if (!named && node->handles == 0 && !node->gone) {
         held = node->unlinked;
         node->gone = true;

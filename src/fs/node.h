@@ -137,8 +137,8 @@ errint node_refresh_row(struct node *node, struct meta_inode *row);
 void node_await_forget(struct filesystem *fs, struct node *node);
 /* The inode has a name again. The lock is held exclusively; the caller has a reference of its own. */
 void node_relink(struct filesystem *fs, struct node *node);
-/* Removes the inode unless it has a name; when it has an open handle, at the end of the last one. Takes the
- * lock itself. */
+/* Removes the inode unless it has a name; when it has an open handle, at the end of the last one, or (where
+ * it waits for that) when the kernel forgets it. Takes the lock itself. */
 void node_reap(struct filesystem *fs, struct node *node);
 /* Forgets what the node was made of (after it is gone or made anew). The lock is held exclusively. */
 void node_drop_content(struct filesystem *fs, struct node *node);

@@ -13,6 +13,7 @@ shards() { timeout 120 python3 "$VIEWS_TREE/shards.py" "$@"; }
 views_setup() {
     require_command jq
     ckptfs_setup
+    # shellcheck disable=SC2034 # the tests use it
     VIEW=$MNT/.ckptfs/models
 }
 
