@@ -189,8 +189,9 @@ def save_adapter(directory, mesh):
 
     model = get_peft_model(llama(True), LoraConfig(r=3, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     fully_shard(model, mesh=mesh)
-    save_fsdp_model(plugin(2, "SHARDED_STATE_DICT"), accelerator(), model, directory / "adapter", adapter_only=True)
-    expect(directory, "adapter", full(get_peft_model_state_dict(model)))
+    for name, kind in (("adapter", "SHARDED_STATE_DICT"), ("adapter-whole", "FULL_STATE_DICT")):
+        save_fsdp_model(plugin(2, kind), accelerator(), model, directory / name, adapter_only=True)
+        expect(directory, name, full(get_peft_model_state_dict(model)))
 
 
 def save_as_verl(directory, name, state):
