@@ -48,6 +48,37 @@ run_module() {
     run_module test_hostile
 }
 
+@test "what lies on a mount is assembled as on any disk, from it and into it" {
+    mkdir "$TEST_DIR/source"
+    cd "$TEST_DIR"
+    make_source 4096
+    ckptfs_mount
+    cp -r source "$MNT/source"
+    "$CKPTFS" inspect --json "$MNT/source" | jq -e '.whole and .bytes == 67108864'
+    "$CKPTFS" assemble --plain source -o plain
+    "$CKPTFS" assemble --plain "$MNT/source" -o from
+    "$CKPTFS" assemble --plain "$MNT/source" -o "$MNT/into"
+    cmp plain/model.safetensors from/model.safetensors
+    cmp plain/model.safetensors "$MNT/into/model.safetensors"
+    ckptfs_umount
+}
+
+@test "a disk that is full is left as it was" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root to mount a disk"
+    mkdir "$TEST_DIR/source" "$TEST_DIR/small"
+    cd "$TEST_DIR"
+    make_source 4096
+    mount -t tmpfs -o size=20M tmpfs small
+    local code=0 left
+    "$CKPTFS" assemble --plain source -o small/out 2>message || code=$?
+    left=$(find small -mindepth 1)
+    umount small
+    cat message
+    [ $code -eq 26 ]
+    grep -q 'model.safetensors: No space left on device' message
+    [ -z "$left" ]
+}
+
 # The disk of the test can share blocks between files: nothing is copied.
 @test "what lies alike in its blocks is shared, on a disk that can" {
     [ "$(id -u)" -eq 0 ] || skip "needs root to mount a disk"

@@ -162,6 +162,16 @@ def test_damaged_anywhere(tmp_path):
         assert output.exists() == (done.returncode == 0)
 
 
+def test_a_nul_in_the_names_of_records(tmp_path):
+    torch.save({"w": torch.arange(6.0)}, tmp_path / "pytorch_model.bin")
+    whole = (tmp_path / "pytorch_model.bin").read_bytes()
+    for place in range(len("pytorch_model")):
+        name = bytearray(b"pytorch_model/")
+        name[place] = 0
+        (tmp_path / "pytorch_model.bin").write_bytes(whole.replace(b"pytorch_model/", name))
+        assert run("inspect", "--json", tmp_path).returncode == 0
+
+
 def test_a_view_that_would_fill_the_disk(tmp_path):
     torch.save({"w": torch.zeros(1).expand(2**50, 64)}, tmp_path / "pytorch_model.bin")
     expect_missing(tmp_path, "repeats elements of its file too often", tmp_path)

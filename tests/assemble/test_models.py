@@ -166,6 +166,19 @@ def test_trainer_files(tmp_path):
     assert (told["step"], told["world_size"]) == (70, 11)
 
 
+def test_step_of_a_name(tmp_path):
+    save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors")
+    for name, step in {"checkpoint-500": 500, "global_step7": 7, "checkpoint-best": None, "checkpoint-": None}.items():
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / "model.safetensors", tmp_path / name)
+        assert inspect(f"{tmp_path / name}/")["step"] == step
+
+
+def test_no_copy_in_32_bits(tmp_path):
+    save_file({"w": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    assert "no FP32 copy" in refuse(tmp_path, tmp_path / "out", "--fp32")
+
+
 def test_metadata_is_kept(tmp_path):
     """Quantizers keep there what their tensors mean."""
     save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt", "w": '{"_type": "X\\"\u00e4"}'})
@@ -181,10 +194,9 @@ def test_quantized_models_are_not_cast(tmp_path):
     assemble(tmp_path, tmp_path / "out")
 
 
-def test_adapter(saved, tmp_path):
-    model, _ = saved
-    if not isinstance(model, LlamaForCausalLM) or model.dtype != torch.float32:
-        pytest.skip("one kind of model is enough")
+def test_adapter(tmp_path):
+    torch.manual_seed(8)
+    model = MODELS["llama"]()
     tuned = peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     for name, value in tuned.named_parameters():
         if "lora_" in name:

@@ -2,6 +2,7 @@
 """How the files come to be: modes, names that are taken, memory, full disks, signals."""
 
 import os
+import re
 import resource
 import signal
 import struct
@@ -118,6 +119,22 @@ def test_memory(tmp_path):
     with open(output / "model.safetensors", "rb") as file:
         header, = struct.unpack("<Q", file.read(8))
         assert file.seek(0, os.SEEK_END) == 8 + header + (1 << 29)
+
+
+def test_progress_on_a_terminal(tmp_path):
+    source, output = large(tmp_path / "large", 1), tmp_path / "out"
+    ours, theirs = os.openpty()
+    child = subprocess.Popen([PROGRAM, "assemble", "--plain", source, "-o", output, "--dtype", "bf16"], stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:
+        pass  # the other side is closed
+    os.close(ours)
+    assert child.wait(60) == 0
+    assert re.search(rb"\d+ %, .* of 512\.0 MiB, .*/s\r", shown), shown
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])

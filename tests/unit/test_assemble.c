@@ -234,7 +234,7 @@ static void test_torch(void)
             CHECK_EQUAL(half, tensor.offset); /* One storage. */
         if (i < 3) {
             uint8_t bytes[20];
-            int64_t count, size;
+            int64_t count = 0, size = 0;
             CHECK_EQUAL(0, tensor.offset % 64);
             CHECK(tensor_count(&tensor.shape, &count) && tensor_bytes(tensor.type, count, &size));
             CHECK_EQUAL(0, source.read(source.context, bytes, (size_t)size, tensor.offset));

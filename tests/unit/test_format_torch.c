@@ -401,6 +401,10 @@ static void test_archive_folders(void)
     CHECK_EQUAL(0, test_read(&other));
     CHECK_EQUAL(FORMAT_FOREIGN,
                 torch_file_tensor(&other.file, pickle_item(other.file.root, 0), &tensor, NULL));
+    /* A NUL in the folder's name. */
+    bytes_set_number(&other.bytes, other.entries[TEST_PICKLE].header + 30, 0, 1);
+    bytes_set_number(&other.bytes, other.entries[TEST_PICKLE].central + 46, 0, 1);
+    CHECK_EQUAL(0, test_read(&other));
     test_set_plain(&loose);
     loose.entries[TEST_PICKLE].name = "data.pkl";
     test_build(&loose);
