@@ -187,7 +187,7 @@ def save_adapter(directory, mesh):
     from accelerate.utils import save_fsdp_model
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-    model = get_peft_model(llama(True), LoraConfig(r=3, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    model = get_peft_model(llama(False), LoraConfig(r=3, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     fully_shard(model, mesh=mesh)
     for name, kind in (("adapter", "SHARDED_STATE_DICT"), ("adapter-whole", "FULL_STATE_DICT")):
         save_fsdp_model(plugin(2, kind), accelerator(), model, directory / name, adapter_only=True)

@@ -142,7 +142,7 @@ def test_peft_loads_the_adapter(saves, tmp_path, kind):
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
     assemble(saves(2) / kind, tmp_path / "out")
-    model = get_peft_model(dcp_saves.llama(True), LoraConfig(r=3, target_modules=["q_proj", "v_proj"]))
+    model = get_peft_model(dcp_saves.llama(False), LoraConfig(r=3, target_modules=["q_proj", "v_proj"]))
     told = set_peft_model_state_dict(model, load_peft_weights(str(tmp_path / "out"), device="cpu"))
     assert not told.unexpected_keys
     compare(get_peft_model_state_dict(model), torch.load(saves(2) / "adapter.expected"))
