@@ -234,7 +234,8 @@ def dcp_metadata(items, places, paths=None):
 
 def format_dcp_metadata():
     items = {"model.a": dcp_tensor((4, 2), ((0, 0), (3, 2)), ((3, 0), (1, 2)), ((4, 0), (0, 2))),
-             "model.s": dcp_tensor((), ((), ()), dtype="int64"), "epoch": Opaque(DCP + "BytesStorageMetadata", 0, state={}),
+             "model.s": dcp_tensor((), ((), ()), dtype="int64"),
+             "epoch": Opaque(DCP + "BytesStorageMetadata", 0, state={}),
              "model.h": dcp_tensor((2, 3), ((0, 0), (2, 3)), dtype="float4_e2m1fn_x2"),
              "model.q": dcp_tensor((1,), ((0,), (1,)), dtype="quint8")}
     places = [("model.a", torch_size(0, 0), "__0_0.distcp", 0, 700, {}),
