@@ -302,7 +302,8 @@ static errint dcp_load_file(struct dcp_load *load, const struct dcp_part *parts,
                     ? model_add_note(load->model, true, "%s, offset %" PRId64 ": %s lies in another part",
                                      path, chunk->offset, parts[i].item->name)
                     : dcp_load_part(load, &parts[i], &source, file, path);
-        end = chunk->offset + chunk->length;
+        if (chunk->offset + chunk->length > end)
+            end = chunk->offset + chunk->length;
     }
     folder_close(load->folder, &source);
     return error;
@@ -370,15 +371,15 @@ static errint dcp_count_ranks(struct dcp_load *load)
 static errint dcp_describe(struct dcp_load *load)
 {
     struct model *model = load->model;
-    adapter_mark(model);
-    if (*load->directory) {
-        model->framework = "fsdp-sharded";
-        model->summary = "FSDP, SHARDED_STATE_DICT";
-    } else if (folder_find(&load->listing, "common.pt")) {
+    errint error = adapter_mark(model);
+    if (error)
+        return error;
+    if (folder_find(&load->listing, "common.pt")) {
         model->framework = "megatron-torch-dist";
         model->summary = "Megatron-LM, torch_dist";
         return model_add_note(model, false, "names and layout of the tensors are Megatron-LM's");
-    } else if (model_find_tensor(model, "tok_embeddings.weight")) {
+    }
+    if (!*load->directory && model_find_tensor(model, "tok_embeddings.weight")) {
         model->framework = "torchtitan";
         model->summary = "torchtitan";
         return model_add_note(model, false, "names of the tensors are torchtitan's");
@@ -442,6 +443,8 @@ static errint dcp_load_model(const struct folder *folder, const struct folder_li
         if (strlen(inside->name) + 2 > sizeof directory)
             return model_add_note(model, true, "%s: its name is too long", inside->name);
         strcpy(directory, inside->name);
+        model->framework = "fsdp-sharded";
+        model->summary = "FSDP, SHARDED_STATE_DICT";
         errint error = dcp_note_other_models(listing, inside, model);
         if (error)
             return error;

@@ -121,7 +121,8 @@ static errint fsdp_load(const struct folder *folder, const struct folder_listing
     errint error = fsdp_find_files(listing, &chosen, model, files, &count);
     if (!error)
         error = rank_files_load(folder, files, count, NULL, model);
-    adapter_mark(model);
+    if (!error)
+        error = adapter_mark(model);
     return error || model->missing ? error : tied_mark(folder, model);
 }
 

@@ -105,7 +105,8 @@ static errint verl_load(const struct folder *folder, const struct folder_listing
                                model->world_size, count);
     if (!error)
         error = rank_files_load(folder, files, count, NULL, model);
-    adapter_mark(model);
+    if (!error)
+        error = adapter_mark(model);
     return error || model->missing ? error : tied_mark(folder, model);
 }
 

@@ -36,6 +36,12 @@ static const char *const fuzz_names[] = {
     "rank1-of-2-pytorch_model.bin",
     "user_content.pt",
     "last.ckpt",
+    "shard-00001-model-00001-of-00001.safetensors",
+    "shard-00002-model-00001-of-00001.safetensors",
+    "model_world_size_2_rank_0.pt",
+    "model_world_size_2_rank_1.pt",
+    "pytorch_model_fsdp_0_rank0.bin",
+    "pytorch_model_fsdp_0_rank1.bin",
 };
 
 enum { FUZZ_NAMES = sizeof fuzz_names / sizeof *fuzz_names, FUZZ_MADE_MAX = 1 << 20 };
