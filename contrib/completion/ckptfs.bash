@@ -42,7 +42,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -59,6 +59,29 @@ _ckptfs() {
         du)
             case $word in
                 -*) _ckptfs_complete_words $'--summarize\n--max-depth\n--bytes\n--json\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        assemble)
+            case $previous:$word in
+                -d:* | --dtype:*) _ckptfs_complete_words $'bf16\nfp16\nfp32' "$word" ;;
+                -t:* | --format:*) _ckptfs_complete_words $'safetensors\nbin' "$word" ;;
+                *:-*)
+                    _ckptfs_complete_words \
+                        $'--plain\n--output\n--dtype\n--max-shard-size\n--format\n--fp32\n--force\n--help' "$word"
+                    ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        inspect)
+            case $word in
+                -*) _ckptfs_complete_words $'--json\n--tensors\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")

@@ -9,7 +9,7 @@
 /* Room for `length` bytes more; NULL: none. */
 static char *text_reserve(struct text *text, size_t length)
 {
-    size_t needed;
+    size_t needed = 0;
     if (text->failed || __builtin_add_overflow(text->length, length, &needed))
         text->failed = true;
     if (!text->failed && needed > text->capacity) {

@@ -66,9 +66,9 @@ typedef errint assemble_read(void *context, uint32_t file, void *buffer, size_t 
 
 /*
  * Computes bytes [from, from + length) of an ASSEMBLE_COMPUTE part, relative to the part's start, into `out`,
- * with memory that does not depend on the tensor's size (8 MiB). Values are rounded as torch's .to() does (to
- * nearest, ties to even); NaN stays NaN. The more bytes at once, the longer the ranges that are read of
- * shards that are interleaved. 0, -ENOMEM or what `read` returned. Thread-safe as far as `read` is.
+ * with memory that does not depend on the tensor's size (at most 16 MiB). Values are rounded as torch's .to()
+ * does (to nearest, ties to even); NaN stays NaN. The more bytes at once, the longer the ranges that are read
+ * of shards that are interleaved. 0, -ENOMEM or what `read` returned. Thread-safe as far as `read` is.
  */
 errint assemble_compute(const struct model *model, const struct assemble_part *part, int64_t from,
                         size_t length, void *out, assemble_read *read, void *context);

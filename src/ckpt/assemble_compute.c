@@ -8,7 +8,7 @@
 #include "ckpt/assemble_gather.h"
 
 /* Elements that are gathered and cast at once. */
-enum { COMPUTE_BLOCK = 512 * 1024 };
+enum { COMPUTE_BLOCK = 1024 * 1024 };
 
 /* Through two buffers: elements are cast, and of the first and the last one only a part may be wanted. */
 static errint compute_blocks(struct assemble_gather *gather, enum tensor_type type, int64_t from, int64_t to,

@@ -20,7 +20,7 @@ struct assemble_copy {
     uint8_t *buffer;
 };
 
-enum { ASSEMBLE_BLOCK = 4 << 20 };
+enum { ASSEMBLE_BLOCK = 8 << 20 };
 
 /*
  * `source_fd` is the source's descriptor, -1 for none: it is read by its callback then. 0 or -errno, which is

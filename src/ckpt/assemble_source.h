@@ -9,7 +9,7 @@
 #include "ckpt/folder.h"
 #include "ckpt/model.h"
 
-enum { ASSEMBLE_SOURCES_MAX = 64 };
+enum { ASSEMBLE_SOURCES_MAX = 256 };
 
 /* Of one thread; starts with the first two filled in. */
 struct assemble_sources {

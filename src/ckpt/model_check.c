@@ -69,7 +69,7 @@ static bool model_piece_span(const struct model_tensor *tensor, const struct mod
 static const char *model_judge_piece(const struct model *model, const struct model_tensor *tensor,
                                      struct model_piece *piece, int64_t count)
 {
-    int64_t span, bytes, before;
+    int64_t span, bytes;
     if (piece->file >= model->file_count)
         return "is in no file";
     if (piece->starts ? !model_place_box(tensor, piece, count)
@@ -78,9 +78,10 @@ static const char *model_judge_piece(const struct model *model, const struct mod
         return "lies outside the tensor";
     if (piece->count == 0)
         return NULL;
-    if ((piece->starts && tensor_type_bits(tensor->stored) % 8 != 0) ||
-        (!piece->starts && !tensor_bytes(tensor->stored, piece->first, &before)))
-        return "does not start at a whole byte";
+    if (piece->starts ? tensor_type_bits(tensor->stored) % 8 != 0
+                      : !tensor_bytes(tensor->stored, piece->first, &bytes) ||
+                            !tensor_bytes(tensor->stored, piece->count, &bytes))
+        return "is not of whole bytes";
     if (piece->offset < 0 || !model_piece_span(tensor, piece, &span) ||
         !tensor_bytes(tensor->stored, span, &bytes) || piece->offset > model->files[piece->file].size ||
         bytes > model->files[piece->file].size - piece->offset)

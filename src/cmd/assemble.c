@@ -10,10 +10,12 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "ckpt/assemble_write.h"
 #include "ckpt/framework.h"
 #include "ckpt/side_files.h"
+#include "ckpt/weights.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/plain_text.h"
@@ -57,7 +59,8 @@ static bool assemble_show(void *context, int64_t done, int64_t total)
         char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX], rate_text[SIZE_TEXT_MAX];
         double seconds = (double)(now - run->started) / (double)CLOCK_NS_PER_SECOND;
         run->shown = now;
-        fprintf(stderr, "\r\033[K%.0f %%, %s of %s, %s/s",
+        /* The cursor goes back, so that a message takes the line's place. */
+        fprintf(stderr, "\033[K%.0f %%, %s of %s, %s/s\r",
                 total > 0 ? 100.0 * (double)done / (double)total : 100.0, size_text((double)done, done_text),
                 size_text((double)total, total_text),
                 size_text(seconds > 0 ? (double)done / seconds : 0, rate_text));
@@ -187,6 +190,42 @@ static bool assemble_choose_beside(struct assemble_run *run)
     return true;
 }
 
+static bool assemble_is_planned(const struct assemble_run *run, const char *name)
+{
+    for (size_t i = 0; i < run->plan.file_count; i++) {
+        if (strcmp(run->plan.files[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Whether the output holds weights under another standard name, which loaders might take instead. */
+static bool assemble_is_stale(const struct assemble_run *run, const char *name)
+{
+    struct stat status;
+    if (assemble_is_planned(run, name) || fstatat(run->directory, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return false;
+    if (run->force)
+        log_warning("%s/%s stays there: loaders may take it for this model", run->output, name);
+    else
+        log_error("%s/%s is there: loaders may take it for this model; remove it, or use --force",
+                  run->output, name);
+    return true;
+}
+
+static int assemble_check_output(const struct assemble_run *run)
+{
+    bool stale = false;
+    for (size_t i = 0; i < WEIGHTS_KIND_COUNT && !run->same; i++) {
+        char name[WEIGHTS_NAME_MAX];
+        if (strcmp(weights_kinds[i].model_stem, run->model.stem) != 0)
+            continue;
+        stale |= assemble_is_stale(run, weights_whole_name(&weights_kinds[i], name));
+        stale |= assemble_is_stale(run, weights_index_name(&weights_kinds[i], name));
+    }
+    return stale && !run->force ? EXIT_FAILED : EXIT_FINE;
+}
+
 static void assemble_report(const struct assemble_run *run, const struct assemble_written *written)
 {
     char text[SIZE_TEXT_MAX];
@@ -238,6 +277,8 @@ static int assemble_into_output(struct assemble_run *run)
 {
     bool made;
     int code = assemble_open_output(run, &made);
+    if (!code)
+        code = assemble_check_output(run);
     if (!code && !assemble_choose_beside(run)) {
         log_error("%s: no memory", run->source);
         code = EXIT_FAILED;
@@ -360,6 +401,8 @@ static int assemble_command(int argc, char **argv)
     }
     if (argc - optind != 1 || !run.output || !run.plain)
         return command_usage_error(&command_assemble, "expected --plain SRC -o OUT");
+    if (fault_configure() < 0)
+        return EXIT_FAILED;
     run.source = argv[optind];
     run.progress = isatty(STDERR_FILENO);
     const struct sigaction action = {.sa_handler = assemble_catch, .sa_flags = SA_RESETHAND};

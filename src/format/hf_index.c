@@ -7,7 +7,7 @@
 
 #include "format/json.h"
 
-#define HF_INDEX_SIZE_MAX INT64_C(0x10000000)
+#define HF_INDEX_SIZE_MAX INT64_C(0x4000000)
 #define HF_INDEX_MEMORY   ((size_t)1 << 30)
 
 struct hf_index_reader {

@@ -23,7 +23,7 @@ struct hf_index {
 };
 
 /*
- * Reads an index of at most 256 MiB. 0; FORMAT_FOREIGN with `problem` filled (NULL is allowed); or a negative
+ * Reads an index of at most 64 MiB. 0; FORMAT_FOREIGN with `problem` filled (NULL is allowed); or a negative
  * errno. `out` is given to hf_index_release in any case.
  */
 int hf_index_read(const struct format_source *source, struct hf_index *out, struct format_problem *problem);

@@ -6,7 +6,7 @@
  *
  * Protocols 0 to 5 as CPython writes them (Lib/pickletools.py, 3.13), with memo and framing. Total on any
  * input: opcodes, depth of marks, memo indexes, lengths and the number of nodes are checked; the memory is
- * the arena's, at most 80 times the bytes of the pickle, and half as much beside it while it is read. Nodes
+ * the arena's, at most 80 times the bytes of the pickle, and half as much beside them while it is read. Nodes
  * may form cycles by the memo (a list that holds itself): who walks them bounds the depth.
  */
 #ifndef CKPTFS_FORMAT_PICKLE_H
@@ -71,7 +71,7 @@ extern const struct pickle_limits pickle_default_limits;
 
 /*
  * Reads one pickle from `offset` on, to its STOP; `end` is the offset behind it. 0; FORMAT_FOREIGN with
- * `problem` filled; a negative errno (-ENOMEM also when the arena's limit is reached). The nodes live in the
+ * `problem` filled, also where the arena's limit is reached; a negative errno. The nodes live in the
  * arena. `problem` may be NULL.
  */
 int pickle_read(const struct format_source *source, int64_t offset, int64_t length,

@@ -17,19 +17,17 @@ int pickle_fail(struct pickle_machine *machine, const char *format, ...)
     return format_problem_set(machine->problem, machine->opcode, "%s", text);
 }
 
-errint pickle_reserve(void **array, size_t *capacity, size_t wanted, size_t size)
+void *pickle_reserve(void *array, size_t *capacity, size_t wanted, size_t size)
 {
     if (wanted <= *capacity)
-        return 0;
+        return array;
     size_t larger = *capacity + *capacity / 2 + 64;
     if (larger < wanted)
         larger = wanted;
-    void *grown = reallocarray(*array, larger, size);
-    if (!grown)
-        return -ENOMEM;
-    *array = grown;
-    *capacity = larger;
-    return 0;
+    void *grown = reallocarray(array, larger, size);
+    if (grown)
+        *capacity = larger;
+    return grown;
 }
 
 /* -- input ------------------------------------------------------------------------------------------------
@@ -107,10 +105,11 @@ int pickle_take_line(struct pickle_machine *machine)
         size_t buffered = (size_t)(machine->limit - machine->at);
         const uint8_t *newline = memchr(machine->at, '\n', buffered);
         size_t length = newline ? (size_t)(newline - machine->at) : buffered;
-        errint error = pickle_reserve((void **)&machine->line, &machine->line_capacity,
-                                      machine->line_length + length + 1, 1);
-        if (error)
-            return error;
+        char *line =
+            pickle_reserve(machine->line, &machine->line_capacity, machine->line_length + length + 1, 1);
+        if (!line)
+            return -ENOMEM;
+        machine->line = line;
         memcpy(machine->line + machine->line_length, machine->at, length);
         machine->line_length += length;
         machine->line[machine->line_length] = '\0';
@@ -125,18 +124,48 @@ int pickle_take_line(struct pickle_machine *machine)
 /* -- nodes ------------------------------------------------------------------------------------------------
  */
 
+void *pickle_allocate(struct pickle_machine *machine, size_t count, size_t size, int *result)
+{
+    const struct arena *arena = machine->arena;
+    void *memory = arena_take_array(machine->arena, count, size);
+    size_t room = arena->taken < arena->limit ? arena->limit - arena->taken : 0;
+    *result = 0;
+    if (!memory)
+        *result =
+            count <= room / size
+                ? -ENOMEM
+                : pickle_fail(machine, "expected objects that take %zu bytes of memory at most, found more",
+                              arena->limit);
+    return memory;
+}
+
 int pickle_make(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **out)
 {
     *out = NULL;
     if (machine->nodes == machine->limits->nodes)
         return pickle_fail(machine, "expected at most %zu objects in a pickle, found more",
                            machine->limits->nodes);
-    struct pickle_node *node = arena_take(machine->arena, sizeof *node);
+    int result;
+    struct pickle_node *node = pickle_allocate(machine, 1, sizeof *node, &result);
     if (!node)
-        return -ENOMEM;
+        return result;
     machine->nodes++;
     node->kind = kind;
     *out = node;
+    return 0;
+}
+
+int pickle_make_fixed(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **items,
+                      size_t count, struct pickle_node **out)
+{
+    int result = pickle_make(machine, kind, out);
+    if (result || count == 0)
+        return result;
+    (*out)->items = pickle_allocate(machine, count, sizeof(struct pickle_node *), &result);
+    if (!(*out)->items)
+        return result;
+    memcpy((*out)->items, items, count * sizeof(struct pickle_node *));
+    (*out)->count = count;
     return 0;
 }
 
@@ -157,10 +186,11 @@ int pickle_add_items(struct pickle_machine *machine, struct pickle_node *node, s
 {
     size_t total = node->count + count;
     if (total > pickle_capacity(node->count)) {
+        int result;
         struct pickle_node **grown =
-            arena_take_array(machine->arena, pickle_capacity(total), sizeof(struct pickle_node *));
+            pickle_allocate(machine, pickle_capacity(total), sizeof(struct pickle_node *), &result);
         if (!grown)
-            return -ENOMEM;
+            return result;
         if (node->count > 0)
             memcpy(grown, node->items, node->count * sizeof *grown);
         node->items = grown;
@@ -179,20 +209,25 @@ int pickle_push(struct pickle_machine *machine, struct pickle_node *node)
     if (machine->depth == machine->limits->depth)
         return pickle_fail(machine, "expected at most %zu objects on a pickle's stack, found more",
                            machine->limits->depth);
-    errint error = pickle_reserve((void **)&machine->stack, &machine->stack_capacity, machine->depth + 1,
-                                  sizeof(struct pickle_node *));
-    if (!error)
-        machine->stack[machine->depth++] = node;
-    return error;
+    struct pickle_node **stack =
+        pickle_reserve(machine->stack, &machine->stack_capacity, machine->depth + 1, sizeof *stack);
+    if (!stack)
+        return -ENOMEM;
+    machine->stack = stack;
+    stack[machine->depth++] = node;
+    return 0;
 }
 
 int pickle_push_integer(struct pickle_machine *machine, enum pickle_kind kind, int64_t value)
 {
-    struct pickle_node *node;
-    int result = pickle_make(machine, kind, &node);
+    bool small = kind == PICKLE_INTEGER && value >= 0 && value < PICKLE_SMALL;
+    struct pickle_node *node = small ? machine->small[value] : NULL;
+    int result = node ? 0 : pickle_make(machine, kind, &node);
     if (result)
         return result;
     node->integer = value;
+    if (small)
+        machine->small[value] = node;
     return pickle_push(machine, node);
 }
 
@@ -202,9 +237,12 @@ int pickle_push_text(struct pickle_machine *machine, enum pickle_kind kind, cons
     int result = pickle_make(machine, kind, &node);
     if (result)
         return result;
-    node->text = arena_copy_text(machine->arena, text, length);
-    if (!node->text)
-        return -ENOMEM;
+    char *copy = pickle_allocate(machine, length + 1, 1, &result);
+    if (!copy)
+        return result;
+    if (length > 0)
+        memcpy(copy, text, length);
+    node->text = copy;
     node->length = length;
     return pickle_push(machine, node);
 }

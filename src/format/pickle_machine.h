@@ -8,7 +8,7 @@
 
 #include "format/pickle.h"
 
-enum { PICKLE_BUFFER = 32 * 1024 };
+enum { PICKLE_BUFFER = 32 * 1024, PICKLE_SMALL = 256 };
 
 struct pickle_machine {
     const struct format_source *source;
@@ -30,7 +30,8 @@ struct pickle_machine {
     struct pickle_node **memo;
     size_t memo_count, memo_capacity; /* memo_count: as MEMOIZE counts, without holes */
     size_t nodes;
-    const struct pickle_node *persistent; /* the last one */
+    struct pickle_node *small[PICKLE_SMALL]; /* the whole numbers from 0 on that were met, which are shared */
+    const struct pickle_node *persistent;    /* the last one */
     bool stopped;
     uint8_t buffer[PICKLE_BUFFER];
 };
@@ -49,7 +50,13 @@ int pickle_take_line(struct pickle_machine *machine);
 /* -- nodes and stack --------------------------------------------------------------------------------------
  */
 
+/* Zeroed memory of the arena for so many items. NULL: *result says why, FORMAT_FOREIGN at the arena's limit.
+ */
+void *pickle_allocate(struct pickle_machine *machine, size_t count, size_t size, int *result);
 int pickle_make(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **out);
+/* Makes one of items that nothing is added to later. */
+int pickle_make_fixed(struct pickle_machine *machine, enum pickle_kind kind, struct pickle_node **items,
+                      size_t count, struct pickle_node **out);
 int pickle_push(struct pickle_machine *machine, struct pickle_node *node);
 /* Makes and pushes. */
 int pickle_push_integer(struct pickle_machine *machine, enum pickle_kind kind, int64_t value);
@@ -62,11 +69,27 @@ int pickle_pop_mark(struct pickle_machine *machine, struct pickle_node ***items,
 /* Appends to a list, set or dict. */
 int pickle_add_items(struct pickle_machine *machine, struct pickle_node *node, struct pickle_node **items,
                      size_t count);
-/* Makes room for `wanted` items of a malloc'd array: 0 or -ENOMEM. */
-errint pickle_reserve(void **array, size_t *capacity, size_t wanted, size_t size);
+/* Makes room for `wanted` items, one or more, of a malloc'd array: where it is then. NULL: there is no
+ * memory, and the array is as it was. */
+void *pickle_reserve(void *array, size_t *capacity, size_t wanted, size_t size);
 /* Says what is wrong at the opcode that is running. */
 int pickle_fail(struct pickle_machine *machine, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* -- globals and calls ------------------------------------------------------------------------------------
+ */
+
+int pickle_do_global(struct pickle_machine *machine, unsigned unused);
+int pickle_do_stack_global(struct pickle_machine *machine, unsigned unused);
+/* REDUCE and NEWOBJ. */
+int pickle_do_call(struct pickle_machine *machine, unsigned unused);
+int pickle_do_newobj_ex(struct pickle_machine *machine, unsigned unused);
+/* OBJ: the class is the first above the mark. INST, `named`: two lines name it. */
+int pickle_do_obj(struct pickle_machine *machine, unsigned named);
+int pickle_do_build(struct pickle_machine *machine, unsigned unused);
+/* `line`: the id is a line of text, and not on the stack. */
+int pickle_do_persistent(struct pickle_machine *machine, unsigned line);
+int pickle_do_extension(struct pickle_machine *machine, unsigned width);
 
 /* -- arguments in text: protocol 0 ------------------------------------------------------------------------
  */

@@ -69,15 +69,15 @@ static int pickle_take_length(struct pickle_machine *machine, unsigned width, si
 static int pickle_take_text(struct pickle_machine *machine, enum pickle_kind kind, unsigned width,
                             struct pickle_node **node)
 {
-    size_t length;
+    size_t length = 0;
     int result = pickle_take_length(machine, width, &length);
     if (!result)
         result = pickle_make(machine, kind, node);
     if (result)
         return result;
-    char *text = arena_take(machine->arena, length + 1);
+    char *text = pickle_allocate(machine, length + 1, 1, &result);
     if (!text)
-        return -ENOMEM;
+        return result;
     (*node)->text = text;
     (*node)->length = length;
     return length > 0 ? pickle_take(machine, text, length) : 0;
@@ -150,25 +150,12 @@ static int pickle_do_mark(struct pickle_machine *machine, unsigned unused)
     (void)unused;
     if (machine->mark_count == machine->limits->depth)
         return pickle_fail(machine, "expected at most %zu marks, found more", machine->limits->depth);
-    errint error = pickle_reserve((void **)&machine->marks, &machine->mark_capacity, machine->mark_count + 1,
-                                  sizeof *machine->marks);
-    if (!error)
-        machine->marks[machine->mark_count++] = machine->depth;
-    return error;
-}
-
-/* Makes a node of items that nothing is added to later. */
-static int pickle_make_fixed(struct pickle_machine *machine, enum pickle_kind kind,
-                             struct pickle_node **items, size_t count, struct pickle_node **out)
-{
-    int result = pickle_make(machine, kind, out);
-    if (result || count == 0)
-        return result;
-    (*out)->items = arena_take_array(machine->arena, count, sizeof(struct pickle_node *));
-    if (!(*out)->items)
+    size_t *marks =
+        pickle_reserve(machine->marks, &machine->mark_capacity, machine->mark_count + 1, sizeof *marks);
+    if (!marks)
         return -ENOMEM;
-    memcpy((*out)->items, items, count * sizeof(struct pickle_node *));
-    (*out)->count = count;
+    machine->marks = marks;
+    marks[machine->mark_count++] = machine->depth;
     return 0;
 }
 
@@ -253,189 +240,6 @@ static int pickle_do_add_all(struct pickle_machine *machine, unsigned kind)
     return result ? result : pickle_add(machine, (enum pickle_kind)kind, items, count);
 }
 
-/* -- globals and calls ------------------------------------------------------------------------------------
- */
-
-/* Modules that Python 3 renamed, as its own reader maps them. */
-static const char *pickle_module(const char *name, size_t *length)
-{
-    static const struct {
-        const char *old, *now;
-    } renamed[] = {{"__builtin__", "builtins"}, {"copy_reg", "copyreg"}};
-    for (unsigned i = 0; i < sizeof renamed / sizeof *renamed; i++) {
-        if (strlen(renamed[i].old) == *length && memcmp(renamed[i].old, name, *length) == 0) {
-            *length = strlen(renamed[i].now);
-            return renamed[i].now;
-        }
-    }
-    return name;
-}
-
-static int pickle_make_global(struct pickle_machine *machine, const char *module, size_t module_length,
-                              const char *name, size_t name_length, struct pickle_node **out)
-{
-    module = pickle_module(module, &module_length);
-    int result = pickle_make(machine, PICKLE_GLOBAL, out);
-    if (result)
-        return result;
-    size_t length = module_length + 1 + name_length;
-    char *text = arena_take(machine->arena, length + 1);
-    if (!text)
-        return -ENOMEM;
-    memcpy(text, module, module_length);
-    text[module_length] = ' ';
-    memcpy(text + module_length + 1, name, name_length);
-    (*out)->text = text;
-    (*out)->length = length;
-    return 0;
-}
-
-/* Of two lines. */
-static int pickle_take_global(struct pickle_machine *machine, struct pickle_node **out)
-{
-    int result = pickle_take_line(machine);
-    if (result)
-        return result;
-    cleanup_free char *module = steal_pointer(machine->line);
-    size_t length = machine->line_length;
-    machine->line_capacity = 0;
-    result = pickle_take_line(machine);
-    if (result)
-        return result;
-    return pickle_make_global(machine, module, length, machine->line, machine->line_length, out);
-}
-
-static int pickle_do_global(struct pickle_machine *machine, unsigned unused)
-{
-    (void)unused;
-    struct pickle_node *node;
-    int result = pickle_take_global(machine, &node);
-    return result ? result : pickle_push(machine, node);
-}
-
-static int pickle_do_stack_global(struct pickle_machine *machine, unsigned unused)
-{
-    (void)unused;
-    struct pickle_node *module, *name, *node;
-    int result = pickle_pop(machine, &name);
-    if (!result)
-        result = pickle_pop(machine, &module);
-    if (result)
-        return result;
-    if (module->kind != PICKLE_TEXT || name->kind != PICKLE_TEXT)
-        return pickle_fail(machine, "expected a module and a name, found %s and %s", pickle_describe(module),
-                           pickle_describe(name));
-    result = pickle_make_global(machine, module->text, module->length, name->text, name->length, &node);
-    return result ? result : pickle_push(machine, node);
-}
-
-/* `arguments` is a tuple, whose items the call shares: tuples do not change. */
-static int pickle_push_call(struct pickle_machine *machine, const struct pickle_node *function,
-                            const struct pickle_node *arguments, const struct pickle_node *keywords)
-{
-    struct pickle_node *node;
-    if (arguments->kind != PICKLE_TUPLE)
-        return pickle_fail(machine, "expected a tuple of arguments, found %s", pickle_describe(arguments));
-    int result = pickle_make(machine, PICKLE_CALL, &node);
-    if (result)
-        return result;
-    node->function = function;
-    node->items = arguments->items;
-    node->count = arguments->count;
-    node->keywords = keywords;
-    return pickle_push(machine, node);
-}
-
-/* REDUCE and NEWOBJ. */
-static int pickle_do_call(struct pickle_machine *machine, unsigned unused)
-{
-    (void)unused;
-    struct pickle_node *function, *arguments;
-    int result = pickle_pop(machine, &arguments);
-    if (!result)
-        result = pickle_pop(machine, &function);
-    return result ? result : pickle_push_call(machine, function, arguments, NULL);
-}
-
-static int pickle_do_newobj_ex(struct pickle_machine *machine, unsigned unused)
-{
-    (void)unused;
-    struct pickle_node *function, *arguments, *keywords;
-    int result = pickle_pop(machine, &keywords);
-    if (!result)
-        result = pickle_pop(machine, &arguments);
-    if (!result)
-        result = pickle_pop(machine, &function);
-    return result ? result : pickle_push_call(machine, function, arguments, keywords);
-}
-
-/* OBJ: the class is the first above the mark. INST: two lines name it. */
-static int pickle_do_obj(struct pickle_machine *machine, unsigned named)
-{
-    struct pickle_node *function, *arguments, **items;
-    size_t count;
-    int result = named ? pickle_take_global(machine, &function) : 0;
-    if (!result)
-        result = pickle_pop_mark(machine, &items, &count);
-    if (result)
-        return result;
-    if (!named) {
-        if (count == 0)
-            return pickle_fail(machine, "expected a class above the mark, found nothing");
-        function = items[0];
-        items++;
-        count--;
-    }
-    result = pickle_make_fixed(machine, PICKLE_TUPLE, items, count, &arguments);
-    return result ? result : pickle_push_call(machine, function, arguments, NULL);
-}
-
-static int pickle_do_build(struct pickle_machine *machine, unsigned unused)
-{
-    (void)unused;
-    struct pickle_node *node, *state;
-    int result = pickle_pop(machine, &state);
-    if (!result)
-        result = pickle_top(machine, &node);
-    if (result)
-        return result;
-    if (node->kind != PICKLE_CALL)
-        return pickle_fail(machine, "expected an object to give a state to, found %s", pickle_describe(node));
-    node->state = state;
-    return 0;
-}
-
-/* `line`: the id is a line of text, and not on the stack. */
-static int pickle_do_persistent(struct pickle_machine *machine, unsigned line)
-{
-    struct pickle_node *id, *node;
-    int result = line ? pickle_take_line(machine) : 0;
-    if (!result && line)
-        result = pickle_push_text(
-            machine, utf8_is_valid(machine->line, machine->line_length) ? PICKLE_TEXT : PICKLE_BYTES,
-            machine->line, machine->line_length);
-    if (!result)
-        result = pickle_pop(machine, &id);
-    if (!result)
-        result = pickle_make_fixed(machine, PICKLE_PERSISTENT, &id, 1, &node);
-    if (result)
-        return result;
-    node->function = machine->persistent;
-    machine->persistent = node;
-    return pickle_push(machine, node);
-}
-
-static int pickle_do_extension(struct pickle_machine *machine, unsigned width)
-{
-    uint64_t code;
-    int result = pickle_take_number(machine, width, &code);
-    if (result)
-        return result;
-    if (code == 0 || code > INT32_MAX)
-        return pickle_fail(machine, "expected a code of copyreg, found %llu", (unsigned long long)code);
-    return pickle_push_integer(machine, PICKLE_EXTENSION, (int64_t)code);
-}
-
 /* -- memo and stack ---------------------------------------------------------------------------------------
  */
 
@@ -450,15 +254,16 @@ static int pickle_remember(struct pickle_machine *machine, uint64_t index)
         return pickle_fail(machine, "expected a memo index that was counted up to, found %llu",
                            (unsigned long long)index);
     size_t before = machine->memo_capacity;
-    errint error = pickle_reserve((void **)&machine->memo, &machine->memo_capacity, (size_t)index + 1,
-                                  sizeof(struct pickle_node *));
-    if (error)
-        return error;
+    struct pickle_node **memo =
+        pickle_reserve(machine->memo, &machine->memo_capacity, (size_t)index + 1, sizeof *memo);
+    if (!memo)
+        return -ENOMEM;
+    machine->memo = memo;
     if (machine->memo_capacity > before)
-        memset(machine->memo + before, 0, (machine->memo_capacity - before) * sizeof *machine->memo);
-    if (!machine->memo[index])
+        memset(memo + before, 0, (machine->memo_capacity - before) * sizeof *memo);
+    if (!memo[index])
         machine->memo_count++;
-    machine->memo[index] = node;
+    memo[index] = node;
     return 0;
 }
 
@@ -560,7 +365,8 @@ static int pickle_do_stop(struct pickle_machine *machine, unsigned unused)
 {
     (void)unused;
     if (machine->mark_count > 0 || machine->depth != 1)
-        return pickle_fail(machine, "expected one object at a pickle's end, found %zu", machine->depth);
+        return pickle_fail(machine, "expected one object at a pickle's end, found %zu and %zu marks",
+                           machine->depth, machine->mark_count);
     machine->stopped = true;
     return 0;
 }

@@ -4,8 +4,26 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "format/internal.h"
+#include "format/utf8.h"
+
+/* Names come from the file: what would not print becomes '?', and a character that was cut at the end goes.
+ */
+static void format_problem_clean(char *text)
+{
+    size_t length = strlen(text), whole = length;
+    while (whole > 0 && length - whole < UTF8_LONGEST && !utf8_is_valid(text, whole))
+        whole--;
+    bool valid = utf8_is_valid(text, whole);
+    if (valid)
+        text[whole] = '\0';
+    for (unsigned char *at = (unsigned char *)text; *at; at++) {
+        if (*at < ' ' || *at == 0x7f || (*at >= 0x80 && !valid))
+            *at = '?';
+    }
+}
 
 int format_problem_set(struct format_problem *problem, int64_t offset, const char *format, ...)
 {
@@ -19,9 +37,6 @@ int format_problem_set(struct format_problem *problem, int64_t offset, const cha
     problem->offset = offset;
     if (length < 0)
         problem->text[0] = '\0';
-    for (char *at = problem->text; *at; at++) {
-        if ((unsigned char)*at < ' ' || *at == 0x7f)
-            *at = '?';
-    }
+    format_problem_clean(problem->text);
     return FORMAT_FOREIGN;
 }

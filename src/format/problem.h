@@ -13,8 +13,8 @@ struct format_problem {
     char text[200]; /* "expected X, found Y" */
 };
 
-/* Fills it, unless it is filled already, and returns FORMAT_FOREIGN. NULL is allowed. Control characters of
- * the text become '?'. */
+/* Fills it, unless it is filled already, and returns FORMAT_FOREIGN. NULL is allowed. The text is
+ * UTF-8 without control characters, whatever the file's names are. */
 int format_problem_set(struct format_problem *problem, int64_t offset, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -39,19 +39,16 @@ static bool safetensors_fail(struct safetensors_reader *reader, const char *name
     return json_fail(&reader->json, FORMAT_FOREIGN);
 }
 
-/* Makes room for one more in an array that the file owns. */
-static bool safetensors_reserve(struct safetensors_reader *reader, void **array, size_t count,
-                                size_t *capacity, size_t size)
+/* Makes room for one more in an array: where it is then. NULL: there is no memory, and it is as it was. */
+static void *safetensors_reserve(void *array, size_t count, size_t *capacity, size_t size)
 {
     if (count < *capacity)
-        return true;
+        return array;
     size_t larger = *capacity + *capacity / 2 + 16;
-    void *grown = reallocarray(*array, larger, size);
-    if (!grown)
-        return json_fail(&reader->json, -ENOMEM);
-    *array = grown;
-    *capacity = larger;
-    return true;
+    void *grown = reallocarray(array, larger, size);
+    if (grown)
+        *capacity = larger;
+    return grown;
 }
 
 /* -- one tensor -------------------------------------------------------------------------------------------
@@ -155,17 +152,32 @@ static bool safetensors_take_tensor(struct safetensors_reader *reader, const cha
 {
     struct safetensors_file *file = reader->file;
     struct safetensors_entry entry = {.tensor.name = name};
-    if (!safetensors_take_fields(reader, &entry) || !safetensors_check_entry(reader, &entry) ||
-        !safetensors_reserve(reader, (void **)&file->tensors, file->tensor_count, &file->tensor_capacity,
-                             sizeof *file->tensors))
+    if (!safetensors_take_fields(reader, &entry) || !safetensors_check_entry(reader, &entry))
         return false;
+    struct tensor *tensors =
+        safetensors_reserve(file->tensors, file->tensor_count, &file->tensor_capacity, sizeof *tensors);
+    if (!tensors)
+        return json_fail(&reader->json, -ENOMEM);
     entry.tensor.offset = file->data + entry.begin;
-    file->tensors[file->tensor_count++] = entry.tensor;
+    file->tensors = tensors;
+    tensors[file->tensor_count++] = entry.tensor;
     return true;
 }
 
 /* -- the header -------------------------------------------------------------------------------------------
  */
+
+static bool safetensors_add_metadata(struct safetensors_reader *reader, struct safetensors_metadata entry)
+{
+    struct safetensors_file *file = reader->file;
+    struct safetensors_metadata *metadata =
+        safetensors_reserve(file->metadata, file->metadata_count, &file->metadata_capacity, sizeof *metadata);
+    if (!metadata)
+        return json_fail(&reader->json, -ENOMEM);
+    file->metadata = metadata;
+    metadata[file->metadata_count++] = entry;
+    return true;
+}
 
 static bool safetensors_take_metadata(struct safetensors_reader *reader)
 {
@@ -184,11 +196,8 @@ static bool safetensors_take_metadata(struct safetensors_reader *reader)
     while (json_more(json, '}', &started)) {
         struct safetensors_metadata entry;
         if (!json_take_text(json, &file->arena, &entry.key) || !json_take(json, ':') ||
-            !json_take_text(json, &file->arena, &entry.value) ||
-            !safetensors_reserve(reader, (void **)&file->metadata, file->metadata_count,
-                                 &file->metadata_capacity, sizeof *file->metadata))
+            !json_take_text(json, &file->arena, &entry.value) || !safetensors_add_metadata(reader, entry))
             return false;
-        file->metadata[file->metadata_count++] = entry;
     }
     return json->status == 0;
 }

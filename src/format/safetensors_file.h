@@ -2,7 +2,8 @@
 /*
  * The tensors of a safetensors file, as strictly as the library reads them (safetensors/src/tensor.rs, 0.8):
  * all its types; tensors that tile the bytes behind the header without a gap, to the file's end; bytes that
- * match the shape; no name twice. (What the cuts for deduplication need is less: format/segments.h.)
+ * match the shape. Stricter in what no writer writes: no name twice, none with a NUL in it, at most 64
+ * dimensions. (What the cuts for deduplication need is less: format/segments.h.)
  */
 #ifndef CKPTFS_FORMAT_SAFETENSORS_FILE_H
 #define CKPTFS_FORMAT_SAFETENSORS_FILE_H

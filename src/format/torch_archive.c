@@ -52,8 +52,12 @@ static int torch_archive_set_folder(struct torch_archive *archive)
                                   "expected torch.save's records in a folder, found the entry %.*s",
                                   (int)archive->directory.name_length, name);
     archive->folder_length = (size_t)(slash - name) + 1;
-    archive->folder = strndup(name, archive->folder_length);
-    return archive->folder ? 0 : -ENOMEM;
+    /* A NUL may be in it. */
+    archive->folder = calloc(archive->folder_length + 1, 1);
+    if (!archive->folder)
+        return -ENOMEM;
+    memcpy(archive->folder, name, archive->folder_length);
+    return 0;
 }
 
 /* What follows the folder in the entry's name; NULL: it is in another. */

@@ -71,7 +71,8 @@ static bool torch_is_rebuild(const struct torch_call *call)
            torch_calls(call, "torch._utils _rebuild_tensor");
 }
 
-/* The type that a copy to a device has to have: NULL when there is none, or the GLOBAL. */
+/* Takes all wrappers off, down to what makes a tensor of a storage; false: it is not that. *type: the type
+ * that a copy to a device names, or NULL. */
 static bool torch_call_open(const struct pickle_node *node, struct torch_call *call,
                             const struct pickle_node **type)
 {

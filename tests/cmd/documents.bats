@@ -7,7 +7,7 @@ load ../lib/ckptfs.bash
 setup() {
     ckptfs_setup
     DOC=$CKPTFS_TREE/doc
-    COMMANDS=(mount umount status restart du gc verify fsck)
+    COMMANDS=(mount umount status restart du gc verify fsck assemble inspect)
 }
 teardown() { ckptfs_teardown; }
 
@@ -37,9 +37,9 @@ page() {
     require_command mandoc
     local command
     for command in "${COMMANDS[@]}"; do
-        "$CKPTFS" "$command" --help | grep -oE '^ +(-[a-z], --[a-z-]+|[a-z-]+=)' | grep -oE '(--)?[a-z][a-z-]+=?' |
+        "$CKPTFS" "$command" --help | grep -oE '^ +(-[a-z], --[a-z0-9-]+|[a-z-]+=)' | grep -oE '(--)?[a-z][a-z0-9-]+=?' |
             sort -u >"$TEST_DIR/help"
-        page "ckptfs-$command.1" | grep -oE '^ +(-[a-z], --[a-z-]+|[a-z-]+=)' | grep -oE '(--)?[a-z][a-z-]+=?' |
+        page "ckptfs-$command.1" | grep -oE '^ +(-[a-z], --[a-z0-9-]+|[a-z-]+=)' | grep -oE '(--)?[a-z][a-z0-9-]+=?' |
             sort -u >"$TEST_DIR/page"
         diff "$TEST_DIR/help" "$TEST_DIR/page"
     done
@@ -82,7 +82,7 @@ complete_line() {
     local command
     complete_line ckptfs '' | grep -v '^--' | sort | diff - <(printf '%s\n' "${COMMANDS[@]}" | sort)
     for command in "${COMMANDS[@]}"; do
-        "$CKPTFS" "$command" --help | grep -oE '^ +-[a-z], --[a-z-]+' | grep -oE -- '--[a-z-]+' >"$TEST_DIR/help"
+        "$CKPTFS" "$command" --help | grep -oE '^ +-[a-z], --[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+' >"$TEST_DIR/help"
         echo --help >>"$TEST_DIR/help"
         complete_line ckptfs "$command" -- | sort | diff - <(sort "$TEST_DIR/help")
     done

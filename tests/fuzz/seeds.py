@@ -207,6 +207,27 @@ def format_safetensors():
     yield b'{"metadata":{"total_size":1.5e3,"x":[null]},"weight_map":{"a":"../b"}}'
 
 
+def folder(*files):
+    """Files by the number that fuzz_ckpt_model.c gives their names."""
+    return b"".join(struct.pack("<BH", number, len(data)) + data for number, data in files)
+
+
+def ckpt_model():
+    shards = [safetensors([("a", "F32", [2, 3], 24)]), safetensors([("b\u00e9", "BF16", [4], 8), ("c", "I64", [], 8)])]
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = {"metadata": {"total_size": 40}, "weight_map": {"a": names[0], "b\u00e9": names[1], "c": names[1]}}
+    tensors = {"a": tensor(), "tied": tensor(), "turned": tensor(sizes=(3, 2), strides=(1, 3)),
+               "small": tensor("1", (4,), (1,), 2, "UntypedStorage", 8, "float8_e4m3fn")}
+    yield folder((0, shards[1]), (9, b'{"x": NaN, "global_step": 5}'), (10, b'{"dtype": "float32"}'))
+    yield folder((1, json.dumps(index).encode()), (2, shards[0]), (3, shards[1]))
+    yield folder((2, shards[0]), (3, shards[1]))
+    yield folder((4, torch_archive(tensors)))
+    yield folder((4, torch_archive({"state_dict": tensors})))
+    yield folder((8, shards[0]))
+    for protocol in (2, 4):
+        yield folder((6, torch_archive(tensors, protocol)), (7, torch_archive({"d": tensor()}, protocol)))
+
+
 def sums_table():
     """Only something to start from: the hash at the end needs the store's secret, which the target fixes up."""
     for chunks in ([], [5], [262144, 262144, 7]):
@@ -217,6 +238,7 @@ def sums_table():
 
 
 TARGETS = {
+    "fuzz_ckpt_model": ckpt_model,
     "fuzz_format_pickle": format_pickle,
     "fuzz_format_safetensors": format_safetensors,
     "fuzz_format_segments": format_segments,

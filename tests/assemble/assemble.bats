@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+# Models are assembled from checkpoints that the real libraries wrote, and given to the same libraries again. One
+# test here is one pytest module; what it counts is printed.
+# The Python environment is CKPTFS_VENV (default: build/venv, which contrib/setup --python makes).
+
+load ../lib/ckptfs.bash
+
+setup() {
+    PYTHON=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
+    if [ ! -x "$PYTHON" ]; then
+        echo "no Python at $PYTHON: contrib/setup --python makes the environment, CKPTFS_VENV names another"
+        return 1
+    fi
+    ckptfs_setup
+}
+teardown() { ckptfs_teardown; }
+
+# run_module NAME: runs one pytest module, with its files under TEST_DIR.
+run_module() {
+    local status=0
+    # Its own output last: bats shows it when the test failed.
+    timeout -s INT -k 30 600 "$PYTHON" -B -m pytest -p no:cacheprovider -v --tb=short --basetemp="$TEST_DIR/pytest" \
+        "$CKPTFS_TREE/tests/assemble/$1.py" >"$TEST_DIR/pytest.log" 2>&1 || status=$?
+    sed -nE '/ (PASSED|FAILED|ERROR|SKIPPED)|^=+ .*(passed|failed|error|skipped)/s/^/# /p' "$TEST_DIR/pytest.log" >&3
+    if [ $status -ne 0 ]; then
+        tail -n 150 "$TEST_DIR/pytest.log"
+        return 1
+    fi
+}
+
+@test "models that save_pretrained and torch.save wrote" {
+    run_module test_models
+}
+
+@test "every type, every rounding" {
+    run_module test_types
+}
+
+@test "how files are written: modes, names, memory, full disks, signals" {
+    run_module test_writing
+}
+
+@test "damaged and hostile checkpoints" {
+    run_module test_hostile
+}
+
+@test "what lies on a mount is assembled as on any disk, from it and into it" {
+    mkdir "$TEST_DIR/source"
+    cd "$TEST_DIR"
+    make_source 4096
+    ckptfs_mount
+    cp -r source "$MNT/source"
+    "$CKPTFS" inspect --json "$MNT/source" | jq -e '.whole and .bytes == 67108864'
+    "$CKPTFS" assemble --plain source -o plain
+    "$CKPTFS" assemble --plain "$MNT/source" -o from
+    "$CKPTFS" assemble --plain "$MNT/source" -o "$MNT/into"
+    cmp plain/model.safetensors from/model.safetensors
+    cmp plain/model.safetensors "$MNT/into/model.safetensors"
+    ckptfs_umount
+}
+
+# The disk of the test can share blocks between files: nothing is copied.
+@test "what lies alike in its blocks is shared, on a disk that can" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root to mount a disk"
+    require_command mkfs.xfs
+    truncate -s 400M "$TEST_DIR/disk"
+    mkfs.xfs -q -m reflink=1 "$TEST_DIR/disk"
+    mkdir "$TEST_DIR/xfs"
+    mount -o loop "$TEST_DIR/disk" "$TEST_DIR/xfs" || skip "no loop device"
+    local status=0
+    (cd "$TEST_DIR/xfs" && share_blocks) || status=$?
+    umount "$TEST_DIR/xfs"
+    return $status
+}
+
+# make_source START: a model of 64 MiB whose tensor starts at this byte.
+make_source() {
+    "$PYTHON" - "$1" <<'EOF'
+import json, os, struct, sys
+size, start = 1 << 26, int(sys.argv[1])
+header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+with open("source/model.safetensors", "wb") as file:
+    file.write(struct.pack("<Q", start - 8) + header.ljust(start - 8) + os.urandom(size))
+EOF
+}
+
+share_blocks() {
+    local start
+    mkdir source
+    make_source 4096 && "$CKPTFS" assemble --plain source -o made || return
+    start=$(($(stat -c %s made/model.safetensors) - (1 << 26)))
+    # Where a block of the one is a block of the other.
+    make_source $((start + 8192)) && "$CKPTFS" assemble --plain source -o made --force >report || return
+    cat report
+    grep -qE ' KiB copied, 6(3\.9|4\.0) MiB shared with the source' report || return
+    cmp <(tail -c $((1 << 26)) source/model.safetensors) <(tail -c $((1 << 26)) made/model.safetensors)
+}
