@@ -8,7 +8,16 @@
 
 /* In the order in which a folder is tried: the more telling the names, the earlier. */
 static const struct framework *const frameworks[] = {
-    &framework_deepspeed, &framework_xla_fsdp, &framework_sagemaker, &framework_sharded, &framework_single,
+    &framework_deepspeed, /* global_stepN/ */
+    &framework_dcp,       /* .metadata, *.distcp, pytorch_model_fsdp_N/ */
+    &framework_fsdp_file, /* pytorch_model_fsdp*.bin */
+    &framework_verl,      /* model_world_size_W_rank_R.pt */
+    &framework_dcp_hf,    /* shard-R-model-N-of-M.safetensors */
+    &framework_xla_fsdp,  /* rankR-of-W-pytorch_model.bin */
+    &framework_sagemaker, /* user_content.pt, optimizer.pt_P_T */
+    &framework_lightning, /* *.ckpt, without other weights */
+    &framework_sharded,   /* model-I-of-N.* */
+    &framework_single,    /* model.safetensors, or the only file */
 };
 
 enum { FRAMEWORK_COUNT = sizeof frameworks / sizeof *frameworks };

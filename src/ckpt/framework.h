@@ -40,6 +40,7 @@ extern const struct framework framework_deepspeed; /* global_stepN: ZeRO-0 to 3,
 extern const struct framework framework_xla_fsdp;  /* rankR-of-W-pytorch_model.bin */
 extern const struct framework framework_sagemaker; /* user_content.pt; partial files */
 extern const struct framework framework_lightning; /* *.ckpt */
+extern const struct framework framework_verl;      /* model_world_size_W_rank_R.pt */
 extern const struct framework framework_sharded;   /* model-0000i-of-0000n with an index */
 extern const struct framework framework_single;    /* model.safetensors, pytorch_model.bin, adapter_model.* */
 

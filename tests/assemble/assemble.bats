@@ -40,6 +40,10 @@ run_module() {
     run_module test_writing
 }
 
+@test "what ranks saved: torch.distributed.checkpoint, FSDP" {
+    run_module test_dcp
+}
+
 @test "damaged and hostile checkpoints" {
     run_module test_hostile
 }

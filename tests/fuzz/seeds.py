@@ -228,6 +228,49 @@ def ckpt_model():
         yield folder((6, torch_archive(tensors, protocol)), (7, torch_archive({"d": tensor()}, protocol)))
 
 
+DCP = "torch.distributed.checkpoint.metadata "
+
+
+def torch_size(*sizes):
+    return Opaque("torch Size", sizes)
+
+
+def dcp_tensor(sizes, *boxes, dtype="float32"):
+    chunks = [Opaque(DCP + "ChunkStorageMetadata", 0, state={"offsets": torch_size(*starts), "sizes": torch_size(*box)})
+              for starts, box in boxes]
+    properties = Opaque(DCP + "TensorProperties", 0, state=(Opaque("torch " + dtype), None, False, None, False))
+    return Opaque(DCP + "TensorStorageMetadata", 0,
+                  state={"properties": properties, "size": torch_size(*sizes), "chunks": chunks})
+
+
+def dcp_metadata(items, places, paths=None):
+    storage = [(Opaque(DCP + "MetadataIndex", 0, state={"fqn": name, "index": None, "offset": starts}),
+                Opaque("torch.distributed.checkpoint.filesystem _StorageInfo", 0,
+                       state={"relative_path": file, "offset": offset, "length": length, **more}))
+               for name, starts, file, offset, length, more in places]
+    # Objects of one class are told apart by their identity here: a dictionary takes each.
+    return Opaque(DCP + "Metadata", 0, state={"state_dict_metadata": items, "planner_data": paths,
+                                              "storage_data": dict(storage), "version": "1.0.0"})
+
+
+def format_dcp_metadata():
+    items = {"model.a": dcp_tensor((4, 2), ((0, 0), (3, 2)), ((3, 0), (1, 2)), ((4, 0), (0, 2))),
+             "model.s": dcp_tensor((), ((), ()), dtype="int64"), "epoch": Opaque(DCP + "BytesStorageMetadata", 0, state={}),
+             "model.h": dcp_tensor((2, 3), ((0, 0), (2, 3)), dtype="float4_e2m1fn_x2"),
+             "model.q": dcp_tensor((1,), ((0,), (1,)), dtype="quint8")}
+    places = [("model.a", torch_size(0, 0), "__0_0.distcp", 0, 700, {}),
+              ("model.a", torch_size(3, 0), "__1_0.distcp", 0, 600, {"transform_descriptors": ["zstd"]}),
+              ("model.s", None, "__0_0.distcp", 700, 500, {"transform_descriptors": None})]
+    paths = {"model.a": ("model", "a"), "model.s": ("model", "s"), "epoch": ("epoch",), "model.h": ("model", 1, "h")}
+    for protocol in (2, 4, 5):
+        yield pickled(dcp_metadata(items, places, paths), protocol)
+        yield pickled(dcp_metadata({"a": items["model.a"]}, places[:1]), protocol)
+    yield pickled(dcp_metadata(items, [("model.a", torch_size(0, 0), "../x", 0, 700, {})]))
+    yield pickled(dcp_metadata(items, [("model.a", torch_size(0, 0), "x", 2**63 - 1, 1, {})]))
+    yield pickled(dcp_metadata(items, places + places[:1]))
+    yield pickled(dcp_metadata({"a": dcp_tensor((4,), ((3,), (2,)))}, []))
+
+
 def sums_table():
     """Only something to start from: the hash at the end needs the store's secret, which the target fixes up."""
     for chunks in ([], [5], [262144, 262144, 7]):
@@ -239,6 +282,7 @@ def sums_table():
 
 TARGETS = {
     "fuzz_ckpt_model": ckpt_model,
+    "fuzz_format_dcp_metadata": format_dcp_metadata,
     "fuzz_format_pickle": format_pickle,
     "fuzz_format_safetensors": format_safetensors,
     "fuzz_format_segments": format_segments,
