@@ -36,6 +36,9 @@ static const char *const fuzz_names[] = {
     "rank1-of-2-pytorch_model.bin",
     "user_content.pt",
     "last.ckpt",
+    "global_step5/mp_rank_01_model_states.pt",
+    "global_step5/zero_pp_rank_1_mp_rank_00_model_states.pt",
+    "global_step5/layer_00-model_states.pt",
 };
 
 enum { FUZZ_NAMES = sizeof fuzz_names / sizeof *fuzz_names, FUZZ_MADE_MAX = 1 << 20 };
