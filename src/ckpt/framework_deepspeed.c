@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "ckpt/adapter.h"
 #include "ckpt/deepspeed.h"
 
 enum { DEEPSPEED_LATEST_MAX = 4096 };
@@ -253,6 +254,8 @@ static errint deepspeed_load(const struct folder *folder, const struct folder_li
             model_add_note(model, false, "offloaded_tensors, which holds an optimizer's state, is not read");
     if (!error)
         error = deepspeed_load_tag(&tag, wish);
+    if (!error)
+        error = adapter_mark(model);
     if (path && model->step < 0)
         deepspeed_is_step(path, &model->step);
     return error == FORMAT_FOREIGN ? 0 : error;

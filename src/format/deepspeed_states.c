@@ -48,14 +48,15 @@ int deepspeed_read_shapes(const struct pickle_node *dict, struct arena *arena, s
 int deepspeed_read_groups(const struct pickle_node *list, struct arena *arena, struct deepspeed_group **out,
                           size_t *count, struct format_problem *problem)
 {
-    if (!node_is_sequence(list))
+    bool single = pickle_is_dict(list);
+    if (!single && !node_is_sequence(list))
         return format_problem_set(problem, -1, "param_shapes: expected a list, found something else");
-    *count = list->count;
-    *out = arena_take_array(arena, list->count, sizeof **out);
+    *count = single ? 1 : list->count;
+    *out = arena_take_array(arena, *count, sizeof **out);
     if (!*out)
         return -ENOMEM;
-    for (size_t i = 0; i < list->count; i++) {
-        int error = deepspeed_read_shapes(list->items[i], arena, &(*out)[i], problem);
+    for (size_t i = 0; i < *count; i++) {
+        int error = deepspeed_read_shapes(single ? list : list->items[i], arena, &(*out)[i], problem);
         if (error)
             return error;
     }

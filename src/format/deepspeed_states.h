@@ -31,7 +31,7 @@ struct deepspeed_group {
 /* A dict from a name to a torch.Size (`frozen_param_shapes`, one of `param_shapes`). */
 int deepspeed_read_shapes(const struct pickle_node *dict, struct arena *arena, struct deepspeed_group *out,
                           struct format_problem *problem);
-/* `param_shapes`: a list of such dicts, one a flat buffer. */
+/* `param_shapes`: a list of such dicts, one a flat buffer; in old versions one dict. */
 int deepspeed_read_groups(const struct pickle_node *list, struct arena *arena, struct deepspeed_group **out,
                           size_t *count, struct format_problem *problem);
 /* What one rank's optimizer holds (`optimizer_state_dict` of *_optim_states.pt). */

@@ -44,6 +44,18 @@ run_module() {
     run_module test_dcp
 }
 
+@test "DeepSpeed: ZeRO, BF16_Optimizer, pipelines, tensor parallelism, adapters, and what is damaged" {
+    run_module test_deepspeed
+}
+
+@test "XLA FSDP: parameters one by one, by rows, flattened, and what is damaged" {
+    run_module test_xla_fsdp
+}
+
+@test "SageMaker: whole models, parts of the optimizer, partial saves" {
+    run_module test_sagemaker
+}
+
 @test "damaged and hostile checkpoints" {
     run_module test_hostile
 }

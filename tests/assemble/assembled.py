@@ -1,51 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the program on a checkpoint and compares what it assembled, bit by bit."""
+"""What the tests of frameworks share: a checkpoint is assembled, and compared bit by bit with what is right."""
 
-import json
-import os
 import re
-import subprocess
 from types import SimpleNamespace
 
 import torch
 from safetensors.torch import load_file
 
-COMMAND_DEADLINE = 60
+import tool
 
 
-def run(*arguments):
-    """The program, which has to end by itself, without a sanitizer's report."""
-    command = [os.environ["CKPTFS"], *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_DEADLINE)
-    assert done.returncode in (0, 1) and "runtime error" not in done.stderr, done.stderr
-    return done
-
-
-def inspect(directory):
-    done = run("inspect", "--json", directory)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def assemble(directory, out, *options):
-    """tensors, and how many bytes of the file were not copied from the shards."""
-    done = run("assemble", "--plain", directory, "-o", out, *options)
-    assert done.returncode == 0, done.stderr
-    made = re.search(r"([0-9.]+) (bytes|KiB) made anew", done.stdout)
-    return SimpleNamespace(tensors=load_file(out / "model.safetensors"), file=out / "model.safetensors", made=made)
+def assemble(directory, out, *options, name="model"):
+    """tensors, the file, and how many of its bytes were not copied from the shards."""
+    _, done = tool.assemble(directory, out, *options)
+    file = out / f"{name}.safetensors"
+    made = re.search(r"[0-9.]+ (bytes|KiB|MiB) made anew", done.stdout).group(0)
+    return SimpleNamespace(tensors=load_file(file), file=file, made=made)
 
 
 def refused(directory, out, *options):
-    """The one line that says why, before the one that says that nothing is assembled. Nothing is left behind."""
-    done = run("assemble", "--plain", directory, "-o", out, *options)
-    lines = [line for line in done.stderr.splitlines() if "config.json" not in line]
-    assert done.returncode == 1, done.stdout
-    assert len([line for line in lines if line.endswith("nothing is assembled")]) <= 1
-    lines = [line for line in lines if not line.endswith("nothing is assembled")]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("ckptfs: ") and lines[0].isprintable(), lines
-    assert not out.exists() or not list(out.iterdir())
-    return lines[0]
+    """The one line that says why, before the one that says that nothing is assembled."""
+    lines = tool.refuse(directory, out, *options).splitlines()
+    why = [line for line in lines if "config.json" not in line and not line.endswith("nothing is assembled")]
+    assert len(why) == 1 and len(lines) <= 3, lines
+    assert why[0].startswith("ckptfs: ") and why[0].isprintable(), why
+    return why[0]
 
 
 def header_size(file):

@@ -47,6 +47,8 @@ CASES = {
     "zero3_fp16_untied": {"stage": 3, "ranks": (2,), "precision": "fp16", "tied": False},
     "pipeline": {"ranks": (2,)},
     "tensor_parallel": {"stage": 1, "ranks": (2,)},
+    "adapter": {"stage": 2, "ranks": (2,)},
+    "adapter_zero3": {"stage": 3, "ranks": (2,)},
 }
 
 
@@ -197,11 +199,31 @@ def save_tensor_parallel(path):
     keep(path, live=engine._replace_module_consolidated_state_dict())
 
 
+def save_adapter(case, path):
+    """Low-rank weights alone, as the Trainer saves them; expected under the names that PEFT saves them by."""
+    import deepspeed
+    import torch
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+
+    base = torch.nn.Sequential(torch.nn.Linear(7, 11), torch.nn.Tanh(), torch.nn.Linear(11, 3))
+    torch.manual_seed(5)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["0", "2"]))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration(case))
+    engine.backward(engine(torch.ones(2, 7, dtype=torch.bfloat16)).float().square().mean())
+    engine.step()
+    engine.save_checkpoint(str(path), exclude_frozen_parameters=True)
+    live, masters = gather(model, case["stage"])
+    keep(path, live=get_peft_model_state_dict(model, live), masters=get_peft_model_state_dict(model, masters))
+
+
 def save(name, path):
     if name == "pipeline":
         save_pipeline(path)
     elif name == "tensor_parallel":
         save_tensor_parallel(path)
+    elif name.startswith("adapter"):
+        save_adapter(CASES[name], path)
     else:
         save_zero(CASES[name], path)
 
@@ -264,6 +286,7 @@ def run_ranks(ranks, directory):
 
 def main(directory):
     import deepspeed  # noqa: F401: before the ranks are forked
+    import peft  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     for ranks in sorted({ranks for ranks, _ in cases()}):

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 import deepspeed_saves
-from assembled import assemble, assert_same, header_size, inspect, refused
+from assembled import assemble, assert_same, header_size, refused
 from deepspeed_saves import CASES, SHARED
+from tool import inspect
 
-ZERO = [(ranks, name) for ranks, name in deepspeed_saves.cases() if "stage" in CASES[name] and name != "tensor_parallel"]
+OTHERS = ("pipeline", "tensor_parallel", "adapter", "adapter_zero3")
+ZERO = [(ranks, name) for ranks, name in deepspeed_saves.cases() if name not in OTHERS]
 PARTITIONED = [(ranks, name) for ranks, name in ZERO if CASES[name]["stage"] > 0]
 # What is frozen or empty has the model's type, and is cast.
 ALL_FP32 = [(ranks, name) for ranks, name in PARTITIONED if not {"frozen", "empty"} & set(CASES[name])]
@@ -38,7 +40,7 @@ def read(saves, ranks, name, what):
 
 
 def tied(name):
-    return SHARED if CASES[name].get("tied", True) and "stage" in CASES[name] and name != "tensor_parallel" else {}
+    return SHARED if CASES[name].get("tied", True) else {}
 
 
 def as_fp32(tensors):
@@ -59,7 +61,7 @@ def fp32_of_tool(directory):
 def test_module_is_the_live_model(saves, tmp_path, ranks, name):
     done = assemble(saves / f"ranks{ranks}" / name, tmp_path)
     assert_same(done.tensors, read(saves, ranks, name, "live"), tied(name))
-    assert done.made.group(0) == f"{header_size(done.file)} bytes made anew"
+    assert done.made == f"{header_size(done.file)} bytes made anew"
 
 
 @pytest.mark.parametrize(("ranks", "name"), PARTITIONED)
@@ -96,13 +98,22 @@ def test_fp32_is_what_the_tool_makes(saves, tmp_path, ranks, name):
 def test_only_the_header_is_made(saves, tmp_path, ranks, name):
     """Partitions are ranges of the shards."""
     done = assemble(saves / f"ranks{ranks}" / name, tmp_path, "--fp32")
-    assert done.made.group(0) == f"{header_size(done.file)} bytes made anew"
+    assert done.made == f"{header_size(done.file)} bytes made anew"
 
 
 @pytest.mark.parametrize("name", ["pipeline", "tensor_parallel"])
 def test_other_parallelism_is_the_live_model(saves, tmp_path, name):
     done = assemble(saves / "ranks2" / name, tmp_path)
     assert_same(done.tensors, read(saves, 2, name, "live"))
+
+
+def test_adapters_are_as_peft_saves_them(saves, tmp_path):
+    directory = saves / "ranks2" / "adapter"
+    found = assemble(directory, tmp_path / "16", name="adapter_model").tensors
+    assert_same(found, read(saves, 2, "adapter", "live"))
+    for name in ("adapter", "adapter_zero3"):
+        found = assemble(saves / "ranks2" / name, tmp_path / name, "--fp32", name="adapter_model").tensors
+        assert_same(found, read(saves, 2, name, "masters"))
 
 
 def test_inspect_tells_what_it_is(saves):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from assembled import assemble, assert_same, inspect, refused
+from assembled import assemble, assert_same, refused
+from tool import inspect
 
 
 def tensors():

@@ -42,6 +42,9 @@ static const char *const fuzz_names[] = {
     "model_world_size_2_rank_1.pt",
     "pytorch_model_fsdp_0_rank0.bin",
     "pytorch_model_fsdp_0_rank1.bin",
+    "global_step5/mp_rank_01_model_states.pt",
+    "global_step5/zero_pp_rank_1_mp_rank_00_model_states.pt",
+    "global_step5/layer_00-model_states.pt",
 };
 
 enum { FUZZ_NAMES = sizeof fuzz_names / sizeof *fuzz_names, FUZZ_MADE_MAX = 1 << 20 };

@@ -300,6 +300,65 @@ def sharded_tensor(rank):
                   Opaque(name + "sharded_tensor.api ShardedTensor"), (), ([shard], metadata, None, None, True))
 
 
+def flat(count, offset=0):
+    return tensor(sizes=(count,), strides=(1,), offset=offset)
+
+
+def deepspeed_states(zero_stage, **more):
+    """Two ranks, one parameter of six elements, a buffer, one of which is frozen."""
+    small = tensor("1", (2,), (1,), 0, "FloatStorage", 2)
+    fragment = small if zero_stage < 3 else tensor("1", (1,), (1,), 0, "FloatStorage", 2)
+    parameter = tensor() if zero_stage < 3 else flat(0)
+    return {"module": collections.OrderedDict(a=parameter, b=small, tied=parameter), "buffer_names": ["b"],
+            "param_shapes": [collections.OrderedDict(a=Opaque("torch Size", (2, 3)))], "shared_params": {"tied": "a"},
+            "frozen_param_shapes": {"c": Opaque("torch Size", (2,))}, "frozen_param_fragments": {"c": fragment},
+            "ds_config": {"zero_optimization": {"stage": zero_stage}}, "global_steps": 5, "dp_world_size": 2, **more}
+
+
+def deepspeed_optimizer(zero_stage, rank, **more):
+    address = Opaque("deepspeed.utils.tensor_fragment fragment_address", 0, state={"start": 0, "numel": 3})
+    groups = "fp32_flat_groups" if zero_stage == 3 else "single_partition_of_fp32_groups"
+    count = 2 if zero_stage == 3 else [2]
+    stage = Opaque("deepspeed.runtime.zero.config ZeroStageEnum", zero_stage)
+    return {"optimizer_state_dict": {"zero_stage": stage, "partition_count": count, groups: [flat(3, 3 * rank)],
+                                     "param_slice_mappings": [{"a": address}], "param_alignment_paddings": [[0]], **more},
+            "ds_config": {"zero_optimization": {"round_robin_gradients": False}}}
+
+
+def deepspeed_slices(rank):
+    pieces = [{"shape": [1, 3], "source": [3 * number, [3, 1]], "dest": [0, [3, 1]], "locations": [number]}
+              for number in range(2)]
+    ranks = {number: {"shard_shape": [1, 3], "pieces": [piece]} for number, piece in enumerate(pieces)}
+    info = {"affine_map": {"version": 1, "params": {"^a\\.w$": {"logical_shape": [2, 3], "ranks": ranks}}}}
+    return {"module": {"a.w": tensor(sizes=(1, 3), offset=3 * rank)}, "universal_checkpoint_info": info, "mp_world_size": 2}
+
+
+def ckpt_deepspeed():
+    masters = 5 * 33  # of the first file's number: the FP32 copy is asked for
+    for first in (0, masters):
+        yield folder((first + 16, torch_archive(deepspeed_states(2))), *[
+            (18 + rank, torch_archive(deepspeed_optimizer(2, rank))) for rank in range(2)])
+    yield folder((17, torch_archive(deepspeed_states(3))), (31, torch_archive(deepspeed_states(3))), *[
+        (18 + rank, torch_archive(deepspeed_optimizer(3, rank))) for rank in range(2)])
+    yield folder((16, torch_archive(deepspeed_slices(0))), (30, torch_archive(deepspeed_slices(1))))
+    yield folder((32, torch_archive({"weight": tensor()})), (16, torch_archive(deepspeed_states(1, module=None))))
+
+
+def ckpt_xla_fsdp():
+    names = "_fsdp_wrapped_module.flat_param_0", "_fsdp_wrapped_module.b"
+    key = "_fsdp_shard." + names[0]
+    shards = {key.replace(".", "_FSDP_SHARD_SEPARATOR_"): {"_orig_size": Opaque("torch Size", (5,)),
+                                                             "_orig_name": names[0]}}
+    parts = (["a", "c.d"], [Opaque("torch Size", (2, 2)), Opaque("torch Size", (1,))], [4, 1])
+    files = []
+    for rank in range(2):
+        state = collections.OrderedDict([(next(iter(shards)), flat(3, 3 * rank)), (names[1], flat(2))])
+        metadata = {"shard_info": {"": shards}, "flatten_info": {names[0]: parts}, "world_size": 2, "rank": rank,
+                    "buffer_info": {names[1]: {"_orig_dtype": Opaque("torch bfloat16")}}}
+        files.append((20 + rank, torch_archive({"model": state, "shard_metadata": metadata})))
+    yield folder(*files)
+
+
 def ckpt_model():
     shards = [safetensors([("a", "F32", [2, 3], 24)]), safetensors([("b\u00e9", "BF16", [4], 8), ("c", "I64", [], 8)])]
     names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
@@ -318,6 +377,8 @@ def ckpt_model():
         yield folder(*((26 + rank, torch_archive({"w": dtensor(rank, 3, 2)}, protocol)) for rank in range(2)))
         yield folder(*((28 + rank, torch_archive({"w": sharded_tensor(rank)}, protocol)) for rank in range(2)))
         yield folder((6, torch_archive(tensors, protocol)), (7, torch_archive({"d": tensor()}, protocol)))
+    yield from ckpt_deepspeed()
+    yield from ckpt_xla_fsdp()
 
 
 def sums_table():
