@@ -24,7 +24,7 @@
 #include "base/cleanup.h"
 #include "base/ids.h"
 
-#define META_FORMAT_VERSION 3
+#define META_FORMAT_VERSION 4
 #define META_ROOT_INO       UINT64_C(1)
 #define META_NAME_MAX       255
 /* Cookies 1 and 2 belong to "." and "..", which are not rows. */
@@ -226,14 +226,14 @@ errint meta_rename(struct meta *meta, const struct meta_rename *rename, uint64_t
 
 /*
  * Shadows that were let go by other calls than meta_synced, since the last call of this: the name was
- * removed, or a file that is already safe took it, or the successor's bytes moved into the database.
- * Appended, for the caller to meta_reap when nobody has them open. (After a stop they are found as orphans.)
+ * removed, or a file that is already safe took it, or the successor's bytes moved into the database; and
+ * stand-ins (meta/stand_in.h) whose file went, or was emptied. Appended, for the caller to meta_reap when nobody has them open. (After a stop they are found as orphans.)
  */
 errint meta_shadows_released(struct meta *meta, struct ids *out);
 
 /*
- * Removes an inode that has no name and is no shadow, with all that belongs to it. 0 also when it has a name,
- * is a shadow or is gone already: the caller need not know.
+ * Removes an inode that has no name and is no shadow or stand-in, with all that belongs to it. 0 also when it
+ * has a name, is one of these or is gone already: the caller need not know.
  */
 errint meta_reap(struct meta *meta, uint64_t ino, struct ids *freed);
 /* The same for all inodes of the list, in one transaction. */
@@ -248,8 +248,8 @@ errint meta_set(struct meta *meta, uint64_t ino, unsigned fields, const struct m
 
 /*
  * The file's bytes are on stable storage: the synced size is recorded, stored bytes from before go,
- * META_DIRTY goes when `clean` (no writer is left), and the shadows of its names are let go: their inodes are
- * appended to `shadows` for the caller to meta_reap when nobody has them open. META_TORN stays: it goes when
+ * META_DIRTY goes when `clean` (no writer is left), and the shadows of its names and its stand-in are let go:
+ * their inodes are appended to `shadows` for the caller to meta_reap when nobody has them open. META_TORN stays: it goes when
  * the file is truncated to nothing.
  */
 errint meta_synced(struct meta *meta, uint64_t ino, int64_t synced_size, bool clean, struct ids *shadows);
@@ -343,7 +343,7 @@ errint meta_xattr_remove(struct meta *meta, uint64_t ino, const char *name, int6
 /* -- start, stop, trouble ---------------------------------------------------------------------------------
  */
 
-/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow; objects that nothing refers to. Appended.
+/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow and no stand-in; objects that nothing refers to. Appended.
  */
 errint meta_find_dirty(struct meta *meta, struct ids *out);
 errint meta_find_orphans(struct meta *meta, struct ids *out);

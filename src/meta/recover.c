@@ -45,7 +45,8 @@ errint meta_find_orphans(struct meta *meta, struct ids *out)
 {
     return recover_find(meta,
                         "SELECT i.ino FROM inode i WHERE i.nlink = 0"
-                        " AND NOT EXISTS (SELECT 1 FROM shadow s WHERE s.replaced = i.ino) ORDER BY i.ino",
+                        " AND NOT EXISTS (SELECT 1 FROM shadow s WHERE s.replaced = i.ino)"
+                        " AND NOT EXISTS (SELECT 1 FROM stand_in t WHERE t.hidden = i.ino) ORDER BY i.ino",
                         out);
 }
 

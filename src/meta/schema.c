@@ -40,6 +40,11 @@
 #define SCHEMA_CHECKSUM                                                                                      \
     "CREATE TABLE checksum (ino INTEGER PRIMARY KEY, basis BLOB NOT NULL, sum BLOB NOT NULL);"
 
+/* Instead of a file's unsynced bytes, a power cut leaves those of its stand-in (meta/stand_in.h). */
+#define SCHEMA_STAND_IN                                                                                      \
+    "CREATE TABLE stand_in (ino INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                              \
+    "CREATE UNIQUE INDEX stand_in_by_hidden ON stand_in (hidden);"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -73,12 +78,13 @@ static const char schema_tables[] =
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
-    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM;
+    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM SCHEMA_STAND_IN;
 
 const struct schema_step *schema_steps(size_t *count)
 {
     static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
-                                               {.from = 2, .text = SCHEMA_CHECKSUM}};
+                                               {.from = 2, .text = SCHEMA_CHECKSUM},
+                                               {.from = 3, .text = SCHEMA_STAND_IN}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }
