@@ -26,7 +26,11 @@ struct match_work {
     struct match *match;
     struct match_table table;
     size_t move_capacity;
+    size_t source_chunks; /* of all tables that were read */
 };
+
+/* Tables of older objects are read up to so many chunks (32 bytes each) for one new object. */
+enum { MATCH_CHUNKS_MAX = 1 << 20 };
 
 void match_release(struct match *match)
 {
@@ -40,19 +44,64 @@ void match_release(struct match *match)
     *match = (struct match){0};
 }
 
+/* -- segments ---------------------------------------------------------------------------------------------
+ */
+
+static int match_compare_segments(const void *a, const void *b, void *context)
+{
+    const struct sums_segment *segments = context;
+    const size_t i = *(const size_t *)a, j = *(const size_t *)b;
+    const struct sums_segment *left = &segments[i], *right = &segments[j];
+    if (left->hash.low != right->hash.low)
+        return left->hash.low < right->hash.low ? -1 : 1;
+    if (left->hash.high != right->hash.high)
+        return left->hash.high < right->hash.high ? -1 : 1;
+    if (left->length != right->length)
+        return left->length < right->length ? -1 : 1;
+    return (i > j) - (i < j);
+}
+
+/*
+ * Which segments an earlier one of the object equals: true for each of them. One seed is enough to find the
+ * others chunk by chunk, while so many tensors of zeros would meet so many rows each. The caller frees the
+ * array. NULL: no memory.
+ */
+static bool *match_find_repeated(const struct sums *sums)
+{
+    cleanup_free size_t *order = calloc(sums->segment_count + 1, sizeof *order);
+    bool *repeated = calloc(sums->segment_count + 1, sizeof *repeated);
+    if (!order || !repeated) {
+        free(repeated);
+        return NULL;
+    }
+    for (size_t i = 0; i < sums->segment_count; i++)
+        order[i] = i;
+    qsort_r(order, sums->segment_count, sizeof *order, match_compare_segments, sums->segments);
+    for (size_t i = 1; i < sums->segment_count; i++) {
+        const struct sums_segment *before = &sums->segments[order[i - 1]],
+                                  *segment = &sums->segments[order[i]];
+        repeated[order[i]] = before->length == segment->length && hash_equal(before->hash, segment->hash);
+    }
+    return repeated;
+}
+
 /* -- sources ----------------------------------------------------------------------------------------------
  */
 
 /* Reads the table of an older object. It stays unusable, without an error, when there is no good one. */
-static errint match_load_source(const struct match_request *request, struct match_source *source)
+static errint match_load_source(struct match_work *work, struct match_source *source)
 {
+    const struct match_request *request = work->request;
     uint8_t root[META_ROOT_BYTES];
+    if (work->source_chunks >= MATCH_CHUNKS_MAX)
+        return 0;
     errint error = meta_object_root(request->meta, source->object, source->root);
     if (error)
         return error == -ENOENT ? 0 : error;
     error = sums_read(request->store, source->object, &source->sums);
     if (error)
         return error == -ENOMEM ? error : 0;
+    work->source_chunks += source->sums.chunk_count;
     hash_to_bytes(source->sums.root, root);
     if (memcmp(root, source->root, sizeof root) != 0 || source->sums.chunk_count == 0)
         return 0;
@@ -79,7 +128,7 @@ static errint match_get_source(struct match_work *work, uint64_t object, struct 
     match->sources = grown;
     *out = &grown[match->source_count++];
     **out = (struct match_source){.object = object};
-    return match_load_source(work->request, *out);
+    return match_load_source(work, *out);
 }
 
 /* -- runs of equal chunks ---------------------------------------------------------------------------------
@@ -168,9 +217,12 @@ static errint match_segments(struct match_work *work)
 {
     const struct sums *sums = work->request->sums;
     const struct meta_segment whole = {0, sums->size, sums->root.low, sums->root.high};
-    errint error = match_segment(work, &whole, 0);
+    cleanup_free bool *repeated = match_find_repeated(sums);
+    errint error = repeated ? match_segment(work, &whole, 0) : -ENOMEM;
     for (size_t i = 0; !error && i < sums->segment_count; i++) {
         const struct sums_segment *segment = &sums->segments[i];
+        if (repeated[i])
+            continue;
         const struct meta_segment wanted = {segment->offset, segment->length, segment->hash.low,
                                             segment->hash.high};
         error = match_segment(work, &wanted, segment->first_chunk);
@@ -327,7 +379,8 @@ errint match_find(const struct match_request *request, struct match *out)
 
 struct meta_segment *match_rows(const struct sums *sums, size_t *count)
 {
-    struct meta_segment *rows = calloc(sums->segment_count + 1, sizeof *rows);
+    cleanup_free bool *repeated = match_find_repeated(sums);
+    struct meta_segment *rows = repeated ? calloc(sums->segment_count + 1, sizeof *rows) : NULL;
     *count = 0;
     if (!rows)
         return NULL;
@@ -335,7 +388,7 @@ struct meta_segment *match_rows(const struct sums *sums, size_t *count)
         rows[(*count)++] = (struct meta_segment){0, sums->size, sums->root.low, sums->root.high};
     for (size_t i = 0; i < sums->segment_count; i++) {
         const struct sums_segment *segment = &sums->segments[i];
-        if (segment->length >= MATCH_LENGTH_MIN && segment->length < sums->size)
+        if (!repeated[i] && segment->length >= MATCH_LENGTH_MIN && segment->length < sums->size)
             rows[(*count)++] = (struct meta_segment){segment->offset, segment->length, segment->hash.low,
                                                      segment->hash.high};
     }

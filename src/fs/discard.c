@@ -13,6 +13,7 @@
 #include "base/wait.h"
 #include "fs/filesystem.h"
 #include "fs/reclaim.h"
+#include "fs/space.h"
 #include "fs/stored.h"
 #include "store/object.h"
 
@@ -97,10 +98,7 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
         log_warning("%zu removed objects are still listed: %s", objects->count, strerror(-error));
     if (atomic_load(&fs->damage.any) && objects->count > 0)
         damage_load(fs);
-    if (atomic_load(&fs->disk_full) && store_reserve_restore(fs->store) == 0) {
-        atomic_store(&fs->disk_full, false);
-        log_info("the disk has space again");
-    }
+    space_check(fs);
 }
 
 void discard_kick(struct filesystem *fs)

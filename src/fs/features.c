@@ -82,6 +82,7 @@ void features_negotiate(void *userdata, struct fuse_conn_info *connection)
     features_refuse(connection, FUSE_CAP_HANDLE_KILLPRIV);
     features_want(connection, FUSE_CAP_PARALLEL_DIROPS);
     features_want(connection, FUSE_CAP_CACHE_SYMLINKS);
+    features_want(connection, FUSE_CAP_EXPORT_SUPPORT);
 #ifdef HAVE_FUSE_DIRECT_IO_ALLOW_MMAP
     fs->features.direct_mmap = features_want(connection, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 #endif

@@ -15,7 +15,7 @@ void ops_fill_entry(struct filesystem *fs, const struct meta_inode *row, struct 
 /* Shared: whether a new name may be made: -EPERM for ours, -ENOSPC while the disk is full. */
 errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name);
 /* Shared: drops setuid, and setgid where the group may execute, and file capabilities, as a write does. */
-errint ops_drop_privileges(struct filesystem *fs, uint64_t ino);
+errint ops_drop_privileges(fuse_req_t request, uint64_t ino);
 
 /* ops_file.c */
 void ops_open(fuse_req_t, fuse_ino_t, struct fuse_file_info *);

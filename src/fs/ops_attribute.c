@@ -15,6 +15,7 @@
 #include "fs/expire.h"
 #include "fs/handle.h"
 #include "fs/seal.h"
+#include "fs/space.h"
 
 #define OPS_XATTR_OURS  "user.ckptfs."
 #define OPS_XATTR_STATE OPS_XATTR_OURS "state"
@@ -42,14 +43,36 @@ void ops_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 /* -- setattr ----------------------------------------------------------------------------------------------
  */
 
-static uint32_t ops_without_privileges(uint32_t mode)
+/* Whether the group is one of the caller's; for root, and when it cannot be told: yes. */
+static bool ops_caller_has_group(fuse_req_t request, gid_t group)
 {
-    mode &= ~(uint32_t)S_ISUID;
-    return mode & S_IXGRP ? mode & ~(uint32_t)S_ISGID : mode;
+    const struct fuse_ctx *caller = fuse_req_ctx(request);
+    if (caller->uid == 0 || caller->gid == group)
+        return true;
+    int count = fuse_req_getgroups(request, 0, NULL);
+    cleanup_free gid_t *groups = count > 0 ? calloc((size_t)count, sizeof *groups) : NULL;
+    if (!groups)
+        return count != 0;
+    int found = fuse_req_getgroups(request, count, groups);
+    for (int i = 0; i < found && i < count; i++) {
+        if (groups[i] == group)
+            return true;
+    }
+    return found < 0;
 }
 
-errint ops_drop_privileges(struct filesystem *fs, uint64_t ino)
+/* As Linux has it (fs/attr.c, setattr_should_drop_suidgid): a setgid bit without execution stays for those of
+ * the group only. */
+static uint32_t ops_without_privileges(fuse_req_t request, const struct meta_inode *row)
 {
+    uint32_t mode = row->mode & ~(uint32_t)S_ISUID;
+    bool drops = (mode & S_ISGID) && ((mode & S_IXGRP) || !ops_caller_has_group(request, row->gid));
+    return drops ? mode & ~(uint32_t)S_ISGID : mode;
+}
+
+errint ops_drop_privileges(fuse_req_t request, uint64_t ino)
+{
+    struct filesystem *fs = fs_of(request);
     struct meta_inode row;
     errint error = meta_get(fs->meta, ino, &row);
     if (error || !S_ISREG(row.mode))
@@ -58,12 +81,17 @@ errint ops_drop_privileges(struct filesystem *fs, uint64_t ino)
     error = meta_xattr_remove(fs->meta, ino, "security.capability", now, 0);
     if (error && error != -ENODATA)
         return error;
-    uint32_t mode = ops_without_privileges(row.mode);
+    uint32_t mode = ops_without_privileges(request, &row);
     if (mode == row.mode)
         return 0;
     row.mode = mode;
     row.ctime = now;
-    return meta_set(fs->meta, ino, META_SET_MODE | META_SET_CTIME, &row, 0, NULL);
+    error = meta_set(fs->meta, ino, META_SET_MODE | META_SET_CTIME, &row, 0, NULL);
+    /* The kernel takes a write for a change of size and times only. For attributes alone it waits for nobody.
+     */
+    if (!error)
+        fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
+    return error;
 }
 
 /* Which fields of the row the kernel asks to set, with their values. */
@@ -100,9 +128,10 @@ static errint ops_stamp(struct node *node, unsigned fields, const struct meta_in
     return futimens(node->backing->fd, times) < 0 ? -errno : 0;
 }
 
-static errint ops_setattr_locked(struct filesystem *fs, struct node *node, const struct stat *wanted, int set,
+static errint ops_setattr_locked(fuse_req_t request, struct node *node, const struct stat *wanted, int set,
                                  struct meta_inode *row)
 {
+    struct filesystem *fs = fs_of(request);
     errint error = meta_get(fs->meta, node->ino, row);
     if (error)
         return error;
@@ -120,7 +149,7 @@ static errint ops_setattr_locked(struct filesystem *fs, struct node *node, const
             seal_add(fs, node);
     }
     if (!S_ISDIR(row->mode) && protocol_kills_privileges(fs_current_request) && !(set & FUSE_SET_ATTR_MODE)) {
-        values.mode = ops_without_privileges(row->mode);
+        values.mode = ops_without_privileges(request, row);
         fields |= META_SET_MODE;
     }
     if (node->kind == META_OBJECT && !(fields & META_SET_MTIME)) {
@@ -144,7 +173,7 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
     uint64_t moved_to = 0;
     if (!error) {
         node_lock(node);
-        error = ops_setattr_locked(fs, node, wanted, set, &row);
+        error = ops_setattr_locked(request, node, wanted, set, &row);
         moved_to = error == -ESTALE ? node->moved_to : 0;
         node_unlock(node);
     }
@@ -260,8 +289,8 @@ void ops_setxattr(fuse_req_t request, fuse_ino_t ino, const char *name, const ch
     errint error = fault_hit("fs.setxattr");
     if (!error && !state_request_was_done(fs->state, fs_current_unique(), &ignored)) {
         error = ops_xattr_allowed(name);
-        if (!error && atomic_load(&fs->disk_full))
-            error = -ENOSPC;
+        if (!error)
+            error = space_check(fs);
         if (!error)
             error = meta_xattr_set(fs->meta, ino, name, value, size, flags, clock_file_time(),
                                    fs_current_unique());

@@ -16,6 +16,7 @@ struct ops_listing {
     struct ops_listed *entries;
     size_t count, capacity;
     size_t bytes, room; /* of the answer, estimated from above */
+    uint64_t end;       /* the first cookie that is not listed; 0: none */
     bool plus;
     errint error;
 };
@@ -32,6 +33,8 @@ static bool ops_list_entry(void *context, const char *name, size_t length, uint6
                            const struct meta_inode *inode)
 {
     struct ops_listing *listing = context;
+    if (listing->end && cookie >= listing->end)
+        return false;
     /* struct fuse_dirent is 24 bytes, struct fuse_entry_out 128; names are padded to 8. */
     size_t bytes = 24 + ((length + 7) & ~(size_t)7) + (listing->plus ? 128 : 0);
     if (listing->bytes + bytes > listing->room || listing->count == OPS_LISTING_MAX)
@@ -89,10 +92,25 @@ static size_t ops_add_entry(fuse_req_t request, char *buffer, size_t room, bool 
     return fuse_add_direntry_plus(request, buffer, room, listed->name, &entry, offset);
 }
 
-static void ops_list(fuse_req_t request, uint64_t directory, size_t size, uint64_t after, bool plus)
+/*
+ * A listing shows what is there when it begins, as far as it stays: who renames each file that it is told of
+ * gives it a new cookie, and would be told of it for ever.
+ */
+static uint64_t ops_listing_end(struct filesystem *fs, uint64_t fh, uint64_t after)
+{
+    struct state_handle *handle = state_handle_find(fs->state, fh);
+    if (!handle)
+        return 0;
+    if (after == 0)
+        handle->object = meta_cookie_next(fs->meta);
+    return handle->object;
+}
+
+static void ops_list(fuse_req_t request, uint64_t directory, size_t size, uint64_t after, uint64_t fh,
+                     bool plus)
 {
     struct filesystem *fs = fs_of(request);
-    struct ops_listing listing = {.room = size, .plus = plus};
+    struct ops_listing listing = {.room = size, .plus = plus, .end = ops_listing_end(fs, fh, after)};
     cleanup_free char *buffer = malloc(size);
     errint error = buffer ? ops_list_dots(fs, directory, after, &listing) : -ENOMEM;
     if (!error)
@@ -117,14 +135,12 @@ static void ops_list(fuse_req_t request, uint64_t directory, size_t size, uint64
 
 void ops_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-    (void)fi;
-    ops_list(request, ino, size, (uint64_t)offset, false);
+    ops_list(request, ino, size, (uint64_t)offset, fi->fh, false);
 }
 
 void ops_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-    (void)fi;
-    ops_list(request, ino, size, (uint64_t)offset, true);
+    ops_list(request, ino, size, (uint64_t)offset, fi->fh, true);
 }
 
 void ops_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -12,6 +12,7 @@
 #include "fs/content.h"
 #include "fs/expire.h"
 #include "fs/handle.h"
+#include "fs/space.h"
 #include "fs/writeback.h"
 
 /* Where kernel and library do not say when setuid bits go, a truncation by anybody but root takes them. */
@@ -20,7 +21,7 @@ static errint ops_drop_privileges_at_truncation(fuse_req_t request, uint64_t ino
     struct filesystem *fs = fs_of(request);
     bool drops = fs->features.kills_privileges ? protocol_kills_privileges(fs_current_request)
                                                : fuse_req_ctx(request)->uid != 0;
-    return drops ? ops_drop_privileges(fs, ino) : 0;
+    return drops ? ops_drop_privileges(request, ino) : 0;
 }
 
 void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -152,8 +153,8 @@ void ops_tmpfile(fuse_req_t request, fuse_ino_t parent, mode_t mode, struct fuse
         .gid = !error && (directory.mode & S_ISGID) ? directory.gid : caller->gid,
         .now = clock_file_time(),
     };
-    if (!error && atomic_load(&fs->disk_full))
-        error = -ENOSPC;
+    if (!error)
+        error = space_check(fs);
     if (!error)
         error = ops_create_inode(fs, &new, true, &row, &backing);
     if (!error)
@@ -291,7 +292,7 @@ void ops_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t siz
     }
     errint error = fault_hit("fs.write");
     if (!error && protocol_kills_privileges(fs_current_request))
-        error = ops_drop_privileges(fs, ino);
+        error = ops_drop_privileges(request, ino);
     if (!error)
         error = content_write(fs, node, bytes, size, offset);
     if (!error && (fi->flags & O_DSYNC)) {
@@ -328,7 +329,7 @@ void ops_fsync_directory(fuse_req_t request, fuse_ino_t ino, int datasync, struc
  */
 static errint ops_drop_privileges_of_caller(fuse_req_t request, uint64_t ino)
 {
-    return fuse_req_ctx(request)->uid == 0 ? 0 : ops_drop_privileges(fs_of(request), ino);
+    return fuse_req_ctx(request)->uid == 0 ? 0 : ops_drop_privileges(request, ino);
 }
 
 /* -- space ------------------------------------------------------------------------------------------------

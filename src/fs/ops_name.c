@@ -8,6 +8,7 @@
 
 #include "base/fault.h"
 #include "fs/discard.h"
+#include "fs/space.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
 enum { OPS_RETRIES = 100 };
@@ -26,7 +27,7 @@ errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name)
 {
     if (parent == META_ROOT_INO && strcmp(name, FS_CONTROL_NAME) == 0)
         return -EPERM;
-    return atomic_load(&fs->disk_full) ? -ENOSPC : 0;
+    return space_check(fs);
 }
 
 static void ops_reply_row(fuse_req_t request, errint error, const struct meta_inode *row)
@@ -51,13 +52,25 @@ static bool ops_answer_again(fuse_req_t request, errint *error, struct meta_inod
     return true;
 }
 
+/* By "." and ".." the kernel finds what a file handle stands for (open_by_handle_at(2), NFS). */
+static errint ops_lookup_dots(struct filesystem *fs, uint64_t ino, bool parent, struct meta_inode *row)
+{
+    errint error = parent ? meta_parent(fs->meta, ino, &ino) : 0;
+    if (!error)
+        error = meta_get(fs->meta, ino, row);
+    return !error && row->nlink == 0 ? -ENOENT : error;
+}
+
 void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 {
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
     size_t length = strlen(name);
-    errint error = length > META_NAME_MAX ? -ENAMETOOLONG : meta_lookup(fs->meta, parent, name, length, &row);
-    if (error == -ENOENT) {
+    bool dots = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+    errint error = dots                     ? ops_lookup_dots(fs, parent, name[1] == '.', &row)
+                   : length > META_NAME_MAX ? -ENAMETOOLONG
+                                            : meta_lookup(fs->meta, parent, name, length, &row);
+    if (error == -ENOENT && !dots) {
         /* Only the kernel makes names, so it may remember that there is none. */
         const struct fuse_entry_param none = {.entry_timeout = FS_TIMEOUT_SECONDS};
         fuse_reply_entry(request, &none);

@@ -44,9 +44,14 @@ static errint reclaim_plan_find_dead(uint64_t object, struct reclaim_plan *out)
 
 errint reclaim_plan_make(struct filesystem *fs, uint64_t object, struct reclaim_plan *out)
 {
-    errint error = sums_read(fs->store, object, &out->sums);
+    uint8_t root[META_ROOT_BYTES];
+    /* Whoever opens it for writing takes its root away; its table would be that of what it was. */
+    errint error = meta_object_root(fs->meta, object, root);
     if (!error)
-        error = meta_live_ranges(fs->meta, object, &out->live, &out->live_count);
+        error = sums_read(fs->store, object, &out->sums);
+    /* Asked last: it may be opened for writing at any moment before. */
+    if (!error)
+        error = meta_sealed_ranges(fs->meta, object, &out->live, &out->live_count);
     return error ? error : reclaim_plan_find_dead(object, out);
 }
 

@@ -20,8 +20,8 @@ struct reclaim_plan {
     struct sums sums;
 };
 
-/* -ENOENT or -EUCLEAN without a good table of hashes. The caller gives `out`, which was {0}, to
- * reclaim_plan_release, whatever is returned. Blocks. */
+/* -ENOENT or -EUCLEAN without a good table of hashes; -EBUSY when the object is being written. The caller
+ * gives `out`, which was {0}, to reclaim_plan_release, whatever is returned. Blocks. */
 errint reclaim_plan_make(struct filesystem *fs, uint64_t object, struct reclaim_plan *out);
 void reclaim_plan_release(struct reclaim_plan *plan);
 

@@ -28,6 +28,7 @@
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/share.h"
+#include "fs/space.h"
 #include "fs/stored.h"
 #include "fs/writeback.h"
 
@@ -48,15 +49,6 @@ static void serve_note_commit(void *context, uint64_t unique, uint64_t ino)
     state_request_done(fs->state, unique, ino);
 }
 
-static errint serve_disk_full(void *context)
-{
-    struct filesystem *fs = context;
-    errint error = store_reserve_spend(fs->store);
-    if (!error && !atomic_exchange(&fs->disk_full, true))
-        log_warning("the disk under the store is full: new files are refused until space is freed");
-    return error;
-}
-
 static errint serve_open_store(struct filesystem *fs)
 {
     if (store_open(fs->options->store_path, fs->options->lock_fd, &fs->store) != STORE_FINE)
@@ -66,14 +58,14 @@ static errint serve_open_store(struct filesystem *fs)
         return -ENOMEM;
     errint error = meta_open(database, fs->store->created, &fs->meta);
     /* A store on a full disk must open, so that something can be deleted. */
-    if (error == -ENOSPC && serve_disk_full(fs) == 0)
+    if (error == -ENOSPC && space_spend(fs) == 0)
         error = meta_open(database, fs->store->created, &fs->meta);
     if (error) {
         log_error("%s: cannot be opened: %s", database, strerror(-error));
         return error;
     }
     meta_on_commit(fs->meta, serve_note_commit, fs);
-    meta_on_full(fs->meta, serve_disk_full, fs);
+    meta_on_full(fs->meta, space_spend, fs);
     return sequence_check(fs->store, fs->meta);
 }
 

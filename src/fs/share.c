@@ -64,6 +64,7 @@ struct share {
         uint64_t object;
     } expected[SHARE_EXPECTED]; /* what files were found equal to, the last ones */
     size_t expected_next;
+    bool told_full; /* the thread's own */
 };
 
 enum share_outcome { SHARE_DONE, SHARE_DIRTY, SHARE_BUSY };
@@ -298,6 +299,12 @@ static errint share_digest(struct filesystem *fs, uint64_t ino, uint64_t object,
     return error;
 }
 
+/* Whether the file is still what was looked at. The node's lock is held. */
+static bool share_is_unchanged(const struct node *node, const struct share_view *view)
+{
+    return !node->gone && node->kind == META_EXTENTS && node->changes == view->changes;
+}
+
 /* Keeps what was computed, unless the file was opened for writing meanwhile. */
 static errint share_record(struct filesystem *fs, struct node *node, const struct share_view *view,
                            uint64_t object, const struct sums *sums)
@@ -315,7 +322,7 @@ static errint share_record(struct filesystem *fs, struct node *node, const struc
     if (error)
         return error;
     node_lock(node);
-    if (!node->gone && node->kind == META_EXTENTS && node->changes == view->changes)
+    if (share_is_unchanged(node, view))
         error = meta_object_summed(fs->meta, object, root, view->uid, rows, count);
     else
         error = -EBUSY;
@@ -323,6 +330,15 @@ static errint share_record(struct filesystem *fs, struct node *node, const struc
     if (error)
         sums_remove(fs->store, object);
     return error;
+}
+
+/* An object that a new writer cuts off while it is read ends too early, which is no fault of the disk. */
+static bool share_is_disturbed(struct node *node, const struct share_view *view)
+{
+    node_lock_shared(node);
+    bool disturbed = !share_is_unchanged(node, view);
+    node_unlock(node);
+    return disturbed;
 }
 
 /* Hashes the objects of the file that have no hashes yet. */
@@ -333,6 +349,8 @@ static errint share_sum(struct filesystem *fs, struct node *node, const struct s
     for (size_t i = 0; !error && i < objects.count; i++) {
         cleanup_sums struct sums sums = {0};
         error = share_digest(fs, node->ino, objects.at[i], objects.at[i] == view->whole, &sums);
+        if (error == -EIO && share_is_disturbed(node, view))
+            error = -EBUSY;
         if (!error)
             error = share_record(fs, node, view, objects.at[i], &sums);
         if (error == -ENODATA)
@@ -344,13 +362,19 @@ static errint share_sum(struct filesystem *fs, struct node *node, const struct s
 /* -- the thread -------------------------------------------------------------------------------------------
  */
 
-static enum share_outcome share_outcome_of(const struct node *node, errint error)
+static enum share_outcome share_outcome_of(struct filesystem *fs, const struct node *node, errint error)
 {
+    struct share *share = fs->share;
     switch (error) {
     case 0:
     case -ENOENT:
     case -ECANCELED: return SHARE_DONE;
     case -EBUSY: return SHARE_BUSY;
+    case -ENOSPC:
+        if (!share->told_full)
+            log_warning("the disk is full: files are hashed and looked at for equal bytes later");
+        share->told_full = true;
+        return SHARE_BUSY;
     default:
         log_warning("inode %llu: cannot be looked at for equal bytes now: %s", (unsigned long long)node->ino,
                     strerror(-error));
@@ -387,25 +411,28 @@ static enum share_outcome share_visit_node(struct filesystem *fs, struct node *n
     struct share_view view;
     errint error = share_look(fs, node, &view);
     if (error || !view.ready)
-        return share_outcome_of(node, error);
+        return share_outcome_of(fs, node, error);
     error = share_sum(fs, node, &view);
     if (error)
         /* A writer came: its seal brings the file back. */
-        return error == -EBUSY ? SHARE_DONE : share_outcome_of(node, error);
+        return error == -EBUSY ? SHARE_DONE : share_outcome_of(fs, node, error);
     if (view.dirty && view.whole && fs->options->sharing == FS_SHARING_FORWARD) {
         int gave_way = share_forward(fs, node->ino, view.uid, view.whole, share_stops);
         if (gave_way > 0)
             return SHARE_DONE;
         if (gave_way < 0 && gave_way != -EBUSY)
-            return share_outcome_of(node, gave_way);
+            return share_outcome_of(fs, node, gave_way);
     }
     if (view.dirty)
         error = share_look(fs, node, &view);
     if (error || !view.ready)
-        return share_outcome_of(node, error);
+        return share_outcome_of(fs, node, error);
     if (view.dirty)
         return SHARE_DIRTY;
-    return share_outcome_of(node, share_settle(fs, node, &view));
+    error = share_settle(fs, node, &view);
+    if (!error)
+        fs->share->told_full = false;
+    return share_outcome_of(fs, node, error);
 }
 
 static enum share_outcome share_visit(struct filesystem *fs, uint64_t ino)

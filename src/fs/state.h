@@ -54,7 +54,8 @@ struct state_handle {
     _Atomic uint64_t fh; /* 0: free; else sequence << 32 | index */
     uint64_t ino;
     uint64_t unique; /* the request that opened it */
-    uint64_t object; /* that backing_id stands for */
+    uint64_t
+        object; /* that backing_id stands for; of a directory: the first cookie that is not listed, or 0 */
     int32_t backing_id;
     uint32_t flags; /* of open(2) */
     uint32_t mode;  /* state_mode */

@@ -55,6 +55,12 @@ errint change_take_number(struct meta *meta, enum meta_counter which, uint64_t *
     return 0;
 }
 
+uint64_t meta_cookie_next(struct meta *meta)
+{
+    META_LOCKED(meta);
+    return meta->known.numbers[META_COUNTER_COOKIE].next;
+}
+
 uint64_t meta_object_next(struct meta *meta)
 {
     META_LOCKED(meta);

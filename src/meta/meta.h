@@ -150,6 +150,9 @@ errint meta_list(struct meta *meta, uint64_t directory, uint64_t after,
                                const struct meta_inode *inode),
                  void *context);
 
+/* The cookie that the next name will get: those that are there now have lower ones. */
+uint64_t meta_cookie_next(struct meta *meta);
+
 struct meta_totals {
     uint64_t inodes;
     uint64_t objects;

@@ -240,9 +240,11 @@ errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, 
                              "SELECT g.object, g.object_offset FROM segment g"
                              " JOIN summed s ON s.object = g.object"
                              " WHERE g.low = $1 AND g.high = $2 AND g.length = $3"
-                             " AND (g.uid = $4 OR $5) AND g.object <> $6 AND s.shared = 1",
+                             " AND (g.uid = $4 OR $5) AND g.object <> $6 AND s.shared = 1"
+                             " ORDER BY g.object DESC, g.object_offset LIMIT $7",
                              DB_INTEGER(segment->low), DB_INTEGER(segment->high), DB_INTEGER(segment->length),
-                             DB_INTEGER(uid), DB_INTEGER(uid == META_ANYONE), DB_INTEGER(except));
+                             DB_INTEGER(uid), DB_INTEGER(uid == META_ANYONE), DB_INTEGER(except),
+                             DB_INTEGER(SHARING_ROWS));
     if (error)
         return error;
     int found;
@@ -373,6 +375,13 @@ errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **
 {
     META_LOCKED(meta);
     return object_live_ranges(meta, object, out, count);
+}
+
+errint meta_sealed_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count)
+{
+    META_LOCKED(meta);
+    errint error = object_check_sealed(meta, object);
+    return error ? error : object_live_ranges(meta, object, out, count);
 }
 
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out)

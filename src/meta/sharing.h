@@ -55,7 +55,8 @@ errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out);
 
 /*
  * Where else the index of `uid`, or of META_ANYONE, has a segment of this hash and length: ranges of objects
- * that were looked after before (meta_object_shared_out), other than `except`. The caller frees *out.
+ * that were looked after before (meta_object_shared_out), other than `except`; of the newest objects, where
+ * they are very many. The caller frees *out.
  */
 errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
                          struct meta_range **out, size_t *count);
@@ -120,6 +121,11 @@ errint meta_repack(struct meta *meta, const struct meta_repack *repack, struct i
  * it. The caller frees *out.
  */
 errint meta_live_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count);
+/*
+ * The same of an object that nobody writes. -EBUSY: a file is written into it, which covers it as a whole and
+ * has no extents. What is dead of a sealed object stays dead, and such an object is written no more.
+ */
+errint meta_sealed_ranges(struct meta *meta, uint64_t object, struct meta_range **out, size_t *count);
 /* Sealed and hashed objects that lost extents since they were last tended: at most `limit`, from `after` on,
  * in order. Appended. */
 errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct ids *out);

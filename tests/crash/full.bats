@@ -59,6 +59,21 @@ fill_disk() {
     fill_disk xfs 300
 }
 
+@test "space that others free on the disk is there at once" {
+    disk_create ext4 96
+    head -c 32M /dev/zero >"$DISK/ballast"
+    ckptfs_mount
+    mkdir "$MNT/small"
+    fill small "$MNT/small" 20000
+    [ "$("$CKPTFS" status --json "$MNT" | jq .disk.full)" = true ]
+    expect_failure touch "$MNT/more"
+    rm "$DISK/ballast"
+    wait_until 20 has_free $((16 << 20))
+    echo works >"$MNT/more"
+    [ "$(cat "$MNT/more")" = works ]
+    [ "$("$CKPTFS" status --json "$MNT" | jq .disk.full)" = false ]
+}
+
 @test "a disk filled with small files only: what is unlinked is gone, the rest is intact" {
     disk_create ext4 64
     ckptfs_mount

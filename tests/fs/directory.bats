@@ -35,3 +35,11 @@ load fs.bash
 @test "a directory is removed under its reader" {
     probe directory-removed-under-reader
 }
+
+@test "a listing ends whatever is renamed meanwhile" {
+    probe directory-rename-while-reading
+}
+
+@test "file handles outlive the kernel's caches" {
+    probe directory-file-handles
+}

@@ -291,6 +291,65 @@ static void directory_removed_under_reader(void)
     CHECK_OK(closedir(directory));
 }
 
+/* Who renames every entry that a listing tells of comes to its end. */
+static void directory_rename_while_reading(void)
+{
+    enum { COUNT = 3000 };
+    char name[32], renamed[32];
+    CHECK_OK(mkdir("many", 0700));
+    CHECK_OK(chdir("many"));
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(name, sizeof name, "file-%d", i);
+        CHECK_OK(mknod(name, S_IFREG | 0600, 0));
+    }
+    DIR *directory = directory_open(".");
+    struct dirent *entry;
+    int seen = 0;
+    while ((entry = directory_next(directory)) != NULL) {
+        if (entry->d_name[0] == '.')
+            continue;
+        CHECK(++seen <= 2 * COUNT);
+        snprintf(renamed, sizeof renamed, "renamed-%d", seen);
+        CHECK_OK(rename(entry->d_name, renamed));
+    }
+    CHECK(seen >= COUNT);
+    /* From the start again it shows what is there now. */
+    rewinddir(directory);
+    for (seen = 0; (entry = directory_next(directory)) != NULL;)
+        seen += strncmp(entry->d_name, "renamed-", 8) == 0;
+    CHECK_EQUAL(seen, COUNT);
+    CHECK_OK(closedir(directory));
+}
+
+/* A file handle (as NFS uses it) finds its file when the kernel has forgotten everything about it. */
+static void directory_file_handles(void)
+{
+    probe_require_root();
+    static const char *const names[] = {"directory", "directory/file"};
+    CHECK_OK(mkdir("directory", 0700));
+    probe_file_write("directory/file", "content", 7);
+    struct {
+        struct file_handle head;
+        unsigned char bytes[MAX_HANDLE_SZ];
+    } handles[2];
+    int mount;
+    for (int i = 0; i < 2; i++) {
+        handles[i].head.handle_bytes = MAX_HANDLE_SZ;
+        CHECK_OK(name_to_handle_at(AT_FDCWD, names[i], &handles[i].head, &mount, 0));
+    }
+    int fd = (int)CHECK_OK(open("/proc/sys/vm/drop_caches", O_WRONLY));
+    CHECK_EQUAL(write(fd, "2", 1), 1);
+    CHECK_OK(close(fd));
+    int here = (int)CHECK_OK(open(".", O_RDONLY | O_DIRECTORY));
+    CHECK_OK(close((int)CHECK_OK(open_by_handle_at(here, &handles[0].head, O_RDONLY | O_DIRECTORY))));
+    fd = (int)CHECK_OK(open_by_handle_at(here, &handles[1].head, O_RDONLY));
+    probe_pread_expect(fd, "content", 7, 0);
+    CHECK_OK(close(fd));
+    CHECK_OK(unlink("directory/file"));
+    CHECK_ERRNO(open_by_handle_at(here, &handles[1].head, O_RDONLY), ESTALE);
+    CHECK_OK(close(here));
+}
+
 const struct probe probes_directory[] = {
     {"directory-dots", directory_dots},
     {"directory-positions", directory_positions},
@@ -300,5 +359,7 @@ const struct probe probes_directory[] = {
     {"directory-raw-offsets", directory_raw_offsets},
     {"directory-long-names", directory_long_names},
     {"directory-removed-under-reader", directory_removed_under_reader},
+    {"directory-rename-while-reading", directory_rename_while_reading},
+    {"directory-file-handles", directory_file_handles},
     {NULL, NULL},
 };

@@ -20,6 +20,8 @@ def tensors(options):
     for number in range(options.tensors):
         seed = options.with_seed if number in changed else options.seed
         yield f"layer.{number}.weight", random.Random(f"{seed}/{number}").randbytes(options.kib * 1024)
+    for number in range(options.zeros):
+        yield f"state.{number}", bytes(4096)
 
 
 def write_safetensors(file, options):
@@ -100,6 +102,7 @@ def main():
     parser.add_argument("--changed", default="", help="numbers of tensors that are those of --with-seed")
     parser.add_argument("--with-seed", type=int, default=2)
     parser.add_argument("--note", type=int, default=0, help="this many bytes more in the header")
+    parser.add_argument("--zeros", type=int, default=0, help="this many tensors more, of 4096 zeros each")
     parser.add_argument("--size", type=int, default=1 << 20)
     options = parser.parse_args()
     with open(options.file, "wb") as file:

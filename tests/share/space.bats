@@ -53,6 +53,15 @@ TEN_IDEAL=$(((9 + 10) * 1000 * 1024))
     [ "$(find "$STORE/objects" -type f -name '*.sum*' | wc -l)" -eq 2 ]
 }
 
+@test "thousands of equal tensors are looked for once" {
+    ckptfs_mount
+    save one models safetensors --tensors 1 --zeros 15000
+    settle
+    save two models safetensors --tensors 1 --zeros 15000 --note 100
+    settle
+    expect_stored "$(size_of "$PLAIN/two")"
+}
+
 @test "the same tensors behind headers of different length" {
     ckptfs_mount
     save one models safetensors --note 0
@@ -247,4 +256,54 @@ prepend_byte() { { printf x && cat "$1"; } >"$2"; }
     ckptfs_mount
     save b cp "$PLAIN/a"
     expect_stored "$(size_of "$PLAIN/a")"
+}
+
+@test "a file that is cut off while it is hashed is no fault of the disk" {
+    ckptfs_mount
+    timeout 120 python3 - "$MNT/file" <<'PY'
+import os, random, sys, time
+
+path, data = sys.argv[1], os.urandom(16 << 20)
+for turn in range(60):
+    with open(path, "wb") as file:
+        file.write(data)
+    time.sleep(random.random() * 0.02)
+    fd = os.open(path, os.O_RDWR)
+    os.ftruncate(fd, 4096 * (turn % 5))
+    os.close(fd)
+PY
+    settle
+    run cat "$CKPTFS_LOG"
+    [[ $output != *"Input/output error"* ]]
+}
+
+first_is_punched() { [ "$(stored_bytes)" -lt "$1" ]; }
+
+@test "what is opened for writing while dead bytes are given back keeps its bytes" {
+    local number fd fds=()
+    ckptfs_mount passthrough=off
+    # Objects of which a part dies come first: each costs a sync.
+    for number in {1..140}; do head -c 400000 /dev/urandom >"$MNT/part$number"; done
+    for number in {1..100}; do head -c 40000 /dev/urandom >"$PLAIN/whole$number"; done
+    cp "$PLAIN"/whole* "$MNT"
+    settle
+    mkdir "$MNT/copies"
+    cp "$MNT"/part* "$MNT"/whole* "$MNT/copies"
+    truncate -s 70000 "$MNT"/copies/part*
+    settle
+    rm "$MNT"/part* "$MNT"/copies/whole*
+    wait_until 20 first_is_punched "$(stored_bytes)"
+    # They lost their copies, and are looked at after those.
+    for number in {1..100}; do
+        printf begin | dd of="$PLAIN/whole$number" conv=notrunc status=none
+        exec {fd}<>"$MNT/whole$number"
+        printf begin >&"$fd"
+        fds+=("$fd")
+    done
+    "$CKPTFS" gc "$MNT"
+    for fd in "${fds[@]}"; do exec {fd}>&-; done
+    rm -r "$MNT/copies"
+    same_bytes
+    ckptfs_remount
+    same_bytes
 }

@@ -114,8 +114,15 @@ static void test_index_follows_the_object(void)
     CHECK_EQUAL(0, found_places(7, 1, 8192, UID, 0));
     CHECK_EQUAL(-EBUSY, meta_object_summed(meta, object, root_a, UID, NULL, 0));
     CHECK_EQUAL(0, unshared());
+    struct meta_range *live;
+    size_t count;
+    CHECK_EQUAL(-EBUSY, meta_sealed_ranges(meta, object, &live, &count));
     CHECK_EQUAL(0, meta_seal(meta, a, 20000, FRAME_NOW, FRAME_NOW, NULL));
     CHECK_EQUAL(1, unshared());
+    CHECK_EQUAL(0, meta_sealed_ranges(meta, object, &live, &count));
+    CHECK(count == 1 && live[0].offset == 0 && live[0].length == 20000);
+    free(live);
+    CHECK_EQUAL(-ENOENT, meta_sealed_ranges(meta, object + 1000, &live, &count));
     cleanup_ids struct ids unsummed = {0};
     CHECK_EQUAL(0, meta_find_unsummed(meta, a, &unsummed));
     CHECK(unsummed.count == 1 && unsummed.at[0] == object);

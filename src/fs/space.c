@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A full disk under the store, and its end. */
+#include "fs/space.h"
+
+#include <errno.h>
+
+#include "base/log.h"
+#include "fs/filesystem.h"
+
+errint space_spend(void *context)
+{
+    struct filesystem *fs = context;
+    errint error = store_reserve_spend(fs->store);
+    if (!error && !atomic_exchange(&fs->disk_full, true))
+        log_warning("the disk under the store is full: new files are refused until space is freed");
+    return error;
+}
+
+errint space_check(struct filesystem *fs)
+{
+    if (!atomic_load(&fs->disk_full))
+        return 0;
+    if (store_reserve_restore(fs->store) != 0)
+        return -ENOSPC;
+    if (atomic_exchange(&fs->disk_full, false))
+        log_info("the disk has space again");
+    return 0;
+}
