@@ -291,7 +291,7 @@ random_round() {
     timeout 200 python3 "$CRASH_TREE/unchanged.py" write "$MNT" "$TEST_DIR/state" --seed "$1" --saves 1000 \
         --cut "$TEST_DIR/cut" >"$TEST_DIR/out" 2>&1 3>&- &
     local writer=$! status=0
-    wait_until 60 saved_more_than $((RANDOM % 30 + 25))
+    wait_until 60 saved_more_than $((RANDOM % 25 + 8))
     disk_cut_power
     wait $writer || status=$?
     cat "$TEST_DIR/out"

@@ -52,7 +52,7 @@ class Writer:
     def save(self, number):
         which = self.dice.randrange(MODELS)
         data = model(self.seed, which)
-        changed = [self.dice.randrange(len(data))] if self.dice.random() < 0.3 else []
+        changed = [self.dice.randrange(len(data))] if self.dice.random() < 0.08 else []
         record = {"seed": self.seed, "model": which, "changed": changed}
         data = content(record)
         name, temporary = f"{which}-{number}", f"{which}-{number}.tmp"
@@ -60,7 +60,7 @@ class Writer:
         target = self.directory / (temporary if renames else name)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         self.write(descriptor, data)
-        if self.dice.random() < 0.3:  # a step back and forth before it counts
+        if self.dice.random() < 0.2:  # a step back and forth before it counts
             offset = self.dice.randrange(len(data))
             os.pwrite(descriptor, bytes([data[offset] ^ 255]), offset)
             if self.dice.random() < 0.5:
