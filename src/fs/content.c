@@ -172,6 +172,8 @@ errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
     /* Passthrough handles, and mappings that outlive them, see the object itself: then it is what must be
      * cut. */
     bool seen = node->mode == NODE_PASSTHROUGH || content_is_mapped(node);
+    node->told_apart = false;
+    atomic_store(&node->unlike, false);
     if (size == 0 && node->kind != META_OBJECT && !seen)
         return content_truncate_row(fs, node, 0);
     errint error = content_make_writable(fs, node);

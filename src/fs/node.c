@@ -245,6 +245,11 @@ errint node_extents(struct filesystem *fs, struct node *node)
     return meta_extents(fs->meta, node->ino, &node->extents, &node->extent_count);
 }
 
+bool node_is_as_synced(const struct node *node, const struct meta_inode *row)
+{
+    return row->size == node->synced_size && row->mtime == node->synced_mtime;
+}
+
 errint node_refresh_row(struct node *node, struct meta_inode *row)
 {
     struct stat object;

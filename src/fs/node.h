@@ -72,6 +72,9 @@ struct node {
     uint64_t marked;  /* the commit that marked the file before its object was changed in place */
     int64_t synced_mtime, synced_size; /* of the object at its last sync; -1: none yet */
     int64_t synced_at;                 /* clock_monotonic() of that, or of the first write */
+    int64_t stood_at; /* clock_monotonic() of when it got a stand-in (stand_in.h); 0: it has none from here */
+    bool told_apart;  /* an fsync found that it equals no older file: the next ones need not look */
+    atomic_bool unlike; /* what was written of it is in none of them: the write-back need not wait */
 
     /* Guarded by the write-back's lock. */
     bool in_writeback;
@@ -127,6 +130,8 @@ void node_fill_stat(struct filesystem *fs, struct node *node, const struct meta_
                     struct stat *status);
 /* The same for a row just read: finds and locks the node itself. */
 void node_stat_row(struct filesystem *fs, const struct meta_inode *row, struct stat *status);
+/* Whether the last sync has covered the file as the row says it is. The lock is held. */
+bool node_is_as_synced(const struct node *node, const struct meta_inode *row);
 /* Size and times of the object of a META_OBJECT file, put into the row. The lock is held. */
 errint node_refresh_row(struct node *node, struct meta_inode *row);
 

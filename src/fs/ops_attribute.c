@@ -243,10 +243,11 @@ static ssize_t ops_xattr_ours(struct filesystem *fs, uint64_t ino, const char *n
     if (strcmp(name, OPS_XATTR_STATE) != 0 || !S_ISREG(row.mode))
         return -ENODATA;
     struct node *node = node_find(fs, ino);
-    bool open = false;
+    bool open = false, stood = false;
     if (node) {
         node_lock_shared(node);
         open = node->writers > 0;
+        stood = node->stood_at && node->kind == META_EXTENTS && node_is_as_synced(node, &row);
         node_unlock(node);
         node_put(fs, node);
     }
@@ -255,7 +256,7 @@ static ssize_t ops_xattr_ours(struct filesystem *fs, uint64_t ino, const char *n
         text = "torn";
     else if (open)
         text = "writing";
-    else if (row.state & META_DIRTY)
+    else if ((row.state & META_DIRTY) && !stood)
         text = "closed";
     size_t length = strlen(text);
     if (capacity > 0 && capacity < length)

@@ -261,7 +261,13 @@ static void ops_sync_run(void *context, unsigned worker)
     struct filesystem *fs = sync->fs;
     unsigned slot = STATE_REQUESTS - 1 - worker;
     state_request_begin(fs->state, slot, sync->unique, 0, sync->node ? sync->node->ino : 0);
-    errint error = sync->node ? writeback_sync_node(fs, sync->node) : meta_sync(fs->meta);
+    errint error;
+    if (!sync->node)
+        error = meta_sync(fs->meta);
+    else if (sync->written)
+        error = writeback_sync_node(fs, sync->node);
+    else
+        error = writeback_fsync_node(fs, sync->node);
     if (error)
         fuse_reply_err(sync->request, -error);
     else if (sync->written)

@@ -13,6 +13,7 @@
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/writeback.h"
+#include "meta/stand_in.h"
 #include "store/object.h"
 
 enum { RECOVER_NAMED_MAX = 100 };
@@ -74,21 +75,32 @@ static int64_t recover_whole_until(struct filesystem *fs, const struct meta_inod
     return row->size;
 }
 
+/* What an fsync has found in an older file is the file; else its beginning, as far as it is there. */
+static errint recover_content(struct filesystem *fs, const struct meta_inode *row, bool *whole)
+{
+    cleanup_ids struct ids freed = {0}; /* found again as objects that nothing refers to */
+    errint error = meta_stand_in_restore(fs->meta, row->ino, whole, &freed);
+    if (error != -ENOENT)
+        return error;
+    *whole = false;
+    return meta_tear(fs->meta, row->ino, recover_whole_until(fs, row), &freed);
+}
+
 static errint recover_file(struct filesystem *fs, uint64_t ino, struct ids *torn)
 {
     struct meta_inode row;
     errint error = meta_get(fs->meta, ino, &row);
     if (error || !S_ISREG(row.mode))
         return error == -ENOENT ? 0 : error;
-    int64_t whole_until = recover_whole_until(fs, &row);
     cleanup_free char *path = NULL;
     if (meta_path(fs->meta, ino, &path) < 0)
         path = NULL;
-    cleanup_ids struct ids freed = {0};
     struct meta_inode kept = row;
-    error = meta_tear(fs->meta, ino, whole_until, &freed);
-    if (!error)
-        error = meta_get(fs->meta, ino, &kept);
+    bool whole;
+    error = recover_content(fs, &row, &whole);
+    if (error || whole)
+        return error;
+    error = meta_get(fs->meta, ino, &kept);
     if (!error)
         error = ids_append(torn, ino);
     if (torn->count <= RECOVER_NAMED_MAX)

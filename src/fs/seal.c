@@ -25,6 +25,8 @@
 #define SEAL_RETRY_LATER_NS CLOCK_NS_PER_SECOND
 /* How long a file that may equal an older one is not written, so that it can be compared first. */
 #define SEAL_HOLD_NS (3 * CLOCK_NS_PER_SECOND)
+/* The same of one that is safe by its stand-in. */
+#define SEAL_HOLD_STOOD_NS (30 * CLOCK_NS_PER_SECOND)
 /* After an error of the disk or the database. */
 #define SEAL_RETRY_ERROR_NS (30 * CLOCK_NS_PER_SECOND)
 
@@ -99,12 +101,15 @@ static errint seal_object(struct filesystem *fs, struct node *node, const struct
     node->size = row->size;
     if (!row->size)
         node_drop_content(fs, node);
+    bool synced = row->size && node_is_as_synced(node, row);
     if (share_expects(fs, row->uid, row->size, false))
-        atomic_store(&node->sync_after, clock_monotonic() + SEAL_HOLD_NS);
+        atomic_store(&node->sync_after,
+                     clock_monotonic() + (synced && node->stood_at ? SEAL_HOLD_STOOD_NS : SEAL_HOLD_NS));
+    node->told_apart = false;
+    atomic_store(&node->unlike, false);
     /* An fsync has covered all of it, and nothing came after: a power cut from now on must not call it torn.
-     */
-    bool synced = row->size && row->size == node->synced_size && row->mtime == node->synced_mtime;
-    if (synced && meta_synced(fs->meta, node->ino, row->size, true, NULL) == 0)
+     * But where its own bytes were not written, it is compared again, and gives way for good. */
+    if (synced && !node->stood_at && meta_synced(fs->meta, node->ino, row->size, true, NULL) == 0)
         node->dirty = false;
     return 0;
 }

@@ -35,7 +35,7 @@
 #define SHARE_EXPECTED_MIN (1 << 20)
 
 enum {
-    SHARE_EXPECTED = 64, /* so many sizes are remembered */
+    SHARE_EXPECTED = 256, /* so many are remembered: a save may be as many files */
     SHARE_BUCKETS = 1024,
     SHARE_RESTS = 64, /* of so many objects it is remembered when they were hashed */
     SHARE_REST = 10,  /* times as long as that took, they are not hashed again */
@@ -74,7 +74,8 @@ struct share {
     struct {
         uint32_t uid;
         int64_t size;
-    } expected[SHARE_EXPECTED]; /* of files that were found equal to older ones, the last ones */
+        uint64_t object;
+    } expected[SHARE_EXPECTED]; /* what files were found equal to, the last ones */
     size_t expected_next;
     /* The thread's own. */
     bool told_full;
@@ -207,6 +208,13 @@ size_t share_waiting(struct filesystem *fs)
 /* -- what is expected ------------------------------------------------------------------------------------
  */
 
+/* The lock is held. */
+static bool share_is_expected(const struct share *share, size_t slot, uint32_t uid, int64_t size, bool grows)
+{
+    int64_t expected = share->expected[slot].size;
+    return share->expected[slot].uid == uid && expected > 0 && (grows ? expected >= size : expected == size);
+}
+
 bool share_expects(struct filesystem *fs, uint32_t uid, int64_t size, bool grows)
 {
     struct share *share = fs->share;
@@ -214,35 +222,49 @@ bool share_expects(struct filesystem *fs, uint32_t uid, int64_t size, bool grows
     if (!share || fs->options->sharing != FS_SHARING_FORWARD)
         return false;
     pthread_mutex_lock(&share->lock);
-    for (size_t i = 0; i < SHARE_EXPECTED && !found; i++) {
-        int64_t expected = share->expected[i].size;
-        found =
-            share->expected[i].uid == uid && expected > 0 && (grows ? expected >= size : expected == size);
-    }
+    for (size_t i = 0; i < SHARE_EXPECTED && !found; i++)
+        found = share_is_expected(share, i, uid, size, grows);
     pthread_mutex_unlock(&share->lock);
     return found;
 }
 
+errint share_find_expected(struct filesystem *fs, uint32_t uid, int64_t size, bool grows, struct ids *out)
+{
+    struct share *share = fs->share;
+    errint error = 0;
+    if (!share || fs->options->sharing != FS_SHARING_FORWARD)
+        return 0;
+    pthread_mutex_lock(&share->lock);
+    for (size_t i = 1; i <= SHARE_EXPECTED && !error; i++) {
+        size_t slot = (share->expected_next + SHARE_EXPECTED - i) % SHARE_EXPECTED;
+        if (share_is_expected(share, slot, uid, size, grows))
+            error = ids_append(out, share->expected[slot].object);
+    }
+    pthread_mutex_unlock(&share->lock);
+    return error;
+}
+
 /* The lock is held. */
-static bool share_has_expected(const struct share *share, uint32_t uid, int64_t size)
+static bool share_has_expected(const struct share *share, uint64_t object)
 {
     for (size_t i = 0; i < SHARE_EXPECTED; i++) {
-        if (share->expected[i].size == size && share->expected[i].uid == uid)
+        if (share->expected[i].object == object)
             return true;
     }
     return false;
 }
 
-void share_expect(struct filesystem *fs, uint32_t uid, int64_t size)
+void share_expect(struct filesystem *fs, uint32_t uid, int64_t size, uint64_t object)
 {
     struct share *share = fs->share;
     if (size < SHARE_EXPECTED_MIN)
         return;
     pthread_mutex_lock(&share->lock);
-    if (!share_has_expected(share, uid, size)) {
+    if (!share_has_expected(share, object)) {
         size_t slot = share->expected_next++ % SHARE_EXPECTED;
         share->expected[slot].uid = uid;
         share->expected[slot].size = size;
+        share->expected[slot].object = object;
     }
     pthread_mutex_unlock(&share->lock);
 }

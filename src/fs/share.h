@@ -8,7 +8,8 @@
  *
  * With sharing=forward, a new file that equals an older one gives way to that instead, before its bytes are
  * written to the disk. So that there is time for it, the write-back leaves a file alone for a moment whose
- * owner and size are those of one that was found equal before.
+ * owner and size are those of one that was found equal before; and an fsync of it need not write it either
+ * (stand_in.h).
  *
  * A file that a passthrough handle or a mapping sees is left alone and tried again later. What the older
  * objects have that no file covers any more is given back by reclaim.h. What was not done before a stop or a
@@ -24,6 +25,7 @@
 #include "base/cleanup.h"
 
 struct filesystem;
+struct ids;
 
 /* Also learns, or notes for good, that files of different owners may share (fs->owners_share). */
 errint share_start(struct filesystem *fs);
@@ -36,10 +38,12 @@ void share_add(struct filesystem *fs, uint64_t ino);
 /* Files that wait to be hashed, or to be looked after. */
 size_t share_waiting(struct filesystem *fs);
 
-/* A file of this owner and size was found to equal an older one. */
-void share_expect(struct filesystem *fs, uint32_t uid, int64_t size);
+/* A file of this owner and size was found to equal an older one: the object that is both from now on. */
+void share_expect(struct filesystem *fs, uint32_t uid, int64_t size, uint64_t object);
 /* Whether a new one may well do so too, and should not be written to the disk before it was looked at.
  * `grows`: it may yet become larger than `size`. */
 bool share_expects(struct filesystem *fs, uint32_t uid, int64_t size, bool grows);
+/* The objects that it may come to equal, those of the last saves first: appended. Some may be gone. */
+errint share_find_expected(struct filesystem *fs, uint32_t uid, int64_t size, bool grows, struct ids *out);
 
 #endif

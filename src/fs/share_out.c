@@ -390,9 +390,9 @@ int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t ob
     for (size_t i = 0; done == 0 && i < count; i++) {
         if (ranges[i].offset == 0)
             done = share_give_way(fs, &request, root, ranges[i].object, stops);
+        if (done > 0)
+            share_expect(fs, uid, sums.size, ranges[i].object);
     }
-    if (done > 0)
-        share_expect(fs, uid, sums.size);
     return done;
 }
 
@@ -419,7 +419,7 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
         .request = &request, .match = &match, .root = root, .compared = &compared};
     error = match_find(&request, &match);
     if (!error && share_has_equal(&match, sums.size))
-        share_expect(fs, uid, sums.size);
+        share_expect(fs, uid, sums.size, object);
     if (!error)
         error = share_find_compared(fs, &match, uid, &compared);
     if (!error && compared.count)

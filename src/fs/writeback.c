@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fs/filesystem.h"
 #include "fs/share.h"
+#include "fs/stand_in.h"
 #include "store/object.h"
 
 /* How often the thread looks while files are being written, and how old unsynced bytes of an open file get.
@@ -75,8 +76,9 @@ void writeback_kick(struct filesystem *fs)
 struct writeback_view {
     bool dirty, gone;
     bool changed; /* since the last sync */
+    bool told_apart;
     uint64_t changes, marked;
-    int64_t synced_at;
+    int64_t synced_at, stood_at;
     unsigned writers;
     enum meta_kind kind;
     struct backing *backing, *overlay; /* references of their own */
@@ -98,6 +100,8 @@ static struct writeback_view writeback_look(struct filesystem *fs, struct node *
     view.writers = node->writers;
     view.kind = node->kind;
     view.synced_at = node->synced_at;
+    view.stood_at = node->stood_at;
+    view.told_apart = node->told_apart;
     view.changes = node->changes;
     view.marked = node->marked;
     int64_t synced_size = node->synced_size, synced_mtime = node->synced_mtime;
@@ -209,6 +213,8 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
         node->synced_mtime = clock_from_timespec(&view->object.st_mtim);
         int64_t size = node->kind == META_OBJECT ? (int64_t)view->object.st_size : node->size;
         error = meta_synced(fs->meta, node->ino, size, clean, &shadows);
+        if (!error)
+            node->stood_at = 0;
         if (!error && clean)
             node->dirty = false;
     }
@@ -254,6 +260,14 @@ errint writeback_sync_node(struct filesystem *fs, struct node *node)
     return meta_sync(fs->meta);
 }
 
+errint writeback_fsync_node(struct filesystem *fs, struct node *node)
+{
+    if (!stand_in_take(fs, node))
+        return writeback_sync_node(fs, node);
+    errint earlier = atomic_exchange(&node->write_error, 0);
+    return earlier ? earlier : meta_sync(fs->meta);
+}
+
 /* -- the thread -------------------------------------------------------------------------------------------
  */
 
@@ -266,9 +280,13 @@ static bool writeback_is_held(struct filesystem *fs, struct node *node, const st
         return false;
     if (view->kind != META_OBJECT)
         return atomic_load(&node->sync_after) > now;
-    return view->changed && now - view->synced_at < WRITEBACK_HELD_NS &&
-           meta_get(fs->meta, node->ino, &row) == 0 &&
-           share_expects(fs, row.uid, view->object.st_size, view->writers > 0);
+    bool may = view->changed && !view->told_apart && !atomic_load(&node->unlike) &&
+               now - view->synced_at < WRITEBACK_HELD_NS && meta_get(fs->meta, node->ino, &row) == 0 &&
+               share_expects(fs, row.uid, view->object.st_size, view->writers > 0);
+    if (!may || stand_in_is_likely(fs, node, view->writers > 0))
+        return may;
+    atomic_store(&node->unlike, true);
+    return false;
 }
 
 /* Looks after one file: starts its write-back, or syncs it and records that. */
@@ -278,8 +296,12 @@ static void writeback_visit(struct filesystem *fs, struct node *node)
     if (view.marked > meta_commit_durable(fs->meta) && meta_sync(fs->meta) < 0)
         log_error("the namespace cannot be brought to stable storage");
     if (view.dirty && !view.gone && !writeback_is_held(fs, node, &view)) {
+        int64_t now = clock_monotonic();
         bool closed = view.writers == 0 && view.kind != META_OBJECT;
-        if (closed || (view.changed && clock_monotonic() - view.synced_at >= WRITEBACK_AGE_NS)) {
+        bool aged = view.changed && now - view.synced_at >= WRITEBACK_AGE_NS;
+        /* Stores through a map change no time of a file whose pages were not written since. */
+        bool stood = view.stood_at && now - view.stood_at >= WRITEBACK_HELD_NS;
+        if (closed || aged || stood) {
             errint error = writeback_sync_view(fs, node, &view);
             if (!error)
                 error = writeback_record(fs, node, &view);

@@ -24,6 +24,8 @@ void writeback_kick(struct filesystem *fs);
 /* One file, now: its bytes, its size and its names are on stable storage when this returns. Blocks; no lock
  * held. */
 errint writeback_sync_node(struct filesystem *fs, struct node *node);
+/* The same for an fsync of it: bytes that an older file has too need not be written (stand_in.h). */
+errint writeback_fsync_node(struct filesystem *fs, struct node *node);
 
 struct writeback_totals {
     uint64_t files;

@@ -242,6 +242,18 @@ static errint change_keep_totals(struct meta *meta)
                   DB_INTEGER(known->logical_bytes & 1048575));
 }
 
+/* Not kept: they are few, and a clean stop leaves none. */
+static errint change_count_stand_ins(struct meta *meta)
+{
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows, "SELECT count(*) FROM stand_in");
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -EUCLEAN;
+    meta->known.stand_ins = (uint64_t)db_integer(&rows, 0);
+    return 0;
+}
+
 errint change_count_totals(struct meta *meta)
 {
     struct meta_known *known = &meta->known;
@@ -264,7 +276,7 @@ errint change_count_totals(struct meta *meta)
     known->torn = (uint64_t)db_integer(&rows, 4);
     known->objects = (uint64_t)db_integer(&rows, 5);
     known->shadows = (uint64_t)db_integer(&rows, 6);
-    return 0;
+    return change_count_stand_ins(meta);
 }
 
 static errint change_mark(struct meta *meta, bool clean)
@@ -290,7 +302,9 @@ static errint change_start_totals(struct meta *meta)
 {
     int kept = change_read_kept_totals(meta);
     meta->totals_kept = kept > 0;
-    return kept ? (kept < 0 ? kept : 0) : change_count_totals(meta);
+    if (kept)
+        return kept < 0 ? kept : change_count_stand_ins(meta);
+    return change_count_totals(meta);
 }
 
 errint change_start(struct meta *meta)

@@ -175,7 +175,8 @@ static errint check_list_files(struct check *check)
 {
     struct db *db = check->meta->db;
     errint error =
-        db_execute(db, "CREATE TEMP TABLE check_file (id INTEGER PRIMARY KEY, size INTEGER NOT NULL);"
+        db_execute(db, "CREATE TEMP TABLE check_file (id INTEGER PRIMARY KEY, size INTEGER NOT NULL,"
+                       " mtime INTEGER NOT NULL);"
                        "CREATE TEMP TABLE check_reached (ino INTEGER PRIMARY KEY);"
                        "CREATE TEMP TABLE check_owner (uid INTEGER, gid INTEGER)");
     if (!error)
@@ -183,8 +184,8 @@ static errint check_list_files(struct check *check)
                        DB_INTEGER(getegid()));
     const struct meta_object_file *files = check->request->files;
     for (size_t i = 0; !error && i < check->request->file_count; i++)
-        error = db_run(db, "INSERT INTO check_file (id, size) VALUES ($1, $2)", DB_INTEGER(files[i].object),
-                       DB_INTEGER(files[i].size));
+        error = db_run(db, "INSERT INTO check_file (id, size, mtime) VALUES ($1, $2, $3)",
+                       DB_INTEGER(files[i].object), DB_INTEGER(files[i].size), DB_INTEGER(files[i].mtime));
     return error;
 }
 

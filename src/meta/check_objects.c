@@ -171,6 +171,22 @@ static errint check_grown_objects(struct check *check)
     return found;
 }
 
+#define WRITTEN_SINCE                                                                                        \
+    "EXISTS (SELECT 1 FROM inode i JOIN inode h ON h.ino = stand_in.hidden JOIN check_file f"                \
+    " ON f.id = i.object OR f.id IN (SELECT e.object FROM extent e WHERE e.ino = i.ino)"                     \
+    " WHERE i.ino = stand_in.ino AND f.mtime > h.mtime)"
+
+/* What a file was at its last fsync before the backup is no better than what was written to it since. */
+static const struct check_rule check_rules_backup[] = {
+    {"stand-in-old",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "was written since the backup: inode $1, its stand-in then, is not kept any more",
+     "SELECT ino, hidden FROM stand_in WHERE " WRITTEN_SINCE,
+     {"DELETE FROM stand_in WHERE " WRITTEN_SINCE}},
+    {0},
+};
+
 errint check_objects(struct check *check)
 {
     cleanup_ids struct ids strays = {0};
@@ -178,6 +194,8 @@ errint check_objects(struct check *check)
     if (error || !check->request->rebuild)
         return error;
     error = check_grown_objects(check);
+    if (!error)
+        error = check_run_rules(check, check_rules_backup);
     if (error)
         return error;
     error = check_collect(check,

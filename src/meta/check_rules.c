@@ -23,6 +23,12 @@
                  " r.mtime, r.mtime, r.mtime, r.mtime, "
 #define LOST_END ", 2, 0, l.size FROM inode r CROSS JOIN check_owner w JOIN "
 
+/* The row joins a file that is not on stable storage with a file of extents that has no name. */
+#define STANDS_IN(row)                                                                                       \
+    "EXISTS (SELECT 1 FROM inode i JOIN inode h ON h.ino = " row ".hidden WHERE i.ino = " row ".ino"         \
+    " AND i.ino <> h.ino AND (i.state & 1) <> 0 AND i.kind IN (2, 3) AND h.kind = 3 AND " NO_NAME(           \
+        "h.ino") ")"
+
 /* Extents of a file on an object, and the end of what they need of it. */
 #define NEEDED                                                                                               \
     "(SELECT e.ino AS ino, e.object AS object, count(*) AS count, sum(e.length) AS bytes,"                   \
@@ -130,6 +136,20 @@ const struct check_rule check_rules_rows[] = {
      "kind $1 and object #2 do not go together",
      "SELECT ino, kind, object FROM inode WHERE (kind = 2) <> (object <> 0)",
      {0}},
+    /* Its bytes are safe as they were at an fsync: the ones that came later are lost with the object. */
+    {"object-stand-in",
+     META_FINDING_MENDED,
+     CHECK_INODE_AND_OBJECT,
+     "object #1, which it is, is missing: it gets the bytes of its stand-in, and is marked as torn",
+     "SELECT i.ino, i.object FROM inode i JOIN stand_in t ON t.ino = i.ino JOIN inode h ON h.ino = t.hidden"
+     " WHERE i.kind = 2 AND h.kind = 3 AND " NO_FILE("i.object"),
+     {"INSERT INTO extent (ino, file_offset, length, object, object_offset) SELECT t.ino, e.file_offset,"
+      " e.length, e.object, e.object_offset FROM stand_in t JOIN inode i ON i.ino = t.ino"
+      " JOIN extent e ON e.ino = t.hidden WHERE i.kind = 2 AND " NO_FILE("i.object"),
+      "UPDATE inode AS i SET kind = 3, object = 0, state = state | 2, size = (SELECT h.size FROM stand_in t"
+      " JOIN inode h ON h.ino = t.hidden WHERE t.ino = i.ino) WHERE i.kind = 2 AND " NO_FILE(
+          "i.object") " AND EXISTS (SELECT 1 FROM stand_in t JOIN inode h ON h.ino = t.hidden"
+                      " WHERE t.ino = i.ino AND h.kind = 3)"}},
     {"object-missing",
      META_FINDING_LEFT,
      CHECK_INODE_AND_OBJECT,
@@ -334,6 +354,21 @@ const struct check_rule check_rules_names[] = {
       " AND n.name = s.name AND n.ino = s.successor))",
       "DELETE FROM shadow WHERE replaced = successor OR NOT EXISTS (SELECT 1 FROM name n"
       " WHERE n.parent = shadow.parent AND n.name = shadow.name AND n.ino = shadow.successor)"}},
+    /* Its bytes are those that the missing file was known to have: they go to /lost+found. */
+    {"stand-in-file",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "stands in for inode $1, which is missing; that is not kept any more",
+     "SELECT t.hidden, t.ino FROM stand_in t WHERE " NO_INODE("t.ino"),
+     {"UPDATE inode SET nlink = 1 WHERE nlink = 0 AND ino IN (SELECT t.hidden FROM stand_in t"
+      " WHERE " NO_INODE("t.ino") ")",
+      "DELETE FROM stand_in WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = stand_in.ino)"}},
+    {"stand-in",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "has inode $1 as a stand-in, which cannot be one or is not needed; that is not kept any more",
+     "SELECT t.ino, t.hidden FROM stand_in t WHERE NOT " STANDS_IN("t"),
+     {"DELETE FROM stand_in WHERE NOT " STANDS_IN("stand_in")}},
     {0},
 };
 
@@ -365,6 +400,7 @@ const struct check_rule check_rules_links[] = {
      "was deleted while it was open: the next mount removes it",
      "SELECT i.ino FROM inode i WHERE i.nlink = 0 AND NOT EXISTS"
      " (SELECT 1 FROM shadow s WHERE s.replaced = i.ino)"
+     " AND NOT EXISTS (SELECT 1 FROM stand_in t WHERE t.hidden = i.ino)"
      " AND NOT EXISTS (SELECT 1 FROM assembled s WHERE s.ino = i.ino)",
      {0}},
     {"object-unneeded",

@@ -218,6 +218,8 @@ errint content_clear(struct change *change, struct meta_inode *inode)
     inode->kind = META_NONE;
     inode->object = 0;
     errint error = kind == META_NONE ? 0 : content_drop(meta, inode->ino);
+    if (!error)
+        error = stand_in_release(change, inode->ino);
     if (error)
         return error;
     switch (kind) {
@@ -451,6 +453,8 @@ static errint content_tear(struct change *change, uint64_t ino, int64_t size)
     int64_t spare;
     if (before.kind == META_EXTENTS)
         error = object_unsum_all(meta, ino);
+    if (!error)
+        error = stand_in_release(change, ino);
     if (error)
         return error;
     error = content_spare(meta, &before, &spare);

@@ -407,6 +407,8 @@ static errint extents_truncate(struct change *change, uint64_t ino, int64_t size
         return error;
     struct meta_inode after = before;
     error = extents_cut_file(change, &after, size);
+    if (!error && size > 0)
+        error = stand_in_truncate(change, ino, size);
     if (error)
         return error;
     after.size = size;

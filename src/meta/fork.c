@@ -21,7 +21,8 @@ static errint fork_copy_rows(struct meta *meta, uint64_t from, uint64_t to)
     if (!error)
         error =
             db_run(meta->db, "UPDATE content SET ino = $1 WHERE ino = $2", DB_INTEGER(to), DB_INTEGER(from));
-    return error;
+    /* As does what takes the place of unsynced ones. */
+    return error ? error : stand_in_move(meta, from, to);
 }
 
 static errint fork_move_names(struct meta *meta, uint64_t from, uint64_t to)

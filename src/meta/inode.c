@@ -130,6 +130,13 @@ errint inode_drop(struct change *change, const struct meta_inode *inode)
     return error;
 }
 
+/* Whether it is kept without a name, for what a power cut may do to another file: 1, 0 or an error. */
+static int inode_is_kept(struct meta *meta, uint64_t ino)
+{
+    int shadow = shadow_is(meta, ino);
+    return shadow ? shadow : stand_in_is(meta, ino);
+}
+
 errint inode_unlinked(struct change *change, const struct meta_inode *before, const struct meta_inode *after,
                       bool reap)
 {
@@ -142,10 +149,10 @@ errint inode_unlinked(struct change *change, const struct meta_inode *before, co
     }
     if (after->nlink > 0 || !reap)
         return inode_update(change->meta, before, after);
-    int shadow = shadow_is(change->meta, after->ino);
-    if (shadow < 0)
-        return shadow;
-    return shadow ? inode_update(change->meta, before, after) : inode_drop(change, before);
+    int kept = inode_is_kept(change->meta, after->ino);
+    if (kept < 0)
+        return kept;
+    return kept ? inode_update(change->meta, before, after) : inode_drop(change, before);
 }
 
 /* -- the contract -----------------------------------------------------------------------------------------
@@ -221,8 +228,10 @@ static errint inode_synced(struct change *change, uint64_t ino, int64_t synced_s
     after.synced_size = synced_size;
     if (clean)
         after.state &= ~(uint32_t)META_DIRTY;
-    uint64_t shadows = change->meta->known.shadows;
+    uint64_t kept = change->meta->known.shadows + change->meta->known.stand_ins;
     error = shadow_release_all(change, ino);
+    if (!error)
+        error = stand_in_release(change, ino);
     bool dropped = false;
     if (!error && before.kind != META_INLINE && S_ISREG(before.mode)) {
         error = content_drop(change->meta, ino);
@@ -230,8 +239,9 @@ static errint inode_synced(struct change *change, uint64_t ino, int64_t synced_s
     }
     if (error)
         return error;
-    change->nothing = !dropped && shadows == change->meta->known.shadows && after.state == before.state &&
-                      after.synced_size == before.synced_size;
+    bool released = kept != change->meta->known.shadows + change->meta->known.stand_ins;
+    change->nothing =
+        !dropped && !released && after.state == before.state && after.synced_size == before.synced_size;
     return change->nothing ? 0 : inode_update(change->meta, &before, &after);
 }
 
@@ -249,7 +259,7 @@ static errint inode_reap(struct change *change, uint64_t ino)
     errint error = inode_load(change->meta, ino, &inode);
     if (error && error != -ENOENT)
         return error;
-    int kept = error || inode.nlink > 0 ? 1 : shadow_is(change->meta, ino);
+    int kept = error || inode.nlink > 0 ? 1 : inode_is_kept(change->meta, ino);
     if (!kept && (inode.state & META_ASSEMBLED))
         kept = assembled_is(change->meta, ino);
     change->nothing = kept > 0;

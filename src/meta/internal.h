@@ -4,7 +4,8 @@
  * table has. Nothing outside src/meta and its unit tests includes this.
  *
  * Names: meta_* is the public contract (meta.h); change_* a transaction; inode_*, name_*, shadow_*,
- * extents_*, content_*, object_*, checksum_* work on one table inside a transaction, with the lock held.
+ * stand_in_*, extents_*, content_*, object_*, checksum_* work on one table inside a transaction, with the
+ * lock held.
  */
 #ifndef CKPTFS_META_INTERNAL_H
 #define CKPTFS_META_INTERNAL_H
@@ -31,7 +32,7 @@ struct meta_numbers {
 /* What is known about the tables without asking them. A transaction that fails restores it. */
 struct meta_known {
     struct meta_numbers numbers[META_COUNTERS];
-    uint64_t inodes, objects, dirty, torn, shadows;
+    uint64_t inodes, objects, dirty, torn, shadows, stand_ins;
     __int128 logical_bytes; /* 2^63 files of 2^63 bytes do not overflow it */
 };
 
@@ -41,7 +42,7 @@ struct meta {
     struct meta_known known;
     bool totals_kept;              /* the database has them in a row, which the next change removes */
     uint64_t request, request_ino; /* the last request that was answered */
-    struct ids released;           /* shadows that changes of names let go */
+    struct ids released;           /* shadows and stand-ins that other changes let go */
     void (*committed)(void *context, uint64_t unique, uint64_t ino);
     void *committed_context;
     errint (*spend)(void *context);
@@ -192,6 +193,17 @@ errint shadow_release(struct change *change, uint64_t parent, const char *name, 
 errint shadow_release_all(struct change *change, uint64_t successor);
 /* Whether the inode is kept as a shadow: 1, 0 or an error. */
 int shadow_is(struct meta *meta, uint64_t ino);
+/* An inode that changes of others let go: it is told the caller. */
+errint shadow_let_go(struct change *change, uint64_t ino);
+
+/* The file needs its stand-in (meta/stand_in.h) no more, if it has one: that is let go, as a shadow is. */
+errint stand_in_release(struct change *change, uint64_t ino);
+/* The file is cut, or grown with a hole, by a change that is as durable as its stand-in. */
+errint stand_in_truncate(struct change *change, uint64_t ino, int64_t size);
+/* The file's names, and what is made of its bytes, are another inode's from now on. */
+errint stand_in_move(struct meta *meta, uint64_t from, uint64_t to);
+/* Whether the inode is a stand-in: 1, 0 or an error. */
+int stand_in_is(struct meta *meta, uint64_t ino);
 
 /* Withdraws what the directory shows; change->nothing tells whether that was nothing. */
 errint assembled_withdraw(struct change *change, uint64_t directory);

@@ -230,15 +230,16 @@ errint meta_rename(struct meta *meta, const struct meta_rename *rename, uint64_t
 
 /*
  * Shadows that were let go by other calls than meta_synced, since the last call of this: the name was
- * removed, or a file that is already safe took it, or the successor's bytes moved into the database. And
- * assembled files that were withdrawn, or whose directory was removed (meta/assembled.h).
- * Appended, for the caller to meta_reap when nobody has them open. (After a stop they are found as orphans.)
+ * removed, or a file that is already safe took it, or the successor's bytes moved into the database;
+ * stand-ins (meta/stand_in.h) whose file went, or was emptied; and assembled files that were withdrawn, or
+ * whose directory was removed (meta/assembled.h). Appended, for the caller to meta_reap when nobody has them
+ * open. (After a stop they are found as orphans.)
  */
 errint meta_shadows_released(struct meta *meta, struct ids *out);
 
 /*
- * Removes an inode that has no name, is no shadow and is shown by no directory, with all that belongs to it.
- * 0 also when it is one of these or is gone already: the caller need not know.
+ * Removes an inode that has no name, is no shadow or stand-in and is shown by no directory, with all that
+ * belongs to it. 0 also when it is one of these or is gone already: the caller need not know.
  */
 errint meta_reap(struct meta *meta, uint64_t ino, struct ids *freed);
 /* The same for all inodes of the list, in one transaction. */
@@ -253,9 +254,9 @@ errint meta_set(struct meta *meta, uint64_t ino, unsigned fields, const struct m
 
 /*
  * The file's bytes are on stable storage: the synced size is recorded, stored bytes from before go,
- * META_DIRTY goes when `clean` (no writer is left), and the shadows of its names are let go: their inodes are
- * appended to `shadows` for the caller to meta_reap when nobody has them open. META_TORN stays: it goes when
- * the file is truncated to nothing.
+ * META_DIRTY goes when `clean` (no writer is left), and the shadows of its names and its stand-in are let go:
+ * their inodes are appended to `shadows` for the caller to meta_reap when nobody has them open. META_TORN
+ * stays: it goes when the file is truncated to nothing.
  */
 errint meta_synced(struct meta *meta, uint64_t ino, int64_t synced_size, bool clean, struct ids *shadows);
 
@@ -348,8 +349,8 @@ errint meta_xattr_remove(struct meta *meta, uint64_t ino, const char *name, int6
 /* -- start, stop, trouble ---------------------------------------------------------------------------------
  */
 
-/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow and that no directory shows; objects that
- * nothing refers to. Appended.
+/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow and no stand-in and that no directory shows;
+ * objects that nothing refers to. Appended.
  */
 errint meta_find_dirty(struct meta *meta, struct ids *out);
 errint meta_find_orphans(struct meta *meta, struct ids *out);

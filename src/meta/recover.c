@@ -46,6 +46,7 @@ errint meta_find_orphans(struct meta *meta, struct ids *out)
     return recover_find(meta,
                         "SELECT i.ino FROM inode i WHERE i.nlink = 0"
                         " AND NOT EXISTS (SELECT 1 FROM shadow s WHERE s.replaced = i.ino)"
+                        " AND NOT EXISTS (SELECT 1 FROM stand_in t WHERE t.hidden = i.ino)"
                         " AND NOT EXISTS (SELECT 1 FROM assembled a WHERE a.ino = i.ino) ORDER BY i.ino",
                         out);
 }

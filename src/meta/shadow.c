@@ -56,9 +56,9 @@ errint shadow_delete(struct meta *meta, uint64_t parent, const char *name, size_
     return error;
 }
 
-static errint shadow_let_go(struct change *change, uint64_t replaced)
+errint shadow_let_go(struct change *change, uint64_t ino)
 {
-    return ids_append(change->shadows ? change->shadows : &change->meta->released, replaced);
+    return ids_append(change->shadows ? change->shadows : &change->meta->released, ino);
 }
 
 errint shadow_release(struct change *change, uint64_t parent, const char *name, size_t length)

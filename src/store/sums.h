@@ -100,6 +100,14 @@ errint sums_read_alone(struct store *store, uint64_t object, struct sums *out);
  */
 errint sums_remove(struct store *store, uint64_t object);
 
+/*
+ * Whether the bytes of an object, not sealed maybe, have the hashes of another one's table: 1, 0 at the first
+ * chunk that is found to differ, or a negative errno as sums_compute. Some chunks from all over it come
+ * first, so that most changes are seen after a few of them; then several threads share the rest. Of the
+ * request, the parts and `bytes` are not used; `stop` is asked by all threads. Blocks; thread-safe.
+ */
+int sums_compare(const struct sums_request *request, const struct sums *sums);
+
 /* The chunk that holds byte `offset` (binary search); chunk_count when it is beyond the end. */
 size_t sums_chunk_at(const struct sums *sums, int64_t offset);
 /*

@@ -57,7 +57,20 @@ two_saves() {
     "$CKPTFS" fsck "$STORE"
 }
 
-@test "nothing of an unchanged save is written to the disk" {
+# Saved as most programs do that sync: fsync before close.
+put_synced() {
+    mkdir -p "$(dirname "$MNT/$1")"
+    dd if="$PLAIN/$1" of="$MNT/$1" bs=1M conv=fsync status=none
+}
+
+again_synced() {
+    mkdir -p "$PLAIN/$1"
+    cp "$PLAIN/1/model" "$PLAIN/$1/model"
+    put_synced "$1/model"
+}
+
+# nothing_is_written AGAIN PUT: the disk's own counts while AGAIN saves what is known, and PUT a change of it.
+nothing_is_written() {
     require_root
     require_command losetup
     local loop device before written number
@@ -77,11 +90,12 @@ two_saves() {
     settle
     again 2
     settle
-    # 56 MB are 110,000 sectors. A sync(2) of somebody else on this machine may write it all the same.
+    # 40 MB are 80,000 sectors. A sync(2) of somebody else on this machine may write it all the same.
     for number in 3 4 5 6 7 8; do
         sync -f "$STORE"
         before=$(sectors)
-        again $number
+        "$1" $number
+        written=$(($(sectors) - before))
         settle
         # What gave way is gone when this returns; until then a sync would write it.
         "$CKPTFS" gc "$MNT" >/dev/null
@@ -94,10 +108,68 @@ two_saves() {
     # A change is written.
     cp "$PLAIN/1/model" "$PLAIN/changed"
     printf changed | dd of="$PLAIN/changed" bs=1 seek=30000000 conv=notrunc status=none
-    put changed
+    before=$(sectors)
+    "$2" changed
     settle
+    [ $(($(sectors) - before)) -gt 60000 ]
     same_bytes
     ckptfs_umount
+}
+
+@test "nothing of an unchanged save is written to the disk" {
+    nothing_is_written again put
+}
+
+@test "nothing of an unchanged save with fsync is written to the disk" {
+    nothing_is_written again_synced put_synced
+}
+
+@test "a file that begins as no older one is not kept from the disk while it is open" {
+    ckptfs_mount
+    two_saves
+    cp "$PLAIN/1/model" "$PLAIN/changed"
+    printf changed | dd of="$PLAIN/changed" bs=1 seek=20 conv=notrunc status=none
+    exec 8>"$MNT/changed"
+    cat "$PLAIN/changed" >&8
+    # One that may equal an older file has half a minute.
+    wait_until 15 behind_nothing
+    exec 8>&-
+    settle
+    same_bytes
+}
+
+@test "fsync of a file that is not all of the older one, yet or any more" {
+    ckptfs_mount
+    two_saves
+    mkdir "$PLAIN/3"
+    timeout 60 python3 - "$PLAIN/1/model" "$MNT/3" "$PLAIN/3" <<'END'
+import os
+import sys
+from pathlib import Path
+
+source = Path(sys.argv[1]).read_bytes()
+for directory in map(Path, sys.argv[2:]):
+    directory.mkdir(exist_ok=True)
+    with open(directory / "model", "wb", buffering=0) as file:
+        half = len(source) // 2
+        file.truncate(len(source))
+        for part in (0, half):  # the second half is a hole at the first fsync
+            for start in range(part, part + half + 1, 1 << 20):
+                os.pwrite(file.fileno(), source[start:min(start + (1 << 20), part + half + 1)], start)
+            os.fsync(file.fileno())
+        os.fsync(file.fileno())
+        os.pwrite(file.fileno(), b"changed", 1000)
+        os.fsync(file.fileno())
+        os.pwrite(file.fileno(), source[1000:1007], 1000)
+        os.fsync(file.fileno())
+        file.truncate(half)
+        os.fsync(file.fileno())
+END
+    same_bytes
+    settle
+    same_bytes
+    ckptfs_remount
+    same_bytes
 }
 
 @test "a file that somebody has open is shared when he has gone" {

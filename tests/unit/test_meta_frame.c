@@ -141,6 +141,10 @@ static const struct {
      "SELECT s.replaced FROM shadow s LEFT JOIN name n ON n.parent = s.parent AND n.name = s.name"
      " LEFT JOIN inode i ON i.ino = s.replaced WHERE n.ino IS NULL OR n.ino <> s.successor OR i.ino IS NULL"
      " OR s.replaced = s.successor"},
+    {"a stand-in is a nameless file of extents, of a file that is not on stable storage",
+     "SELECT t.ino FROM stand_in t LEFT JOIN inode i ON i.ino = t.ino LEFT JOIN inode h ON h.ino = t.hidden"
+     " WHERE i.ino IS NULL OR h.ino IS NULL OR (i.state & 1) = 0 OR i.kind NOT IN (2, 3) OR h.kind <> 3"
+     " OR h.nlink <> 0 OR (h.state & 1) <> 0"},
 };
 
 static bool frame_holds(struct meta *of, const char *rule, const char *text)
@@ -160,17 +164,18 @@ static bool frame_totals_agree(struct meta *of)
         "SELECT count(*), coalesce(sum(CASE WHEN (mode & 61440) = 32768 AND (state & 4) = 0 THEN size"
         " ELSE 0 END), 0),"
         " coalesce(sum(state & 1), 0), coalesce(sum((state & 2) / 2), 0), (SELECT count(*) FROM object),"
-        " (SELECT count(*) FROM shadow) FROM inode";
+        " (SELECT count(*) FROM shadow), (SELECT count(*) FROM stand_in) FROM inode";
     struct meta_totals totals;
     meta_count(of, &totals);
     META_LOCKED(of);
     cleanup_rows struct db_rows rows;
     if (db_select(of->db, &rows, text) < 0 || db_next(&rows) <= 0)
         return false;
-    int64_t found[] = {(int64_t)totals.inodes, totals.logical_bytes,    (int64_t)totals.dirty,
-                       (int64_t)totals.torn,   (int64_t)totals.objects, (int64_t)of->known.shadows};
+    int64_t found[] = {(int64_t)totals.inodes,      totals.logical_bytes,    (int64_t)totals.dirty,
+                       (int64_t)totals.torn,        (int64_t)totals.objects, (int64_t)of->known.shadows,
+                       (int64_t)of->known.stand_ins};
     bool agree = true;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         if (db_integer(&rows, i) == found[i])
             continue;
         printf("# total %d: counted %lld, in the tables %lld\n", i, (long long)found[i],

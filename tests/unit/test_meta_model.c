@@ -93,11 +93,35 @@ void model_release(struct model *model, struct model_name *name, struct ids *lis
     name->shadowed = false;
 }
 
+bool model_is_stand_in(const struct model *model, uint64_t ino)
+{
+    for (size_t i = 0; i < MODEL_INODES; i++) {
+        if (model->inodes[i].used && model->inodes[i].stand_in == ino)
+            return ino != 0;
+    }
+    return false;
+}
+
+void model_release_stand_in(struct model *model, struct model_inode *inode, struct ids *list)
+{
+    if (inode->stand_in && ids_append(list ? list : &model->released, inode->stand_in) < 0)
+        abort();
+    inode->stand_in = 0;
+}
+
+void model_reap(struct model *model, struct model_inode *inode)
+{
+    if (model_is_shadow(model, inode->row.ino) || model_is_stand_in(model, inode->row.ino))
+        return;
+    model_release_stand_in(model, inode, NULL);
+    inode->used = false;
+}
+
 void model_unlinked(struct model *model, struct model_inode *inode, bool reap)
 {
     inode->row.nlink = S_ISDIR(inode->row.mode) ? 0 : inode->row.nlink - 1;
-    if (inode->row.nlink == 0 && reap && !model_is_shadow(model, inode->row.ino))
-        inode->used = false;
+    if (inode->row.nlink == 0 && reap)
+        model_reap(model, inode);
 }
 
 static bool model_file_refers(const struct model_inode *inode, uint64_t object)

@@ -29,6 +29,7 @@ struct model_inode {
     int64_t stored;                      /* how many of them are in the database: zeros follow */
     bool spare;                          /* META_OBJECT, META_EXTENTS: bytes from before are still stored */
     char spare_bytes[MODEL_SIZE];
+    uint64_t stand_in; /* the inode whose bytes it has after a power cut; 0: its own */
 };
 
 struct model_name {
@@ -43,7 +44,7 @@ struct model_name {
 struct model {
     struct model_inode inodes[MODEL_INODES];
     struct model_name names[MODEL_NAMES];
-    struct ids released; /* shadows that other changes than meta_synced let go */
+    struct ids released; /* shadows and stand-ins that other changes than meta_synced let go */
 };
 
 struct model_inode *model_get(struct model *model, uint64_t ino);
@@ -58,6 +59,11 @@ uint64_t model_parent(const struct model *model, uint64_t directory);
 /* Whether `directory` is `ancestor` or below it. */
 bool model_is_below(const struct model *model, uint64_t directory, uint64_t ancestor);
 bool model_is_shadow(const struct model *model, uint64_t ino);
+bool model_is_stand_in(const struct model *model, uint64_t ino);
+/* The inode's stand-in, if it has one, is let go, to `list` or (NULL) to model->released. */
+void model_release_stand_in(struct model *model, struct model_inode *inode, struct ids *list);
+/* The inode is removed, unless something needs it. */
+void model_reap(struct model *model, struct model_inode *inode);
 /* The shadow of a name, if it has one, is let go, to `list` or (NULL) to model->released. */
 void model_release(struct model *model, struct model_name *name, struct ids *list);
 /* A name of the inode went: its nlink, and whether it is removed. */

@@ -31,7 +31,7 @@ struct model_inode *pick(bool (*fits)(const struct model_inode *inode))
     bool strict = below(20) != 0;
     for (unsigned i = 0; i < MODEL_INODES; i++) {
         struct model_inode *inode = &model.inodes[(start + i) % MODEL_INODES];
-        if (!inode->used)
+        if (!inode->used || model_is_stand_in(&model, inode->row.ino)) /* nobody can have it open */
             continue;
         if (fits(inode) || !strict)
             return inode;
@@ -63,6 +63,11 @@ bool is_extents(const struct model_inode *inode)
 bool is_nameless(const struct model_inode *inode)
 {
     return inode->row.nlink == 0;
+}
+
+bool has_stand_in(const struct model_inode *inode)
+{
+    return inode->stand_in != 0;
 }
 
 bool is_successor(const struct model_inode *inode)
@@ -213,12 +218,14 @@ static const struct {
     {"restore", run_restore, 2},
     {"forget", run_forget, 1},
     {"fork", run_fork, 2},
+    {"stand_in", run_stand_in, 6},
+    {"cut", run_cut, 2},
 };
 
 static void run_one(unsigned long number)
 {
     cleanup_ids struct ids before = {0};
-    unsigned choice = below(99);
+    unsigned choice = below(107);
     size_t kind = 0;
     for (; kind + 1 < sizeof kinds / sizeof *kinds && choice >= kinds[kind].weight; kind++)
         choice -= kinds[kind].weight;

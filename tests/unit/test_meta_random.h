@@ -22,6 +22,7 @@ bool is_file(const struct model_inode *inode);
 bool is_written(const struct model_inode *inode);
 bool is_extents(const struct model_inode *inode);
 bool is_nameless(const struct model_inode *inode);
+bool has_stand_in(const struct model_inode *inode);
 /* One of its names has a shadow. */
 bool is_successor(const struct model_inode *inode);
 /* What an operation on files answers for this inode. */
@@ -48,5 +49,7 @@ void run_reap(void);
 void run_restore(void);
 void run_fork(void);
 void run_forget(void);
+void run_stand_in(void);
+void run_cut(void);
 
 #endif

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random operations on contents, and on what becomes of files. */
+#include "meta/sharing.h"
+#include "meta/stand_in.h"
 #include "test_meta_random.h"
 
 /* -- contents ---------------------------------------------------------------------------------------------
@@ -72,8 +74,14 @@ void run_truncate(void)
         return;
     if (inode->row.kind == META_NONE && size)
         inode->row.kind = META_EXTENTS;
-    if (size == 0)
+    if (size == 0) {
         model_clear(inode);
+        model_release_stand_in(&model, inode, NULL);
+    } else if (inode->stand_in) {
+        struct model_inode *hidden = model_get(&model, inode->stand_in);
+        set_size(hidden, size);
+        hidden->row.synced_size = size;
+    }
     set_size(inode, size);
     if (!(inode->row.state & META_DIRTY) || inode->row.synced_size > size)
         inode->row.synced_size = size;
@@ -109,6 +117,7 @@ void run_to_object(void)
     CHECK_EQUAL(expected, meta_to_object(meta, inode->row.ino, object, size, &freed));
     if (expected)
         return;
+    model_release_stand_in(&model, inode, NULL);
     struct model_inode before = *inode;
     model_clear(inode);
     if (before.row.kind == META_INLINE) {
@@ -146,6 +155,7 @@ void run_to_inline(void)
     inode->row.size = inode->row.synced_size = (int64_t)length;
     inode->row.state &= ~(uint32_t)META_DIRTY;
     release_shadows(inode->row.ino, NULL);
+    model_release_stand_in(&model, inode, NULL);
 }
 
 /* The object that the file is becomes its extents. */
@@ -173,6 +183,8 @@ void run_seal(void)
     CHECK_EQUAL(expected, meta_seal(meta, inode->row.ino, size, FRAME_NOW, FRAME_NOW, &freed));
     if (!expected)
         become_extents(inode, size);
+    if (!expected && size == 0)
+        model_release_stand_in(&model, inode, NULL);
 }
 
 void run_unseal(void)
@@ -224,6 +236,7 @@ void run_tear(void)
         return;
     if (!is_written(inode) && size > inode->row.size)
         size = inode->row.size;
+    model_release_stand_in(&model, inode, NULL);
     if (inode->spare)
         size = restore_spare(inode);
     else if (is_written(inode))
@@ -245,6 +258,7 @@ void run_synced(void)
     cleanup_ids struct ids expected = {0}, found = {0};
     bool clean = below(2);
     release_shadows(inode->row.ino, &expected);
+    model_release_stand_in(&model, inode, &expected);
     CHECK_EQUAL(0, meta_synced(meta, inode->row.ino, inode->row.size, clean, &found));
     CHECK(same_ids(&expected, &found));
     inode->spare = false;
@@ -258,8 +272,8 @@ void run_reap(void)
     struct model_inode *inode = pick(is_nameless);
     inode->open = false;
     CHECK_EQUAL(0, meta_reap(meta, inode->row.ino, &freed));
-    if (inode->row.nlink == 0 && !model_is_shadow(&model, inode->row.ino))
-        inode->used = false;
+    if (inode->row.nlink == 0)
+        model_reap(&model, inode);
 }
 
 void run_restore(void)
@@ -301,6 +315,7 @@ void run_fork(void)
     copy->open = false;
     copy->row.ino = row.ino;
     inode->spare = false;
+    inode->stand_in = 0;
     inode->row.nlink = 0;
     inode->open = true;
     for (size_t i = 0; i < MODEL_NAMES; i++) {
@@ -316,4 +331,85 @@ void run_forget(void)
     for (size_t i = 0; i < found.count; i++)
         CHECK(!model_refers(&model, found.at[i], 0));
     CHECK_EQUAL(0, meta_object_forget(meta, &found));
+}
+
+/* -- stand-ins --------------------------------------------------------------------------------------------
+ */
+
+/* The sealed object that all of the file is, which the index knows from now on; 0: there is none. */
+static uint64_t whole_object(const struct model_inode *inode, const uint8_t root[META_ROOT_BYTES])
+{
+    uint64_t object = is_extents(inode) && inode->row.nlink ? inode->cells[0].object : 0;
+    int64_t size;
+    if (!object || meta_object_size(meta, object, &size) < 0 || size != inode->row.size)
+        return 0;
+    for (int64_t i = 0; i < size; i++) {
+        if (inode->cells[i].object != object || inode->cells[i].offset != i)
+            return 0;
+    }
+    if (meta_object_summed(meta, object, root, inode->row.uid, NULL, 0) < 0)
+        return 0;
+    CHECK_EQUAL(0, meta_object_shared_out(meta, object));
+    return object;
+}
+
+static uint64_t find_hidden(uint64_t ino)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    CHECK_EQUAL(0, db_select(meta->db, &rows, "SELECT hidden FROM stand_in WHERE ino = $1", DB_INTEGER(ino)));
+    return db_next(&rows) > 0 ? (uint64_t)db_integer(&rows, 0) : 0;
+}
+
+void run_stand_in(void)
+{
+    static const uint8_t root[META_ROOT_BYTES] = "the same bytes";
+    struct model_inode *inode = pick(is_written), *older = pick(is_extents), *hidden = model_new(&model);
+    if (!hidden)
+        return;
+    hidden->used = false;
+    uint64_t object = whole_object(older, root);
+    if (!object || !is_file(inode))
+        return;
+    const struct meta_stand_in wanted = {.ino = inode->row.ino,
+                                         .object = inode->row.object,
+                                         .uid = inode->row.uid,
+                                         .size = older->row.size,
+                                         .older = object,
+                                         .older_root = root};
+    errint expected = is_written(inode) && (inode->row.state & META_DIRTY) ? 0 : -EBUSY;
+    CHECK_EQUAL(expected, meta_stand_in_put(meta, &wanted));
+    if (expected)
+        return;
+    model_release_stand_in(&model, inode, NULL);
+    release_shadows(inode->row.ino, NULL);
+    inode->spare = false;
+    inode->row.size = inode->row.synced_size = older->row.size;
+    *hidden = (struct model_inode){.used = true, .row = inode->row};
+    memcpy(hidden->cells, older->cells, sizeof hidden->cells);
+    hidden->row.kind = META_EXTENTS;
+    hidden->row.state = 0;
+    hidden->row.object = 0;
+    hidden->row.nlink = 0;
+    inode->stand_in = hidden->row.ino = find_hidden(inode->row.ino);
+    CHECK(inode->stand_in != 0);
+}
+
+/* A power cut, for one file. */
+void run_cut(void)
+{
+    struct model_inode *inode = pick(has_stand_in);
+    struct model_inode *hidden = inode->stand_in ? model_get(&model, inode->stand_in) : NULL;
+    bool whole = false;
+    CHECK_EQUAL(hidden ? 0 : -ENOENT, meta_stand_in_restore(meta, inode->row.ino, &whole, &freed));
+    if (!hidden)
+        return;
+    CHECK(!whole || (is_extents(inode) && inode->row.size == hidden->row.size));
+    model_clear(inode);
+    inode->row.kind = META_EXTENTS;
+    inode->row.size = inode->row.synced_size = hidden->row.size;
+    memcpy(inode->cells, hidden->cells, sizeof inode->cells);
+    inode->row.state = (inode->row.state & META_TORN) | (whole ? 0 : META_TORN);
+    inode->stand_in = 0;
+    hidden->used = false;
 }

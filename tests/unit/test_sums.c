@@ -376,6 +376,74 @@ static void test_check_chunks(void)
     test_end();
 }
 
+static int test_compare_to(int fd, const struct sums *sums, struct test_listener *listener)
+{
+    const struct sums_request request = {.store = test_store,
+                                         .fd = fd,
+                                         .size = sums->size,
+                                         .stop = listener ? test_stop : NULL,
+                                         .context = listener};
+    return sums_compare(&request, sums);
+}
+
+/* `size` bytes in chunks of SUMS_CHUNK. */
+static void test_compare_size(size_t size)
+{
+    const struct sums_part part = {.length = (int64_t)size};
+    test_begin();
+    cleanup_free uint8_t *bytes = test_bytes(size, 13);
+    cleanup_fd int fd = test_file(bytes, size);
+    cleanup_sums struct sums sums = test_compute(fd, (int64_t)size, &part, size ? 1 : 0);
+    CHECK_EQUAL(1, test_compare_to(fd, &sums, NULL));
+    struct sums_request request = {.store = test_store, .fd = fd, .size = (int64_t)size + 1};
+    CHECK_EQUAL(0, sums_compare(&request, &sums));
+    /* One byte of any chunk, wherever it lies. */
+    for (size_t i = 0; i < sums.chunk_count; i += 1 + sums.chunk_count / 20) {
+        int64_t place = sums.chunks[i].offset + (int64_t)(i * 7919 % sums.chunks[i].length);
+        uint8_t other = bytes[place] ^ 1;
+        CHECK(pwrite(fd, &other, 1, place) == 1);
+        CHECK_EQUAL(0, test_compare_to(fd, &sums, NULL));
+        CHECK(pwrite(fd, &bytes[place], 1, place) == 1);
+    }
+    CHECK_EQUAL(1, test_compare_to(fd, &sums, NULL));
+    if (size) {
+        CHECK(ftruncate(fd, (off_t)size - 1) == 0);
+        CHECK_EQUAL(-EIO, test_compare_to(fd, &sums, NULL));
+        CHECK_EQUAL(-EBADF, test_compare_to(-1, &sums, NULL));
+    }
+    test_end();
+}
+
+static void test_compare(void)
+{
+    /* None, one, some, and so many chunks that threads share them. */
+    static const size_t sizes[] = {0, 1, SUMS_CHUNK + 1, 9 * MIB, 100 * MIB + 5};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        test_compare_size(sizes[i]);
+}
+
+static void test_compare_stops(void)
+{
+    enum { SIZE = 9 * MIB };
+    const struct sums_part part = {.length = SIZE};
+    test_begin();
+    cleanup_free uint8_t *bytes = test_bytes(SIZE, 14);
+    cleanup_fd int fd = test_file(bytes, SIZE);
+    cleanup_sums struct sums sums = test_compute(fd, SIZE, &part, 1);
+    for (size_t after = 0; after < sums.chunk_count; after += 7) {
+        struct test_listener listener = {.stop_after = after};
+        CHECK_EQUAL(-ECANCELED, test_compare_to(fd, &sums, &listener));
+        CHECK_EQUAL(after + 1, listener.asked);
+    }
+    /* What differs all over is told apart by the first look. */
+    cleanup_free uint8_t *others = test_bytes(SIZE, 15);
+    cleanup_fd int other = test_file(others, SIZE);
+    struct test_listener listener = {.stop_after = SIZE_MAX};
+    CHECK_EQUAL(0, test_compare_to(other, &sums, &listener));
+    CHECK_EQUAL(1, listener.asked);
+    test_end();
+}
+
 int main(void)
 {
     check_run("the hash depends on every byte, the length and the secret", test_hash);
@@ -389,5 +457,7 @@ int main(void)
     check_run("requests that do not fit the object are refused", test_bad_requests);
     check_run("an object is read through O_DIRECT", test_direct);
     check_run("a chunk is checked against its hash", test_check_chunks);
+    check_run("an object is compared with the table of another", test_compare);
+    check_run("a comparison ends early", test_compare_stops);
     return check_done();
 }
