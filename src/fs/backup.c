@@ -30,7 +30,7 @@ enum {
     BACKUP_JOURNAL_MAX = 4,        /* a journal of so many times what is a reason for a backup is given up */
     /* ioprio_set(2); no header of the C library has these. */
     BACKUP_IO_WHO_PROCESS = 1,
-    BACKUP_IO_IDLE = 3 << 13,
+    BACKUP_IO_LOWEST = (2 << 13) | 7, /* not the idle class: others wait for the end of a backup */
 };
 
 struct backup {
@@ -224,7 +224,7 @@ static void *backup_run(void *context)
     struct filesystem *fs = context;
     struct backup *backup = fs->backup;
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKUP_NICE);
-    syscall(SYS_ioprio_set, BACKUP_IO_WHO_PROCESS, 0, BACKUP_IO_IDLE);
+    syscall(SYS_ioprio_set, BACKUP_IO_WHO_PROCESS, 0, BACKUP_IO_LOWEST);
     backup->due = fs->options->backup_interval ? backup_in(fs->options->backup_interval) : INT64_MAX;
     backup->wanted = backup_in(BACKUP_FIRST_SECONDS);
     pthread_mutex_lock(&backup->lock);

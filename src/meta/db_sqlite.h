@@ -17,8 +17,8 @@ int db_sqlite_log_fd(const struct db *db);
 /* The file that the database was opened with. */
 const char *db_sqlite_path(const struct db *db);
 /*
- * The place in the log that a copy is of. True: the log was empty, and the place is not known; then
- * `database` is the database file as it was, which had everything.
+ * The place in the log that a copy is of; zeros where the log was empty. True: all of the log was in the
+ * database file, which was `database` then, so that another log may have begun since.
  */
 bool db_sqlite_copy_place(const struct db_copy *copy, struct frames_place *place, struct redo_file *database);
 /* The directory entry of the file `path` is on stable storage. */

@@ -113,8 +113,8 @@ struct db_copy {
     bool (*stop)(void *context);
     void *context;
     struct frames_place place;
-    struct redo_file database; /* as it was, where the log was empty */
-    bool log_empty;
+    struct redo_file database; /* as it was, where that had all of the log */
+    bool settled;
 };
 
 errint db_copy_open(struct db *db, struct db_copy **out)
@@ -149,9 +149,10 @@ static errint copy_find_place(struct db_copy *copy)
 {
     struct frames frames;
     uint64_t commits = db_log_commits(copy->db);
-    copy->log_empty = commits == 0;
-    if (copy->log_empty)
-        return redo_look_at(db_sqlite_path(copy->db), &copy->database);
+    copy->settled = commits == 0 || db_checkpoint_is_whole(copy->db);
+    errint error = copy->settled ? redo_look_at(db_sqlite_path(copy->db), &copy->database) : 0;
+    if (error || commits == 0)
+        return error;
     int begun = frames_begin(&frames, db_sqlite_log_fd(copy->db));
     if (begun <= 0)
         return begun < 0 ? begun : -EIO;
@@ -169,7 +170,7 @@ bool db_sqlite_copy_place(const struct db_copy *copy, struct frames_place *place
 {
     *place = copy->place;
     *database = copy->database;
-    return copy->log_empty;
+    return copy->settled;
 }
 
 static errint copy_run(struct db_copy *copy)

@@ -447,10 +447,10 @@ errint db_journal_begin(struct db_journal *before, struct db_copy *copy, const c
 {
     struct redo_head head = {0};
     struct redo_file database;
-    bool log_empty = db_sqlite_copy_place(copy, &head.place, &database);
+    bool settled = db_sqlite_copy_place(copy, &head.place, &database);
     if (before->follows)
         memcpy(head.previous, before->redo.head.id, sizeof head.previous);
-    if (before->follows && log_empty)
+    if (before->follows && head.place.frame == 0)
         head.place = before->place;
     *out = NULL;
     struct db_journal *journal = calloc(1, sizeof *journal);
@@ -464,7 +464,7 @@ errint db_journal_begin(struct db_journal *before, struct db_copy *copy, const c
     if (!error)
         error = redo_create(path, &head, &journal->redo);
     journal->place = head.place;
-    if (!error && log_empty)
+    if (!error && settled)
         error = journal_settle_as(journal, &database);
     if (error) {
         db_journal_close(journal);

@@ -193,20 +193,34 @@ void journal_close(struct meta *meta, bool whole)
 /* -- a backup and its journal -----------------------------------------------------------------------------
  */
 
-/* What was committed since the backup was begun; then both get their names, and the new one is the journal.
+/*
+ * What was committed since the backup was begun. A log that is wholly in the database file may be begun anew
+ * by the next commit: then there is nothing to copy but what that must not come before.
  */
+static errint journal_fill(struct meta *meta, struct db_journal *next, uint64_t *commit)
+{
+    pthread_mutex_lock(&meta->lock);
+    uint64_t commits = db_log_commits(meta->db);
+    bool whole = commits == 0 || db_checkpoint_is_whole(meta->db);
+    errint error = whole ? db_journal_copy(next, meta->db, commits) : 0;
+    *commit = meta->commit_last;
+    pthread_mutex_unlock(&meta->lock);
+    if (!error && whole)
+        error = db_journal_settle(next);
+    if (!error && !whole)
+        error = meta_sync(meta);
+    if (!error && !whole)
+        error = db_journal_copy(next, meta->db, commits);
+    return error ? error : db_journal_sync(next);
+}
+
+/* Then both get their names, and the new one is the journal. */
 static errint journal_replace(struct meta *meta, struct db_journal *next, const struct meta_pair *pair)
 {
+    uint64_t commit = 0;
     pthread_mutex_lock(&meta->journal_lock);
     journal_bring_all(meta);
-    pthread_mutex_lock(&meta->lock);
-    uint64_t commit = meta->commit_last, commits = db_log_commits(meta->db);
-    pthread_mutex_unlock(&meta->lock);
-    errint error = meta_sync(meta);
-    if (!error)
-        error = db_journal_copy(next, meta->db, commits);
-    if (!error)
-        error = db_journal_sync(next);
+    errint error = journal_fill(meta, next, &commit);
     if (!error)
         error = pair->publish(pair->context);
     if (!error) {
