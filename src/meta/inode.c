@@ -233,8 +233,8 @@ static errint inode_synced(struct change *change, uint64_t ino, int64_t synced_s
     if (error)
         return error;
     bool released = kept != change->meta->known.shadows + change->meta->known.stand_ins;
-    change->nothing = !dropped && !released && after.state == before.state &&
-                      after.synced_size == before.synced_size;
+    change->nothing =
+        !dropped && !released && after.state == before.state && after.synced_size == before.synced_size;
     return change->nothing ? 0 : inode_update(change->meta, &before, &after);
 }
 

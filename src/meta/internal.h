@@ -4,7 +4,8 @@
  * table has. Nothing outside src/meta and its unit tests includes this.
  *
  * Names: meta_* is the public contract (meta.h); change_* a transaction; inode_*, name_*, shadow_*,
- * stand_in_*, extents_*, content_*, object_*, checksum_* work on one table inside a transaction, with the lock held.
+ * stand_in_*, extents_*, content_*, object_*, checksum_* work on one table inside a transaction, with the
+ * lock held.
  */
 #ifndef CKPTFS_META_INTERNAL_H
 #define CKPTFS_META_INTERNAL_H

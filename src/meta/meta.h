@@ -230,7 +230,8 @@ errint meta_rename(struct meta *meta, const struct meta_rename *rename, uint64_t
 /*
  * Shadows that were let go by other calls than meta_synced, since the last call of this: the name was
  * removed, or a file that is already safe took it, or the successor's bytes moved into the database; and
- * stand-ins (meta/stand_in.h) whose file went, or was emptied. Appended, for the caller to meta_reap when nobody has them open. (After a stop they are found as orphans.)
+ * stand-ins (meta/stand_in.h) whose file went, or was emptied. Appended, for the caller to meta_reap when
+ * nobody has them open. (After a stop they are found as orphans.)
  */
 errint meta_shadows_released(struct meta *meta, struct ids *out);
 
@@ -252,8 +253,8 @@ errint meta_set(struct meta *meta, uint64_t ino, unsigned fields, const struct m
 /*
  * The file's bytes are on stable storage: the synced size is recorded, stored bytes from before go,
  * META_DIRTY goes when `clean` (no writer is left), and the shadows of its names and its stand-in are let go:
- * their inodes are appended to `shadows` for the caller to meta_reap when nobody has them open. META_TORN stays: it goes when
- * the file is truncated to nothing.
+ * their inodes are appended to `shadows` for the caller to meta_reap when nobody has them open. META_TORN
+ * stays: it goes when the file is truncated to nothing.
  */
 errint meta_synced(struct meta *meta, uint64_t ino, int64_t synced_size, bool clean, struct ids *shadows);
 
@@ -346,7 +347,8 @@ errint meta_xattr_remove(struct meta *meta, uint64_t ino, const char *name, int6
 /* -- start, stop, trouble ---------------------------------------------------------------------------------
  */
 
-/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow and no stand-in; objects that nothing refers to. Appended.
+/* Inodes with META_DIRTY; inodes with nlink 0 that are no shadow and no stand-in; objects that nothing refers
+ * to. Appended.
  */
 errint meta_find_dirty(struct meta *meta, struct ids *out);
 errint meta_find_orphans(struct meta *meta, struct ids *out);

@@ -78,7 +78,8 @@ static const char schema_tables[] =
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
-    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM SCHEMA_STAND_IN;
+    "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
+        SCHEMA_STAND_IN;
 
 const struct schema_step *schema_steps(size_t *count)
 {
