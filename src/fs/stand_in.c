@@ -195,13 +195,14 @@ bool stand_in_is_likely(struct filesystem *fs, struct node *node, bool grows)
 {
     struct stand_in_file file;
     cleanup_ids struct ids candidates = {0};
-    int alike = stand_in_look(fs, node, &file);
-    if (alike == 0 && file.backing && file.row.size > 0)
-        alike = share_find_expected(fs, file.row.uid, file.row.size, grows, &candidates);
-    size_t count = candidates.count < STAND_IN_LIKELY_MAX ? candidates.count : STAND_IN_LIKELY_MAX;
-    for (size_t i = 0; i < count && alike == 0; i++)
-        alike = stand_in_begins(fs, &file, candidates.at[i]);
-    bool known = count > 0 && alike == 0 && count == candidates.count;
+    int likely = stand_in_look(fs, node, &file);
+    if (likely == 0 && file.backing && file.row.size > 0)
+        likely = share_find_expected(fs, file.row.uid, file.row.size, grows, &candidates);
+    /* An error tells nothing, and so many that not all can be looked at do not either. */
+    if (candidates.count == 0 || candidates.count > STAND_IN_LIKELY_MAX)
+        likely = 1;
+    for (size_t i = 0; i < candidates.count && likely == 0; i++)
+        likely = stand_in_begins(fs, &file, candidates.at[i]);
     backing_put(&fs->backings, file.backing);
-    return !known;
+    return likely != 0;
 }

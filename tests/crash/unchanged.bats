@@ -13,7 +13,7 @@ teardown() { ckptfs_teardown; }
 
 # A model that was saved twice, so that a third save is expected to equal it: PLAIN/model, and MNT/1 and MNT/2.
 known_model() {
-    head -c "${1:-5M}" /dev/urandom >"$PLAIN/model"
+    head -c 5M /dev/urandom >"$PLAIN/model"
     cat "$PLAIN/model" >"$MNT/1"
     settle
     cat "$PLAIN/model" >"$MNT/2"
@@ -300,7 +300,7 @@ random_round() {
     stood=$((stood + $(stand_ins)))
     ckptfs_mount
     timeout 200 python3 "$CRASH_TREE/unchanged.py" check "$MNT" "$TEST_DIR/state"
-    rm -r "$MNT"/*
+    rm -r "${MNT:?}"/*
     settle
     whole_store
 }
