@@ -125,9 +125,9 @@ static cJSON *control_describe(struct filesystem *fs, uid_t uid)
     return document;
 }
 
-errint control_status_text(struct filesystem *fs, char **out)
+errint control_status_text(struct filesystem *fs, uid_t uid, char **out)
 {
-    cJSON *document = control_describe(fs);
+    cJSON *document = control_describe(fs, uid);
     cleanup_free char *text = cJSON_Print(document);
     cJSON_Delete(document);
     return text && asprintf(out, "%s\n", text) >= 0 ? 0 : -ENOMEM;

@@ -8,9 +8,9 @@
 
 #include "fs/filesystem.h"
 
-/* The mount's state as CKPTFS_IOCTL_STATUS gives it, for people to read, with a line's end. The caller frees
- * *out. */
-errint control_status_text(struct filesystem *fs, char **out);
+/* The mount's state as CKPTFS_IOCTL_STATUS gives it to this user, for people to read, with a line's end. The
+ * caller frees *out. */
+errint control_status_text(struct filesystem *fs, uid_t uid, char **out);
 /* CKPTFS_IOCTL_USAGE. */
 void control_usage(fuse_req_t request, uint64_t ino, size_t room);
 /* CKPTFS_IOCTL_RECLAIM. */

@@ -31,10 +31,10 @@ static void view_text_free(struct view_text *text)
 }
 
 /* `fh`: 0 for a new handle. NULL: no memory. */
-static struct view_text *view_text_make(struct filesystem *fs, uint64_t fh)
+static struct view_text *view_text_make(fuse_req_t request, uint64_t fh)
 {
     struct view_text *text = calloc(1, sizeof *text);
-    if (!text || control_status_text(fs, &text->bytes) < 0) {
+    if (!text || control_status_text(fs_of(request), fuse_req_ctx(request)->uid, &text->bytes) < 0) {
         view_text_free(text);
         return NULL;
     }
@@ -49,7 +49,7 @@ static struct view_text *view_text_make(struct filesystem *fs, uint64_t fh)
 
 void view_status_open(fuse_req_t request, struct fuse_file_info *fi)
 {
-    struct view_text *text = view_text_make(fs_of(request), 0);
+    struct view_text *text = view_text_make(request, 0);
     if (!text) {
         fuse_reply_err(request, ENOMEM);
         return;
@@ -80,7 +80,7 @@ void view_status_read(fuse_req_t request, size_t size, off_t offset, uint64_t fh
     if (view_status_answer(request, size, offset, fh))
         return;
     /* An earlier daemon opened it. */
-    if (!view_text_make(fs_of(request), fh) || !view_status_answer(request, size, offset, fh))
+    if (!view_text_make(request, fh) || !view_status_answer(request, size, offset, fh))
         fuse_reply_err(request, ENOMEM);
 }
 
