@@ -422,6 +422,11 @@ static void writeback_count_node(struct node *node, void *context)
         return;
     struct backing *main = node->overlay ? node->overlay : node->backing;
     struct stat object;
+    /* Of several objects, which were not all synced yet. */
+    if (!main && node->kind == META_EXTENTS && node->writers == 0) {
+        totals->files++;
+        totals->bytes += node->size;
+    }
     if (!main || fstat(main->fd, &object) < 0)
         return;
     if (object.st_size == node->synced_size && clock_from_timespec(&object.st_mtim) == node->synced_mtime)
