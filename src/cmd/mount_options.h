@@ -25,7 +25,7 @@ struct mount_options {
     unsigned threads;    /* 0: by the number of processors */
     unsigned read_ahead_kib;
     unsigned hang_timeout;    /* seconds */
-    unsigned backup_interval; /* seconds; 0: at the unmount only */
+    unsigned backup_interval; /* seconds; 0: no backup for this alone */
 };
 
 /* The defaults, which depend on who asks: root mounts for all. -ENOMEM. */

@@ -52,6 +52,8 @@ errint db_journal_sync(struct db_journal *journal);
 /* Nothing is missing: right before the log is emptied (with the database's lock: it only writes a few bytes),
  * or right after an opening has done so. */
 errint db_journal_settle(struct db_journal *journal);
+/* The same for one that is to replace `before`, when both have everything. */
+errint db_journal_settle_behind(struct db_journal *journal, const struct db_journal *before);
 /* The same after the database was closed and its log is gone; on stable storage. */
 errint db_journal_finish(struct db_journal *journal);
 /* Gives it up: it says so itself where the disk lets it, and nothing follows. */

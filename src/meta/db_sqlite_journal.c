@@ -214,6 +214,14 @@ errint db_journal_settle(struct db_journal *journal)
     return error ? error : journal_settle_as(journal, &now);
 }
 
+errint db_journal_settle_behind(struct db_journal *journal, const struct db_journal *before)
+{
+    /* The log was empty when it was begun, and still is: it is where the other one is. */
+    if (before->follows && journal->place.frame == 0)
+        journal->place = before->place;
+    return db_journal_settle(journal);
+}
+
 errint db_journal_finish(struct db_journal *journal)
 {
     /* So that a power cut does not give it another time. */
@@ -450,8 +458,6 @@ errint db_journal_begin(struct db_journal *before, struct db_copy *copy, const c
     bool settled = db_sqlite_copy_place(copy, &head.place, &database);
     if (before->follows)
         memcpy(head.previous, before->redo.head.id, sizeof head.previous);
-    if (before->follows && head.place.frame == 0)
-        head.place = before->place;
     *out = NULL;
     struct db_journal *journal = calloc(1, sizeof *journal);
     if (!journal)

@@ -206,7 +206,7 @@ static errint journal_fill(struct meta *meta, struct db_journal *next, uint64_t 
     *commit = meta->commit_last;
     pthread_mutex_unlock(&meta->lock);
     if (!error && whole)
-        error = db_journal_settle(next);
+        error = db_journal_settle_behind(next, meta->journal);
     if (!error && !whole)
         error = meta_sync(meta);
     if (!error && !whole)
@@ -238,8 +238,11 @@ static errint journal_begin(struct meta *meta, struct db_copy *copy, const struc
 {
     struct db_journal *next;
     errint error = fault_hit("backup.written");
-    if (!error)
-        error = db_journal_begin(meta->journal, copy, pair->backup, pair->journal, &next);
+    if (error)
+        return error;
+    pthread_mutex_lock(&meta->journal_lock);
+    error = db_journal_begin(meta->journal, copy, pair->backup, pair->journal, &next);
+    pthread_mutex_unlock(&meta->journal_lock);
     if (error)
         return error;
     error = fault_hit("backup.journal");

@@ -215,6 +215,45 @@ static void test_large_commit(void)
     check_restored();
 }
 
+/* Changes, also in the journal before, while a backup is written. */
+static bool change_meanwhile(void *context)
+{
+    bool *done = context;
+    if (!*done) {
+        change(40);
+        CHECK_EQUAL(0, meta_sync_journal(meta));
+    }
+    *done = true;
+    return false;
+}
+
+static errint publish_meanwhile(void *context)
+{
+    (void)context;
+    return publish(NULL);
+}
+
+static void test_changed_meanwhile(void)
+{
+    char backup[4400], journal[4400];
+    bool done = false;
+    change(300);
+    begin();
+    reopen();
+    snprintf(backup, sizeof backup, "%s.new", backup_path);
+    snprintf(journal, sizeof journal, "%s.new", journal_path);
+    const struct meta_pair pair = {.backup = backup,
+                                   .journal = journal,
+                                   .stop = change_meanwhile,
+                                   .publish = publish_meanwhile,
+                                   .context = &done};
+    unlink(older_path);
+    CHECK_EQUAL(0, meta_backup_pair(meta, &pair));
+    CHECK(done);
+    change(40);
+    check_restored();
+}
+
 /* The thread does it by itself, within seconds. */
 static void test_thread(void)
 {
@@ -545,6 +584,7 @@ int main(void)
     frame_run("a backup and its journal are the database", test_restored);
     frame_run("the log is emptied meanwhile", test_log_is_emptied);
     frame_run("a commit that is larger than a record", test_large_commit);
+    frame_run("changes while a backup is written", test_changed_meanwhile);
     frame_run("a thread adds what was committed", test_thread);
     frame_run("a journal continues the one before", test_chain);
     frame_run("a journal that is cut off anywhere", test_torn);
