@@ -100,18 +100,19 @@ static void dcp_enter(struct dcp_names *names, const char *wanted)
     names->depth++;
 }
 
-/* Down to the level whose keys are the model's own: what is below the model's key is. */
-static void dcp_find_level(struct dcp_names *names)
+/* Down to the level whose keys are the model's own. Whether they are nothing else: below the model's key. */
+static bool dcp_find_level(struct dcp_names *names)
 {
     bool found = false;
     while (!found) {
         struct dcp_level level = dcp_look_at_level(names);
         const char *key = level.only && names->depth == 0 ? level.only : level.model;
         if (!key || dcp_is_other(key))
-            return;
+            return false;
         found = dcp_is_model(key);
         dcp_enter(names, key);
     }
+    return true;
 }
 
 /* The keys from a depth on, with dots between them. */
@@ -144,10 +145,10 @@ errint dcp_names_choose(const struct dcp_metadata *metadata, struct arena *arena
         return -ENOMEM;
     for (size_t i = 0; i < metadata->item_count; i++)
         names.taken[i] = metadata->items[i].is_tensor;
-    dcp_find_level(&names);
+    bool own = dcp_find_level(&names);
     for (size_t i = 0; i < metadata->item_count; i++) {
         bool nested;
-        if (!names.taken[i] || dcp_is_other(dcp_key_at(&metadata->items[i], names.depth, &nested)))
+        if (!names.taken[i] || (!own && dcp_is_other(dcp_key_at(&metadata->items[i], names.depth, &nested))))
             continue;
         chosen[i] = dcp_join(arena, &metadata->items[i], names.depth);
         if (!chosen[i])

@@ -368,10 +368,30 @@ static errint dcp_count_ranks(struct dcp_load *load)
     return 0;
 }
 
+/* An optimizer's, as a rule; or another model's, which should be known. */
+static errint dcp_note_left_out(struct dcp_load *load)
+{
+    size_t count = 0;
+    const char *example = NULL;
+    for (size_t i = 0; i < load->metadata.item_count; i++) {
+        if (load->names[i] || !load->metadata.items[i].is_tensor)
+            continue;
+        count++;
+        if (!example)
+            example = load->metadata.items[i].name;
+    }
+    if (count == 0 || load->model->tensor_count == 0)
+        return 0;
+    return model_add_note(load->model, false, "left out as no part of the model: %s%s", example,
+                          count > 1 ? ", and others" : "");
+}
+
 static errint dcp_describe(struct dcp_load *load)
 {
     struct model *model = load->model;
     errint error = adapter_mark(model);
+    if (!error)
+        error = dcp_note_left_out(load);
     if (error)
         return error;
     if (folder_find(&load->listing, "common.pt")) {

@@ -179,20 +179,25 @@ def save_alone(directory, state):
 
 
 def test_where_the_model_is_in_nested_dictionaries(tmp_path):
-    weights = {"layers.0.weight": torch.randn(3, 4), "layers.0.bias": torch.randn(3), "model.norm": torch.randn(2)}
+    plain = {"layers.0.weight": torch.randn(3, 4), "layers.0.bias": torch.randn(3), "model.norm": torch.randn(2)}
+    weights = {**plain, "optimizer.learned": torch.randn(2)}
+    layers = {"0": {"weight": weights["layers.0.weight"], "bias": weights["layers.0.bias"]}}
     other = {"state": {"layers.0.weight": {"exp_avg": torch.zeros(3, 4)}}, "param_groups": [{"lr": 0.1}]}
     states = {
-        "app": {"app": {"model": weights, "optim": other}},
-        "both": {"model": weights, "optimizer": other, "lr_scheduler": {"last": torch.tensor(3)}},
-        "beside": {**weights, "optimizer": other, "train_state": {"step": torch.tensor(5)}},
-        "nested": {"model": {"layers": {"0": {"weight": weights["layers.0.weight"], "bias": weights["layers.0.bias"]}},
-                             "model": {"norm": weights["model.norm"]}}},
-        "lightning": {"state_dict": weights, "optimizer_states": [other], "epoch": 3},
+        "app": ({"app": {"model": weights, "optim": other}}, weights),
+        "both": ({"model": weights, "optimizer": other, "lr_scheduler": {"last": torch.tensor(3)}}, weights),
+        "beside": ({**plain, "optimizer": other, "train_state": {"step": torch.tensor(5)}}, plain),
+        "second": ({"model": weights, "ema_model": weights, "scheduler": {"last": torch.tensor(3)}}, weights),
+        "lightning": ({"state_dict": weights, "optimizer_states": [other], "epoch": 3}, weights),
+        "alone": ({"model": {"layers": layers, "model": {"norm": plain["model.norm"]},
+                             "optimizer": {"learned": weights["optimizer.learned"]}}}, weights),
     }
-    for name, state in states.items():
+    for name, (state, expected) in states.items():
         save_alone(tmp_path / name, state)
+        told = [note["text"] for note in inspect(tmp_path / name)["notes"]]
+        assert any("left out" in text for text in told) == (name != "alone"), (name, told)
         assemble(tmp_path / name, tmp_path / f"{name}-out")
-        compare(load_file(model_file(tmp_path / f"{name}-out")), weights)
+        compare(load_file(model_file(tmp_path / f"{name}-out")), expected)
 
 
 def test_whose_names_they_are_is_told(tmp_path):
