@@ -335,3 +335,20 @@ die_at() {
     [ -x "$python" ] || skip "needs a Python environment in CKPTFS_VENV"
     HF_HUB_OFFLINE=1 timeout 300 "$python" "$VIEWS_TREE/pretrained.py" "$CHECKPOINT" "$VIEW/run/checkpoint-1"
 }
+
+@test "a checkpoint of torch.distributed.checkpoint is one model, and is withdrawn with its shards' change" {
+    local python=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
+    [ -x "$python" ] || skip "needs a Python environment in CKPTFS_VENV"
+    mkdir -p "$CHECKPOINT"
+    timeout 300 "$python" "$VIEWS_TREE/distributed.py" "$CHECKPOINT" "$VIEW/run/checkpoint-1"
+    settle
+    [ -e "$MODEL" ]
+    # The shards lie one level below the checkpoint.
+    mv "$CHECKPOINT/pytorch_model_fsdp_0" "$RUN/away"
+    vanishes "$MODEL"
+    mv "$RUN/away" "$CHECKPOINT/pytorch_model_fsdp_0"
+    appears "$MODEL"
+    echo x >>"$(find "$CHECKPOINT" -name '*.distcp' | head -n 1)"
+    [ ! -e "$MODEL" ]
+    end_and_check
+}
