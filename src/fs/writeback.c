@@ -225,7 +225,7 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
 
 /*
  * A failed sync may have lost pages for good: the file is torn, and who asks next is told. It is not tried
- * again before the next write, since a later success would prove nothing.
+ * again before the next fsync, since a later success would prove nothing of them.
  */
 static void writeback_failed(struct filesystem *fs, struct node *node, errint error)
 {
@@ -242,8 +242,18 @@ static void writeback_failed(struct filesystem *fs, struct node *node, errint er
     node_unlock(node);
 }
 
+/* What is written in place is always dirty, except after a failure: what was written since can be synced. */
+static void writeback_take_up(struct filesystem *fs, struct node *node)
+{
+    node_lock(node);
+    if (node->loaded && !node->gone && !node->dirty && (node->kind == META_OBJECT || node->overlay))
+        writeback_add(fs, node);
+    node_unlock(node);
+}
+
 errint writeback_sync_node(struct filesystem *fs, struct node *node)
 {
+    writeback_take_up(fs, node);
     struct writeback_view view = writeback_look(fs, node);
     errint error = 0;
     if (view.dirty && !view.gone) {

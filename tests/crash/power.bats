@@ -227,3 +227,40 @@ database_is_lost() {
     ckptfs_umount
     "$CKPTFS" fsck "$STORE"
 }
+
+# retry_after_failure FILE: a writer whose first fsync fails writes all of it again, and syncs that.
+retry_after_failure() {
+    python3 - "$1" <<'PYTHON'
+import errno
+import os
+import sys
+
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+os.write(file, b"first" * 100000)
+try:
+    os.fsync(file)
+except OSError as error:
+    if error.errno != errno.EIO:
+        raise
+else:
+    sys.exit("the first fsync did not fail")
+os.pwrite(file, b"again" * 100000, 0)
+os.fsync(file)
+PYTHON
+}
+
+@test "what is written and synced after a failed fsync survives" {
+    local options
+    disk_create ext4 256
+    for options in passthrough=auto passthrough=off; do
+        CKPTFS_FAULT=fs.sync:EIO ckptfs_mount $options
+        retry_after_failure "$MNT/file"
+        disk_cut_power
+        machine_restart
+        ckptfs_mount
+        cmp "$MNT/file" <(yes again | head -n 100000 | tr -d '\n')
+        [ "$(getfattr --absolute-names --only-values -n user.ckptfs.state "$MNT/file")" = torn ]
+        rm "$MNT/file"
+        ckptfs_umount
+    done
+}
