@@ -260,7 +260,8 @@ def deepspeed_slices(rank):
               for number in range(2)]
     ranks = {number: {"shard_shape": [1, 3], "pieces": [piece]} for number, piece in enumerate(pieces)}
     info = {"affine_map": {"version": 1, "params": {"^a\\.w$": {"logical_shape": [2, 3], "ranks": ranks}}}}
-    return {"module": {"a.w": tensor(sizes=(1, 3), offset=3 * rank)}, "universal_checkpoint_info": info, "mp_world_size": 2}
+    module = {"a.w": tensor(sizes=(1, 3), offset=3 * rank)}
+    return {"module": module, "universal_checkpoint_info": info, "mp_world_size": 2}
 
 
 def ckpt_deepspeed():
