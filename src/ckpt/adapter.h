@@ -6,7 +6,8 @@
 #include "ckpt/model.h"
 
 /*
- * Calls a model whose tensors are all an adapter's "adapter_model". Where their names hold that of the adapter
+ * Calls a model whose tensors are all an adapter's "adapter_model". Where their names hold that of the
+ * adapter
  * ("default"), as in the model in memory, it is taken out, as PEFT does when it saves one. 0 or -ENOMEM.
  */
 errint adapter_mark(struct model *model);

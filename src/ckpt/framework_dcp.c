@@ -302,7 +302,8 @@ static errint dcp_load_file(struct dcp_load *load, const struct dcp_part *parts,
                     ? model_add_note(load->model, true, "%s, offset %" PRId64 ": %s lies in another part",
                                      path, chunk->offset, parts[i].item->name)
                     : dcp_load_part(load, &parts[i], &source, file, path);
-        end = chunk->offset + chunk->length;
+        if (chunk->offset + chunk->length > end)
+            end = chunk->offset + chunk->length;
     }
     folder_close(load->folder, &source);
     return error;

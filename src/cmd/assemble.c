@@ -112,8 +112,8 @@ static int assemble_load(struct assemble_run *run)
     return EXIT_FAILED;
 }
 
-/* What most of the bytes will be. */
-static enum tensor_type assemble_main_type(const struct assemble_run *run)
+/* What most of the bytes are, or will be after a cast. */
+static enum tensor_type assemble_main_type(const struct assemble_run *run, bool cast)
 {
     int64_t bytes[TENSOR_TYPE_COUNT] = {0};
     enum tensor_type most = TENSOR_F32;
@@ -123,8 +123,8 @@ static enum tensor_type assemble_main_type(const struct assemble_run *run)
         if (tensor->tied || !tensor_count(&tensor->shape, &count) ||
             !tensor_bytes(tensor->type, count, &size))
             continue;
-        bool cast = run->form.cast && !tensor->buffer && model_can_cast(tensor->type, run->form.type);
-        enum tensor_type type = cast ? run->form.type : tensor->type;
+        bool changed = cast && !tensor->buffer && model_can_cast(tensor->type, run->form.type);
+        enum tensor_type type = changed ? run->form.type : tensor->type;
         bytes[type] += size;
         if (bytes[type] > bytes[most])
             most = type;
@@ -138,10 +138,14 @@ static int assemble_check(const struct assemble_run *run)
         log_error("%s: config.json says that the model is quantized; --dtype would break it", run->source);
         return EXIT_FAILED;
     }
+    if (run->wish.master && assemble_main_type(run, false) != TENSOR_F32) {
+        log_error("%s: no FP32 copy of the parameters is there", run->source);
+        return EXIT_FAILED;
+    }
     if (!run->config.found && strcmp(run->model.stem, "model") == 0)
         log_warning("%s: no config.json is there: the files cannot be loaded without one from elsewhere",
                     run->source);
-    enum tensor_type type = assemble_main_type(run);
+    enum tensor_type type = assemble_main_type(run, run->form.cast);
     if (run->config.has_type && run->config.type != type)
         log_warning("%s: config.json says %s and is left as it is; the tensors are %s", run->source,
                     tensor_type_torch_name(run->config.type), tensor_type_torch_name(type));

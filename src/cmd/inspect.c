@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -24,6 +25,24 @@ static void inspect_release(struct inspect *inspect)
 
 /* -- looking ----------------------------------------------------------------------------------------------
  */
+
+/* The step that a directory's name tells: checkpoint-500 (transformers), global_step500 (DeepSpeed); -1:
+ * none. */
+static int64_t inspect_step_of_name(const char *path)
+{
+    static const char *const starts[] = {"checkpoint-", "global_step"};
+    cleanup_free char *real = realpath(path, NULL);
+    const char *slash = real ? strrchr(real, '/') : NULL;
+    for (size_t i = 0; i < sizeof starts / sizeof *starts && slash; i++) {
+        const char *digits = slash + 1 + strlen(starts[i]);
+        if (strncmp(slash + 1, starts[i], strlen(starts[i])) != 0)
+            continue;
+        size_t length = strspn(digits, "0123456789");
+        if (length > 0 && length <= 18 && digits[length] == '\0')
+            return strtoll(digits, NULL, 10);
+    }
+    return -1;
+}
 
 static errint inspect_read(struct inspect *inspect)
 {
@@ -175,6 +194,8 @@ static int inspect_path(struct inspect *inspect, bool json)
         return EXIT_FAILED;
     }
     if (!error) {
+        if (inspect->model.step < 0)
+            inspect->model.step = inspect_step_of_name(inspect->path);
         inspect_count(inspect);
         if (!json)
             inspect_print(inspect);

@@ -75,6 +75,22 @@ run_module() {
     ckptfs_umount
 }
 
+@test "a disk that is full is left as it was" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root to mount a disk"
+    mkdir "$TEST_DIR/source" "$TEST_DIR/small"
+    cd "$TEST_DIR"
+    make_source 4096
+    mount -t tmpfs -o size=20M tmpfs small
+    local code=0 left
+    "$CKPTFS" assemble --plain source -o small/out 2>message || code=$?
+    left=$(find small -mindepth 1)
+    umount small
+    cat message
+    [ $code -eq 26 ]
+    grep -q 'model.safetensors: No space left on device' message
+    [ -z "$left" ]
+}
+
 # The disk of the test can share blocks between files: nothing is copied.
 @test "what lies alike in its blocks is shared, on a disk that can" {
     [ "$(id -u)" -eq 0 ] || skip "needs root to mount a disk"

@@ -108,7 +108,8 @@ def save_every_type(directory, mesh):
 
 
 def accelerator():
-    return SimpleNamespace(process_index=dist.get_rank(), num_processes=dist.get_world_size(), is_main_process=dist.get_rank() == 0)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    return SimpleNamespace(process_index=rank, num_processes=world, is_main_process=rank == 0)
 
 
 def plugin(version, kind):
@@ -121,8 +122,8 @@ def llama(tied):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(3)
-    config = LlamaConfig(vocab_size=67, hidden_size=24, intermediate_size=27, num_hidden_layers=2, num_attention_heads=4,
-                         num_key_value_heads=2, tie_word_embeddings=tied)
+    config = LlamaConfig(vocab_size=67, hidden_size=24, intermediate_size=27, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied)
     return LlamaForCausalLM(config)
 
 
@@ -187,7 +188,7 @@ def save_adapter(directory, mesh):
     from accelerate.utils import save_fsdp_model
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-    model = get_peft_model(llama(True), LoraConfig(r=3, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    model = get_peft_model(llama(False), LoraConfig(r=3, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     fully_shard(model, mesh=mesh)
     for name, kind in (("adapter", "SHARDED_STATE_DICT"), ("adapter-whole", "FULL_STATE_DICT")):
         save_fsdp_model(plugin(2, kind), accelerator(), model, directory / name, adapter_only=True)

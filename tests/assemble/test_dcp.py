@@ -142,7 +142,7 @@ def test_peft_loads_the_adapter(saves, tmp_path, kind):
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
     assemble(saves(2) / kind, tmp_path / "out")
-    model = get_peft_model(dcp_saves.llama(True), LoraConfig(r=3, target_modules=["q_proj", "v_proj"]))
+    model = get_peft_model(dcp_saves.llama(False), LoraConfig(r=3, target_modules=["q_proj", "v_proj"]))
     told = set_peft_model_state_dict(model, load_peft_weights(str(tmp_path / "out"), device="cpu"))
     assert not told.unexpected_keys
     compare(get_peft_model_state_dict(model), torch.load(saves(2) / "adapter.expected"))
@@ -228,7 +228,8 @@ def test_what_is_tied(tmp_path):
         "bert": ({"bert.embeddings.word_embeddings.weight": shared, "cls.predictions.decoder.weight": shared,
                   "cls.predictions.bias": bias, "cls.predictions.decoder.bias": bias},
                  {"bert.embeddings.word_embeddings.weight", "cls.predictions.bias"}),
-        "one element": ({"model.embed_tokens.weight": shared, "lm_head.weight": other}, {"model.embed_tokens.weight", "lm_head.weight"}),
+        "one element": ({"model.embed_tokens.weight": shared, "lm_head.weight": other},
+                        {"model.embed_tokens.weight", "lm_head.weight"}),
         "other type": ({"model.embed_tokens.weight": shared, "lm_head.weight": shared.half()},
                        {"model.embed_tokens.weight", "lm_head.weight"}),
         "layers": ({"layers.0.weight": shared, "layers.1.weight": shared}, {"layers.0.weight", "layers.1.weight"}),

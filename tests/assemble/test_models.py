@@ -166,6 +166,19 @@ def test_trainer_files(tmp_path):
     assert (told["step"], told["world_size"]) == (70, 11)
 
 
+def test_step_of_a_name(tmp_path):
+    save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors")
+    for name, step in {"checkpoint-500": 500, "global_step7": 7, "checkpoint-best": None, "checkpoint-": None}.items():
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / "model.safetensors", tmp_path / name)
+        assert inspect(f"{tmp_path / name}/")["step"] == step
+
+
+def test_no_copy_in_32_bits(tmp_path):
+    save_file({"w": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    assert "no FP32 copy" in refuse(tmp_path, tmp_path / "out", "--fp32")
+
+
 def test_metadata_is_kept(tmp_path):
     """Quantizers keep there what their tensors mean."""
     save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt", "w": '{"_type": "X\\"\u00e4"}'})

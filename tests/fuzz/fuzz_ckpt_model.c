@@ -32,13 +32,19 @@ static const char *const fuzz_names[] = {
     "global_step5/zero_pp_rank_0_mp_rank_00_model_states.pt",
     "global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt",
     "global_step5/zero_pp_rank_1_mp_rank_00_optim_states.pt",
+    "global_step5/mp_rank_01_model_states.pt",
+    "global_step5/zero_pp_rank_1_mp_rank_00_model_states.pt",
+    "global_step5/layer_00-model_states.pt",
     "rank0-of-2-pytorch_model.bin",
     "rank1-of-2-pytorch_model.bin",
     "user_content.pt",
     "last.ckpt",
-    "global_step5/mp_rank_01_model_states.pt",
-    "global_step5/zero_pp_rank_1_mp_rank_00_model_states.pt",
-    "global_step5/layer_00-model_states.pt",
+    "shard-00001-model-00001-of-00001.safetensors",
+    "shard-00002-model-00001-of-00001.safetensors",
+    "model_world_size_2_rank_0.pt",
+    "model_world_size_2_rank_1.pt",
+    "pytorch_model_fsdp_0_rank0.bin",
+    "pytorch_model_fsdp_0_rank1.bin",
 };
 
 enum { FUZZ_NAMES = sizeof fuzz_names / sizeof *fuzz_names, FUZZ_MADE_MAX = 1 << 20 };

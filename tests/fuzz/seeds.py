@@ -207,27 +207,97 @@ def format_safetensors():
     yield b'{"metadata":{"total_size":1.5e3,"x":[null]},"weight_map":{"a":"../b"}}'
 
 
+DCP = "torch.distributed.checkpoint.metadata "
+
+
+def torch_size(*sizes):
+    return Opaque("torch Size", sizes)
+
+
+def dcp_tensor(sizes, *boxes, dtype="float32"):
+    chunks = [Opaque(DCP + "ChunkStorageMetadata", 0, state={"offsets": torch_size(*starts), "sizes": torch_size(*box)})
+              for starts, box in boxes]
+    properties = Opaque(DCP + "TensorProperties", 0, state=(Opaque("torch " + dtype), None, False, None, False))
+    return Opaque(DCP + "TensorStorageMetadata", 0,
+                  state={"properties": properties, "size": torch_size(*sizes), "chunks": chunks})
+
+
+def dcp_metadata(items, places, paths=None):
+    storage = [(Opaque(DCP + "MetadataIndex", 0, state={"fqn": name, "index": None, "offset": starts}),
+                Opaque("torch.distributed.checkpoint.filesystem _StorageInfo", 0,
+                       state={"relative_path": file, "offset": offset, "length": length, **more}))
+               for name, starts, file, offset, length, more in places]
+    # Objects of one class are told apart by their identity here: a dictionary takes each.
+    return Opaque(DCP + "Metadata", 0, state={"state_dict_metadata": items, "planner_data": paths,
+                                              "storage_data": dict(storage), "version": "1.0.0"})
+
+
+def format_dcp_metadata():
+    items = {"model.a": dcp_tensor((4, 2), ((0, 0), (3, 2)), ((3, 0), (1, 2)), ((4, 0), (0, 2))),
+             "model.s": dcp_tensor((), ((), ()), dtype="int64"),
+             "epoch": Opaque(DCP + "BytesStorageMetadata", 0, state={}),
+             "model.h": dcp_tensor((2, 3), ((0, 0), (2, 3)), dtype="float4_e2m1fn_x2"),
+             "model.q": dcp_tensor((1,), ((0,), (1,)), dtype="quint8")}
+    places = [("model.a", torch_size(0, 0), "__0_0.distcp", 0, 700, {}),
+              ("model.a", torch_size(3, 0), "__1_0.distcp", 0, 600, {"transform_descriptors": ["zstd"]}),
+              ("model.s", None, "__0_0.distcp", 700, 500, {"transform_descriptors": None})]
+    paths = {"model.a": ("model", "a"), "model.s": ("model", "s"), "epoch": ("epoch",), "model.h": ("model", 1, "h")}
+    for protocol in (2, 4, 5):
+        yield pickled(dcp_metadata(items, places, paths), protocol)
+        yield pickled(dcp_metadata({"a": items["model.a"]}, places[:1]), protocol)
+    yield pickled(dcp_metadata(items, [("model.a", torch_size(0, 0), "../x", 0, 700, {})]))
+    yield pickled(dcp_metadata(items, [("model.a", torch_size(0, 0), "x", 2**63 - 1, 1, {})]))
+    yield pickled(dcp_metadata(items, places + places[:1]))
+    yield pickled(dcp_metadata({"a": dcp_tensor((4,), ((3,), (2,)))}, []))
+
+
 def folder(*files):
     """Files by the number that fuzz_ckpt_model.c gives their names."""
     return b"".join(struct.pack("<BH", number, len(data)) + data for number, data in files)
 
 
-def ckpt_model():
-    shards = [safetensors([("a", "F32", [2, 3], 24)]), safetensors([("b\u00e9", "BF16", [4], 8), ("c", "I64", [], 8)])]
-    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
-    index = {"metadata": {"total_size": 40}, "weight_map": {"a": names[0], "b\u00e9": names[1], "c": names[1]}}
-    tensors = {"a": tensor(), "tied": tensor(), "turned": tensor(sizes=(3, 2), strides=(1, 3)),
-               "small": tensor("1", (4,), (1,), 2, "UntypedStorage", 8, "float8_e4m3fn")}
-    yield folder((0, shards[1]), (9, b'{"x": NaN, "global_step": 5}'), (10, b'{"dtype": "float32"}'))
-    yield folder((1, json.dumps(index).encode()), (2, shards[0]), (3, shards[1]))
-    yield folder((2, shards[0]), (3, shards[1]))
-    yield folder((4, torch_archive(tensors)))
-    yield folder((4, torch_archive({"state_dict": tensors})))
-    yield folder((8, shards[0]))
-    for protocol in (2, 4):
-        yield folder((6, torch_archive(tensors, protocol)), (7, torch_archive({"d": tensor()}, protocol)))
-    yield from ckpt_deepspeed()
-    yield from ckpt_xla_fsdp()
+def dcp_folder():
+    """The files of pytorch_model_fsdp_0, by their numbers."""
+    parts = [torch_archive(tensor(sizes=(rows, 3), strides=(3, 1))) for rows in (1, 1)]
+    places = [("model.w", torch_size(row, 0), f"__{row}_0.distcp", 0, len(part), {}) for row, part in enumerate(parts)]
+    items = {"model.w": dcp_tensor((2, 3), ((0, 0), (1, 3)), ((1, 0), (1, 3)))}
+    yield 13, pickled(dcp_metadata(items, places, {"model.w": ("model", "w")}), 4)
+    yield 14, parts[0]
+    yield 15, parts[1]
+
+
+def dcp_shard(start, rows):
+    info = json.dumps({"w": {"saved_offsets": [start, 0]}})
+    return safetensors([("w", "F32", [rows, 2], rows * 8)], {"DCP_SHARDING_INFO": info, "format": "pt"})
+
+
+def dtensor(rank, rows, ranks):
+    """Of three rows of one element: two on the first rank, one on the second."""
+    name = "torch.distributed.tensor"
+    axis = Opaque("torch.distributed._mesh_layout _FlatLayout", 0, state={"shape": (ranks,), "stride": (1,)})
+    mesh = Opaque("torch.distributed.device_mesh DeviceMesh", 0, state={
+        "_layout": Opaque("torch.distributed._mesh_layout _MeshLayout", 0, state={"axes": (axis,)}),
+        "_coordinate_on_dim": (rank,)})
+    split = Opaque(name + ".placement_types _StridedShard", 0, state={"dim": 0, "split_factor": 1})
+    meta = Opaque(name + "._dtensor_spec TensorMeta", torch_size(rows, 1), (1, 1), Opaque("torch float32"))
+    spec = Opaque(name + "._dtensor_spec DTensorSpec", 0,
+                  state={"mesh": mesh, "placements": (split,), "tensor_meta": meta, "shard_order": None})
+    local = tensor(sizes=(2 - rank, 1), strides=(1, 1))
+    return Opaque("torch._tensor _rebuild_from_type_v2", Opaque("torch._utils _rebuild_wrapper_subclass"),
+                  Opaque(name + " DTensor"), (), {"_local_tensor": local, "_spec": spec})
+
+
+def sharded_tensor(rank):
+    name = "torch.distributed._shard."
+    place = Opaque(name + "metadata ShardMetadata", 0,
+                   state=(None, {"shard_offsets": [2 * rank], "shard_sizes": [2 - rank]}))
+    shard = Opaque(name + "sharded_tensor.shard Shard", 0,
+                   state=(None, {"tensor": tensor(sizes=(2 - rank,), strides=(1,)), "metadata": place}))
+    properties = Opaque(name + "sharded_tensor.metadata TensorProperties", 0, state=(Opaque("torch float32"), None))
+    metadata = Opaque(name + "sharded_tensor.metadata ShardedTensorMetadata", 0,
+                      state={"size": torch_size(3), "tensor_properties": properties})
+    return Opaque("torch._tensor _rebuild_from_type_v2", Opaque("torch._utils _rebuild_wrapper_subclass"),
+                  Opaque(name + "sharded_tensor.api ShardedTensor"), (), ([shard], metadata, None, None, True))
 
 
 def flat(count, offset=0):
@@ -265,14 +335,14 @@ def deepspeed_slices(rank):
 
 
 def ckpt_deepspeed():
-    masters = 5 * 27  # of the first file's number: the FP32 copy is asked for
+    masters = 4 * 33  # of the first file's number: the FP32 copy is asked for
     for first in (0, masters):
         yield folder((first + 16, torch_archive(deepspeed_states(2))), *[
             (18 + rank, torch_archive(deepspeed_optimizer(2, rank))) for rank in range(2)])
-    yield folder((17, torch_archive(deepspeed_states(3))), (25, torch_archive(deepspeed_states(3))), *[
+    yield folder((17, torch_archive(deepspeed_states(3))), (21, torch_archive(deepspeed_states(3))), *[
         (18 + rank, torch_archive(deepspeed_optimizer(3, rank))) for rank in range(2)])
-    yield folder((16, torch_archive(deepspeed_slices(0))), (24, torch_archive(deepspeed_slices(1))))
-    yield folder((26, torch_archive({"weight": tensor()})), (16, torch_archive(deepspeed_states(1, module=None))))
+    yield folder((16, torch_archive(deepspeed_slices(0))), (20, torch_archive(deepspeed_slices(1))))
+    yield folder((22, torch_archive({"weight": tensor()})), (16, torch_archive(deepspeed_states(1, module=None))))
 
 
 def ckpt_xla_fsdp():
@@ -286,51 +356,30 @@ def ckpt_xla_fsdp():
         state = collections.OrderedDict([(next(iter(shards)), flat(3, 3 * rank)), (names[1], flat(2))])
         metadata = {"shard_info": {"": shards}, "flatten_info": {names[0]: parts}, "world_size": 2, "rank": rank,
                     "buffer_info": {names[1]: {"_orig_dtype": Opaque("torch bfloat16")}}}
-        files.append((20 + rank, torch_archive({"model": state, "shard_metadata": metadata})))
+        files.append((23 + rank, torch_archive({"model": state, "shard_metadata": metadata})))
     yield folder(*files)
 
 
-DCP = "torch.distributed.checkpoint.metadata "
-
-
-def torch_size(*sizes):
-    return Opaque("torch Size", sizes)
-
-
-def dcp_tensor(sizes, *boxes, dtype="float32"):
-    chunks = [Opaque(DCP + "ChunkStorageMetadata", 0, state={"offsets": torch_size(*starts), "sizes": torch_size(*box)})
-              for starts, box in boxes]
-    properties = Opaque(DCP + "TensorProperties", 0, state=(Opaque("torch " + dtype), None, False, None, False))
-    return Opaque(DCP + "TensorStorageMetadata", 0,
-                  state={"properties": properties, "size": torch_size(*sizes), "chunks": chunks})
-
-
-def dcp_metadata(items, places, paths=None):
-    storage = [(Opaque(DCP + "MetadataIndex", 0, state={"fqn": name, "index": None, "offset": starts}),
-                Opaque("torch.distributed.checkpoint.filesystem _StorageInfo", 0,
-                       state={"relative_path": file, "offset": offset, "length": length, **more}))
-               for name, starts, file, offset, length, more in places]
-    # Objects of one class are told apart by their identity here: a dictionary takes each.
-    return Opaque(DCP + "Metadata", 0, state={"state_dict_metadata": items, "planner_data": paths,
-                                              "storage_data": dict(storage), "version": "1.0.0"})
-
-
-def format_dcp_metadata():
-    items = {"model.a": dcp_tensor((4, 2), ((0, 0), (3, 2)), ((3, 0), (1, 2)), ((4, 0), (0, 2))),
-             "model.s": dcp_tensor((), ((), ()), dtype="int64"), "epoch": Opaque(DCP + "BytesStorageMetadata", 0, state={}),
-             "model.h": dcp_tensor((2, 3), ((0, 0), (2, 3)), dtype="float4_e2m1fn_x2"),
-             "model.q": dcp_tensor((1,), ((0,), (1,)), dtype="quint8")}
-    places = [("model.a", torch_size(0, 0), "__0_0.distcp", 0, 700, {}),
-              ("model.a", torch_size(3, 0), "__1_0.distcp", 0, 600, {"transform_descriptors": ["zstd"]}),
-              ("model.s", None, "__0_0.distcp", 700, 500, {"transform_descriptors": None})]
-    paths = {"model.a": ("model", "a"), "model.s": ("model", "s"), "epoch": ("epoch",), "model.h": ("model", 1, "h")}
-    for protocol in (2, 4, 5):
-        yield pickled(dcp_metadata(items, places, paths), protocol)
-        yield pickled(dcp_metadata({"a": items["model.a"]}, places[:1]), protocol)
-    yield pickled(dcp_metadata(items, [("model.a", torch_size(0, 0), "../x", 0, 700, {})]))
-    yield pickled(dcp_metadata(items, [("model.a", torch_size(0, 0), "x", 2**63 - 1, 1, {})]))
-    yield pickled(dcp_metadata(items, places + places[:1]))
-    yield pickled(dcp_metadata({"a": dcp_tensor((4,), ((3,), (2,)))}, []))
+def ckpt_model():
+    shards = [safetensors([("a", "F32", [2, 3], 24)]), safetensors([("b\u00e9", "BF16", [4], 8), ("c", "I64", [], 8)])]
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = {"metadata": {"total_size": 40}, "weight_map": {"a": names[0], "b\u00e9": names[1], "c": names[1]}}
+    tensors = {"a": tensor(), "tied": tensor(), "turned": tensor(sizes=(3, 2), strides=(1, 3)),
+               "small": tensor("1", (4,), (1,), 2, "UntypedStorage", 8, "float8_e4m3fn")}
+    yield folder((0, shards[1]), (9, b'{"x": NaN, "global_step": 5}'), (10, b'{"dtype": "float32"}'))
+    yield folder((1, json.dumps(index).encode()), (2, shards[0]), (3, shards[1]))
+    yield folder((2, shards[0]), (3, shards[1]))
+    yield folder((4, torch_archive(tensors)))
+    yield folder((4, torch_archive({"state_dict": tensors})))
+    yield folder((8, shards[0]))
+    yield folder(*dcp_folder())
+    for protocol in (2, 4):
+        yield folder((27, dcp_shard(0, 2)), (28, dcp_shard(2, 1)))
+        yield folder(*((29 + rank, torch_archive({"w": dtensor(rank, 3, 2)}, protocol)) for rank in range(2)))
+        yield folder(*((31 + rank, torch_archive({"w": sharded_tensor(rank)}, protocol)) for rank in range(2)))
+        yield folder((6, torch_archive(tensors, protocol)), (7, torch_archive({"d": tensor()}, protocol)))
+    yield from ckpt_deepspeed()
+    yield from ckpt_xla_fsdp()
 
 
 def sums_table():
