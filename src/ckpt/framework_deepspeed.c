@@ -168,13 +168,21 @@ static void deepspeed_name_stage(struct model *model, int64_t stage)
     model->summary = summaries[stage];
 }
 
+/* What ds_to_universal.py makes: a directory of each parameter under zero/. */
+static bool deepspeed_is_universal(const struct deepspeed_tag *tag)
+{
+    const struct folder_entry *entry = folder_find(&tag->listing, "zero");
+    return entry && entry->directory;
+}
+
 /* ZeRO-1 and 2 need all ranks' optimizers to go on, which is told though the model does without. */
 static int deepspeed_check_optimizers(struct deepspeed_tag *tag, const struct saved_file *states)
 {
     size_t count;
     int64_t ranks;
     const struct deepspeed_name *names = deepspeed_tag_find_rank(tag, DEEPSPEED_OPTIMIZER, 0, &count);
-    if (!pickle_integer(pickle_get(states->torch.root, "dp_world_size"), &ranks))
+    if (deepspeed_is_universal(tag) ||
+        !pickle_integer(pickle_get(states->torch.root, "dp_world_size"), &ranks))
         return 0;
     if (!names)
         return model_add_note(tag->model, false,
@@ -252,6 +260,9 @@ static errint deepspeed_load(const struct folder *folder, const struct folder_li
     if (!error && folder_find(&tag.listing, "offloaded_tensors"))
         error =
             model_add_note(model, false, "offloaded_tensors, which holds an optimizer's state, is not read");
+    if (!error && deepspeed_is_universal(&tag))
+        error = model_add_note(model, false,
+                               "a universal checkpoint: the FP32 parameters under zero/ are not read");
     if (!error)
         error = deepspeed_load_tag(&tag, wish);
     if (!error)

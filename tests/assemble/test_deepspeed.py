@@ -299,6 +299,16 @@ def test_other_tags_and_no_latest(broken, tmp_path):
     assert "there is no latest" in notes and "this is global_step10" in notes
 
 
+def test_a_universal_checkpoint_is_told(broken):
+    directory, tag = broken(3, "zero2")
+    for path in tag.glob("*_optim_states.pt"):
+        path.unlink()
+    assert "no *_optim_states.pt is here" in str(inspect(directory)["notes"])
+    (tag / "zero").mkdir()
+    told = inspect(directory)
+    assert told["whole"] and len(told["notes"]) == 1 and "a universal checkpoint" in str(told["notes"])
+
+
 def test_two_saves_in_one_directory(saves, broken, tmp_path):
     directory, tag = broken(3, "zero3")
     shutil.copy(saves / "ranks3" / "zero2" / "global_step2" / "mp_rank_00_model_states.pt", tag)

@@ -32,6 +32,9 @@ static const char *const fuzz_names[] = {
     "global_step5/zero_pp_rank_0_mp_rank_00_model_states.pt",
     "global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt",
     "global_step5/zero_pp_rank_1_mp_rank_00_optim_states.pt",
+    "global_step5/mp_rank_01_model_states.pt",
+    "global_step5/zero_pp_rank_1_mp_rank_00_model_states.pt",
+    "global_step5/layer_00-model_states.pt",
     "rank0-of-2-pytorch_model.bin",
     "rank1-of-2-pytorch_model.bin",
     "user_content.pt",
@@ -42,9 +45,6 @@ static const char *const fuzz_names[] = {
     "model_world_size_2_rank_1.pt",
     "pytorch_model_fsdp_0_rank0.bin",
     "pytorch_model_fsdp_0_rank1.bin",
-    "global_step5/mp_rank_01_model_states.pt",
-    "global_step5/zero_pp_rank_1_mp_rank_00_model_states.pt",
-    "global_step5/layer_00-model_states.pt",
 };
 
 enum { FUZZ_NAMES = sizeof fuzz_names / sizeof *fuzz_names, FUZZ_MADE_MAX = 1 << 20 };

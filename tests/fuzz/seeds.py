@@ -330,18 +330,19 @@ def deepspeed_slices(rank):
               for number in range(2)]
     ranks = {number: {"shard_shape": [1, 3], "pieces": [piece]} for number, piece in enumerate(pieces)}
     info = {"affine_map": {"version": 1, "params": {"^a\\.w$": {"logical_shape": [2, 3], "ranks": ranks}}}}
-    return {"module": {"a.w": tensor(sizes=(1, 3), offset=3 * rank)}, "universal_checkpoint_info": info, "mp_world_size": 2}
+    module = {"a.w": tensor(sizes=(1, 3), offset=3 * rank)}
+    return {"module": module, "universal_checkpoint_info": info, "mp_world_size": 2}
 
 
 def ckpt_deepspeed():
-    masters = 5 * 33  # of the first file's number: the FP32 copy is asked for
+    masters = 4 * 33  # of the first file's number: the FP32 copy is asked for
     for first in (0, masters):
         yield folder((first + 16, torch_archive(deepspeed_states(2))), *[
             (18 + rank, torch_archive(deepspeed_optimizer(2, rank))) for rank in range(2)])
-    yield folder((17, torch_archive(deepspeed_states(3))), (31, torch_archive(deepspeed_states(3))), *[
+    yield folder((17, torch_archive(deepspeed_states(3))), (21, torch_archive(deepspeed_states(3))), *[
         (18 + rank, torch_archive(deepspeed_optimizer(3, rank))) for rank in range(2)])
-    yield folder((16, torch_archive(deepspeed_slices(0))), (30, torch_archive(deepspeed_slices(1))))
-    yield folder((32, torch_archive({"weight": tensor()})), (16, torch_archive(deepspeed_states(1, module=None))))
+    yield folder((16, torch_archive(deepspeed_slices(0))), (20, torch_archive(deepspeed_slices(1))))
+    yield folder((22, torch_archive({"weight": tensor()})), (16, torch_archive(deepspeed_states(1, module=None))))
 
 
 def ckpt_xla_fsdp():
@@ -355,7 +356,7 @@ def ckpt_xla_fsdp():
         state = collections.OrderedDict([(next(iter(shards)), flat(3, 3 * rank)), (names[1], flat(2))])
         metadata = {"shard_info": {"": shards}, "flatten_info": {names[0]: parts}, "world_size": 2, "rank": rank,
                     "buffer_info": {names[1]: {"_orig_dtype": Opaque("torch bfloat16")}}}
-        files.append((20 + rank, torch_archive({"model": state, "shard_metadata": metadata})))
+        files.append((23 + rank, torch_archive({"model": state, "shard_metadata": metadata})))
     yield folder(*files)
 
 
@@ -373,9 +374,9 @@ def ckpt_model():
     yield folder((8, shards[0]))
     yield folder(*dcp_folder())
     for protocol in (2, 4):
-        yield folder((24, dcp_shard(0, 2)), (25, dcp_shard(2, 1)))
-        yield folder(*((26 + rank, torch_archive({"w": dtensor(rank, 3, 2)}, protocol)) for rank in range(2)))
-        yield folder(*((28 + rank, torch_archive({"w": sharded_tensor(rank)}, protocol)) for rank in range(2)))
+        yield folder((27, dcp_shard(0, 2)), (28, dcp_shard(2, 1)))
+        yield folder(*((29 + rank, torch_archive({"w": dtensor(rank, 3, 2)}, protocol)) for rank in range(2)))
+        yield folder(*((31 + rank, torch_archive({"w": sharded_tensor(rank)}, protocol)) for rank in range(2)))
         yield folder((6, torch_archive(tensors, protocol)), (7, torch_archive({"d": tensor()}, protocol)))
     yield from ckpt_deepspeed()
     yield from ckpt_xla_fsdp()
