@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,13 +13,12 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/wait.h"
-#include "ckpt/digest.h"
-#include "ckpt/match.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/share_out.h"
+#include "fs/share_sum.h"
 #include "fs/writeback.h"
-#include "store/object.h"
+#include "meta/sharing.h"
 
 /* Until the write-back has brought a new file to stable storage. */
 #define SHARE_RETRY_DIRTY_NS (CLOCK_NS_PER_SECOND / 2)
@@ -37,10 +35,7 @@
 enum {
     SHARE_EXPECTED = 256, /* so many are remembered: a save may be as many files */
     SHARE_BUCKETS = 1024,
-    SHARE_RESTS = 64, /* of so many objects it is remembered when they were hashed */
-    SHARE_REST = 10,  /* times as long as that took, they are not hashed again */
     SHARE_NICE = 10,
-    SHARE_SPARSE_MIN = 64 * (1 << 20) /* from this size on, objects that are mostly holes are not hashed */
 };
 
 struct share_entry {
@@ -50,12 +45,6 @@ struct share_entry {
     int64_t due, delay;
     enum { SHARE_QUEUED, SHARE_WAITING, SHARE_VISITED } where;
     bool again; /* it was sealed once more while it was looked at */
-};
-
-/* An object that is changed in place, a log say, is hashed as a whole each time. */
-struct share_rest {
-    uint64_t object;
-    int64_t until; /* clock_monotonic() */
 };
 
 struct share {
@@ -79,9 +68,7 @@ struct share {
     size_t expected_next;
     /* The thread's own. */
     bool told_full;
-    struct share_rest rests[SHARE_RESTS];
-    size_t rests_next;
-    int64_t rest_until; /* of the file that is looked at */
+    struct share_rests rests;
 };
 
 enum share_outcome { SHARE_DONE, SHARE_DIRTY, SHARE_BUSY, SHARE_RESTS_FIRST };
@@ -269,181 +256,9 @@ void share_expect(struct filesystem *fs, uint32_t uid, int64_t size, uint64_t ob
     pthread_mutex_unlock(&share->lock);
 }
 
-/* -- hashing ----------------------------------------------------------------------------------------------
- */
-
-/* A file as it was when hashing began. */
-struct share_view {
-    bool ready; /* sealed, and nobody can write it */
-    bool dirty;
-    uint64_t changes;
-    uint64_t whole; /* the object that is the file, or 0 */
-    uint32_t uid;
-};
-
-static errint share_look(struct filesystem *fs, struct node *node, struct share_view *view)
-{
-    *view = (struct share_view){0};
-    struct meta_inode row;
-    node_lock(node);
-    errint error = node_load(fs, node);
-    if (!error)
-        error = meta_get(fs->meta, node->ino, &row);
-    if (!error && node->kind == META_EXTENTS && node->writers == 0 && !node->overlay) {
-        view->ready = true;
-        view->dirty = node->dirty;
-        view->changes = node->changes;
-        view->whole = node->backing ? node->backing->object : 0;
-        view->uid = row.uid;
-    }
-    node_unlock(node);
-    return error == -ENOENT ? 0 : error;
-}
-
 static bool share_stops(struct filesystem *fs)
 {
     return atomic_load(&fs->share->stopping);
-}
-
-/* What an object is hashed for. */
-struct share_work {
-    struct filesystem *fs;
-    uint64_t ino;
-};
-
-static bool share_digest_stops(void *context)
-{
-    const struct share_work *work = context;
-    return share_stops(work->fs);
-}
-
-/* The bytes stay as they were written. */
-static void share_report_mismatch(void *context, const char *name, int64_t offset, uint32_t expected,
-                                  uint32_t found)
-{
-    const struct share_work *work = context;
-    cleanup_free char *path = NULL;
-    if (meta_path(work->fs->meta, work->ino, &path) < 0)
-        path = NULL;
-    log_error("%s: %s at byte %lld: its CRC-32 is %08x, the archive says %08x: it was damaged before or "
-              "while it was "
-              "written",
-              path ? path : "a file", name, (long long)offset, found, expected);
-}
-
-static errint share_digest(struct filesystem *fs, uint64_t ino, uint64_t object, bool whole,
-                           struct sums *sums)
-{
-    struct share_work work = {fs, ino};
-    struct backing *backing;
-    struct stat status;
-    errint error = backing_get(&fs->backings, object, &backing);
-    if (error)
-        return error;
-    if (fstat(backing->fd, &status) < 0)
-        error = -errno;
-    bool sparse = !error && status.st_size >= SHARE_SPARSE_MIN && status.st_blocks < status.st_size / 1024;
-    const struct digest_request request = {
-        .store = fs->store,
-        .fd = backing->fd,
-        .size = status.st_size,
-        .whole = whole,
-        .stop = share_digest_stops,
-        .mismatch = share_report_mismatch,
-        .context = &work,
-    };
-    enum format_kind kind;
-    if (!error)
-        error = sparse ? -ENODATA : digest_object(&request, sums, &kind);
-    backing_put(&fs->backings, backing);
-    return error;
-}
-
-/* Whether the file is still what was looked at. The node's lock is held. */
-static bool share_is_unchanged(const struct node *node, const struct share_view *view)
-{
-    return !node->gone && node->kind == META_EXTENTS && node->changes == view->changes;
-}
-
-/* Keeps what was computed, unless the file was opened for writing meanwhile. */
-static errint share_record(struct filesystem *fs, struct node *node, const struct share_view *view,
-                           uint64_t object, const struct sums *sums)
-{
-    size_t count;
-    uint8_t root[META_ROOT_BYTES];
-    hash_to_bytes(sums->root, root);
-    cleanup_free struct meta_segment *rows = match_rows(sums, &count);
-    if (!rows)
-        return -ENOMEM;
-    /* A table without its row, or with another root than its row, counts for nothing. */
-    errint error = sums_write(fs->store, object, sums);
-    if (!error)
-        error = fault_hit("fs.summed");
-    if (error)
-        return error;
-    node_lock(node);
-    if (share_is_unchanged(node, view))
-        error = meta_object_summed(fs->meta, object, root, view->uid, rows, count);
-    else
-        error = -EBUSY;
-    node_unlock(node);
-    if (error)
-        sums_remove(fs->store, object);
-    return error;
-}
-
-/* An object that a new writer cuts off while it is read ends too early, which is no fault of the disk. */
-static bool share_is_disturbed(struct node *node, const struct share_view *view)
-{
-    node_lock_shared(node);
-    bool disturbed = !share_is_unchanged(node, view);
-    node_unlock(node);
-    return disturbed;
-}
-
-/* Whether the object was hashed a short time ago, and was written since. */
-static bool share_rests(struct share *share, uint64_t object)
-{
-    for (size_t i = 0; i < SHARE_RESTS; i++) {
-        if (share->rests[i].object == object && share->rests[i].until > clock_monotonic()) {
-            share->rest_until = share->rests[i].until;
-            return true;
-        }
-    }
-    return false;
-}
-
-static void share_note_rest(struct share *share, uint64_t object, int64_t begun)
-{
-    int64_t now = clock_monotonic();
-    size_t slot = 0;
-    while (slot < SHARE_RESTS && share->rests[slot].object != object)
-        slot++;
-    if (slot == SHARE_RESTS)
-        slot = share->rests_next++ % SHARE_RESTS;
-    share->rests[slot] = (struct share_rest){object, now + (now - begun) * SHARE_REST};
-}
-
-/* Hashes the objects of the file that have no hashes yet. -EAGAIN: not before share->rest_until. */
-static errint share_sum(struct filesystem *fs, struct node *node, const struct share_view *view)
-{
-    cleanup_ids struct ids objects = {0};
-    errint error = meta_find_unsummed(fs->meta, node->ino, &objects);
-    for (size_t i = 0; !error && i < objects.count; i++) {
-        cleanup_sums struct sums sums = {0};
-        if (share_rests(fs->share, objects.at[i]))
-            return -EAGAIN;
-        int64_t begun = clock_monotonic();
-        error = share_digest(fs, node->ino, objects.at[i], objects.at[i] == view->whole, &sums);
-        share_note_rest(fs->share, objects.at[i], begun);
-        if (error == -EIO && share_is_disturbed(node, view))
-            error = -EBUSY;
-        if (!error)
-            error = share_record(fs, node, view, objects.at[i], &sums);
-        if (error == -ENODATA)
-            error = 0;
-    }
-    return error;
 }
 
 /* -- the thread -------------------------------------------------------------------------------------------
@@ -500,7 +315,7 @@ static enum share_outcome share_visit_node(struct filesystem *fs, struct node *n
     errint error = share_look(fs, node, &view);
     if (error || !view.ready)
         return share_outcome_of(fs, node, error);
-    error = share_sum(fs, node, &view);
+    error = share_sum(fs, node, &view, &fs->share->rests, share_stops);
     if (error)
         /* A writer came: its seal brings the file back. */
         return error == -EBUSY ? SHARE_DONE : share_outcome_of(fs, node, error);
@@ -544,7 +359,7 @@ static void share_finish_entry(struct filesystem *fs, struct share_entry *entry,
     entry->again = false;
     if (outcome == SHARE_RESTS_FIRST) {
         int64_t soon = clock_monotonic() + SHARE_RETRY_DIRTY_NS;
-        share_postpone(share, entry, share->rest_until > soon ? share->rest_until : soon);
+        share_postpone(share, entry, share->rests.until > soon ? share->rests.until : soon);
     } else if (again) {
         share_append(share, entry);
     } else if (outcome == SHARE_DONE) {
