@@ -42,13 +42,14 @@ copy_has() { [ "$(stat -c %s "$MNT/copy" 2>/dev/null || echo 0)" -ge "$1" ]; }
 write_through_kills() {
     ckptfs_mount "$@"
     head -c 240M /dev/urandom >"$TEST_DIR/source"
-    timeout 100 python3 "$CRASH_TREE/pace.py" "$TEST_DIR/source" "$MNT/copy" 60 3>&- &
+    timeout 100 python3 "$CRASH_TREE/pace.py" "$TEST_DIR/source" "$MNT/copy" 60 "$TEST_DIR/killed" 3>&- &
     local writer=$! part
     for part in 1 2 3 4; do
         wait_until 60 copy_has $((part * 40 << 20))
         crash_kill_daemon
         kill -0 $writer
     done
+    touch "$TEST_DIR/killed"
     wait $writer
     cmp "$TEST_DIR/source" "$MNT/copy"
     ckptfs_remount "$@"
