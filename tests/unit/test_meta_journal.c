@@ -285,10 +285,11 @@ static void test_chain(void)
     CHECK_EQUAL(-ESTALE, db_journal_restore(older_path, restored_path, true, &state));
     CHECK_EQUAL(0, db_journal_restore(journal_path, restored_path, true, &state));
     CHECK(is_same(frame_path, restored_path));
-    /* Where the first journal ends before the second begins, the second is not put over it. */
+    /* Where the first journal ends before the second begins, the second is not put over it. (Its last record
+     * may be one without content.) */
     state = (struct db_journal_state){0};
     copy_file(first_backup, restored_path);
-    CHECK_EQUAL(0, truncate(older_path, size_of(older_path) - 1));
+    CHECK_EQUAL(0, truncate(older_path, size_of(older_path) / 2));
     CHECK_EQUAL(0, truncate(journal_path, 200));
     CHECK_EQUAL(0, db_journal_restore(older_path, restored_path, false, &state));
     CHECK_EQUAL(-ESTALE, db_journal_restore(journal_path, restored_path, true, &state));
@@ -486,7 +487,8 @@ static void work_until_killed(void)
     if (meta)
         meta = NULL;
     journaled_open();
-    for (int i = 0; i < 40; i++) {
+    int64_t deadline = clock_monotonic() + 60 * CLOCK_NS_PER_SECOND;
+    for (int i = 0; clock_monotonic() < deadline; i++) {
         change(60);
         CHECK_EQUAL(0, meta_sync_journal(meta));
         if (i % 8 == 7)
