@@ -25,7 +25,7 @@ enum { ASSEMBLE_PROGRESS_NS = 200 * 1000 * 1000 };
 
 struct assemble_run {
     const char *source, *output;
-    bool plain, force;
+    bool force;
     struct framework_wish wish;
     struct assemble_wish form;
     struct folder folder;
@@ -366,7 +366,7 @@ static bool assemble_parse_format(const char *text, struct assemble_wish *form)
 static int assemble_take_option(struct assemble_run *run, int option, const char *bad)
 {
     switch (option) {
-    case 'p': run->plain = true; return EXIT_FINE;
+    case 'p': return EXIT_FINE; /* a mount is read as any other disk: nothing else is done */
     case 'o': run->output = optarg; return EXIT_FINE;
     case 'm': run->wish.master = true; return EXIT_FINE;
     case 'f': run->force = true; return EXIT_FINE;
@@ -403,8 +403,8 @@ static int assemble_command(int argc, char **argv)
         if (code)
             return code;
     }
-    if (argc - optind != 1 || !run.output || !run.plain)
-        return command_usage_error(&command_assemble, "expected --plain SRC -o OUT");
+    if (argc - optind != 1 || !run.output)
+        return command_usage_error(&command_assemble, "expected SRC -o OUT");
     if (fault_configure() < 0)
         return EXIT_FAILED;
     run.source = argv[optind];
@@ -422,9 +422,9 @@ static int assemble_command(int argc, char **argv)
 
 const struct command command_assemble = {
     .name = "assemble",
-    .synopsis = "--plain SRC -o OUT [OPTION...]",
+    .synopsis = "SRC -o OUT [OPTION...]",
     .summary = "make standard model files from the shards of a checkpoint",
-    .details = "  -p, --plain                only read SRC, a directory or file on any disk, and write OUT\n"
+    .details = "  -p, --plain                read SRC and write OUT as ordinary files, which is always done\n"
                "  -o, --output OUT           the directory to write into, which is made if it is not there\n"
                "  -d, --dtype TYPE           floating-point parameters become bf16, fp16 or fp32\n"
                "  -s, --max-shard-size SIZE  shards of at most that size (5GB), and an index; else one file\n"

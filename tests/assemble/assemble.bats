@@ -68,7 +68,7 @@ run_module() {
     cp -r source "$MNT/source"
     "$CKPTFS" inspect --json "$MNT/source" | jq -e '.whole and .bytes == 67108864'
     "$CKPTFS" assemble --plain source -o plain
-    "$CKPTFS" assemble --plain "$MNT/source" -o from
+    "$CKPTFS" assemble "$MNT/source" -o from
     "$CKPTFS" assemble --plain "$MNT/source" -o "$MNT/into"
     cmp plain/model.safetensors from/model.safetensors
     cmp plain/model.safetensors "$MNT/into/model.safetensors"

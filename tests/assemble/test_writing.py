@@ -166,7 +166,7 @@ def test_signals(tmp_path, number):
 
 
 def test_messages_of_wrong_command_lines(source, tmp_path):
-    for arguments in (["--plain", source], [source, "-o", tmp_path / "o"], ["--plain", "-o", tmp_path / "o"],
+    for arguments in (["--plain", source], [source], ["--plain", "-o", tmp_path / "o"], ["-o", tmp_path / "o"],
                       ["--plain", source, "-o", tmp_path / "o", "--dtype", "int8"],
                       ["--plain", source, "-o", tmp_path / "o", "--max-shard-size", "-5GB"],
                       ["--plain", source, "-o", tmp_path / "o", "--max-shard-size", "5XB"],
