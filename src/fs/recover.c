@@ -9,6 +9,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/transfer.h"
 #include "fs/discard.h"
 #include "fs/seal.h"
 #include "fs/sequence.h"
@@ -38,6 +39,35 @@ static bool recover_has(const struct ids *sorted, uint64_t id)
 /* -- power cuts -------------------------------------------------------------------------------------------
  */
 
+enum { RECOVER_BLOCK_MAX = 64 << 10 };
+
+/* Where the zeros begin that [from, end) ends with; both lie in one block. */
+static int64_t recover_find_zeros(int fd, int64_t from, int64_t end)
+{
+    uint8_t bytes[RECOVER_BLOCK_MAX];
+    if (from >= end || transfer_read(fd, bytes, (size_t)(end - from), from) < 0)
+        return from < end ? from : end;
+    while (end > from && bytes[end - from - 1] == 0)
+        end--;
+    return end;
+}
+
+/*
+ * What is appended inside a block that is on the disk already moves the end of the file before the bytes are
+ * there, and until then there are zeros (ext4: fs/ext4/inode.c, ext4_da_should_update_i_disksize). So zeros
+ * at the end of the block where the sync ended, and at the end of all, count as not written.
+ */
+static int64_t recover_end_of_bytes(int fd, int64_t synced, int64_t end, int64_t block)
+{
+    if (block <= 0 || block > RECOVER_BLOCK_MAX)
+        block = RECOVER_BLOCK_MAX;
+    int64_t whole = (synced + block - 1) / block * block;
+    if (whole >= end)
+        return recover_find_zeros(fd, synced, end);
+    int64_t zeros = recover_find_zeros(fd, synced, whole);
+    return zeros < whole ? zeros : recover_find_zeros(fd, (end - 1) / block * block, end);
+}
+
 /* How many bytes from `from` on an object certainly holds: written, and not beyond its end. */
 static int64_t recover_object_end(struct filesystem *fs, uint64_t object, int64_t from)
 {
@@ -48,7 +78,9 @@ static int64_t recover_object_end(struct filesystem *fs, uint64_t object, int64_
     if (fstat(fd, &status) < 0)
         return 0;
     int64_t end = object_data_end(fd, from < status.st_size ? from : status.st_size);
-    return end < status.st_size ? end : status.st_size;
+    if (end > status.st_size)
+        end = status.st_size;
+    return from < end ? recover_end_of_bytes(fd, from, end, status.st_blksize) : end;
 }
 
 /* The length of the file's beginning that is certainly what was written to it. */

@@ -150,6 +150,51 @@ database_is_lost() {
     database_is_lost ext4
 }
 
+# Files that were fsynced are appended to inside their last blocks, and something else is fsynced before the power goes.
+append_behind_syncs() {
+    disk_create "$1" 300
+    ckptfs_mount "${@:2}"
+    timeout 100 python3 - "$MNT" <<'PY'
+import os, sys
+
+files = []
+for number in range(40):
+    files.append(os.open(f"{sys.argv[1]}/{number}", os.O_WRONLY | os.O_CREAT, 0o600))
+    os.write(files[-1], b"a" * (20000 + 97 * number))
+    os.fsync(files[-1])
+for number, file in enumerate(files):
+    os.write(file, b"b" * (number % 3 * 4000 + 40))
+other = os.open(f"{sys.argv[1]}/other", os.O_WRONLY | os.O_CREAT, 0o600)
+os.write(other, b"o" * 100000)
+os.fsync(other)
+PY
+    disk_cut_power
+    machine_restart
+    ckptfs_mount "${@:2}"
+    python3 - "$MNT" <<'PY'
+import sys
+
+for number in range(40):
+    with open(f"{sys.argv[1]}/{number}", "rb") as file:
+        found = file.read()
+    synced = 20000 + 97 * number
+    assert found[:synced] == b"a" * synced, f"{number}: synced bytes are lost"
+    assert not found[synced:].strip(b"b"), f"{number}: {found[synced:][:20]} behind what was synced"
+PY
+}
+
+@test "bytes that were appended after an fsync are there or not, on XFS and ext4" {
+    append_behind_syncs xfs
+    ckptfs_umount
+    umount "$DISK"
+    rm -r "$DISK" "$DISK_IMAGE" "$TEST_DIR/cut"
+    append_behind_syncs ext4
+}
+
+@test "bytes that were appended after an fsync are there or not, served by the daemon" {
+    append_behind_syncs ext4 passthrough=off
+}
+
 @test "a rename over a file gives the old or the new one, whole" {
     disk_create xfs 1024
     local round content
