@@ -43,8 +43,8 @@ PY
     [ "$(ls "$VIEW/run/checkpoint-1" | tr '\n' ' ')" = "config.json model.safetensors " ]
     [ "$(find "$RUN" -name 'checkpoint-*' | wc -l)" -eq 1 ]
     [ ! -e "$CHECKPOINT/model.safetensors" ]
-    refused "Read-only" rm "$MODEL"
-    refused "Read-only" bash -c "echo >>'$MODEL'"
+    unchangeable rm "$MODEL"
+    unchangeable bash -c "echo >>'$MODEL'"
     # cp -r of the run does not take it along, cp of the view does.
     cp -r "$RUN" "$TEST_DIR/run"
     [ -z "$(find "$TEST_DIR/run" -name model.safetensors)" ]

@@ -41,10 +41,16 @@ refused() {
         echo "was not refused: $*"
         return 1
     fi
+    REFUSAL=$output
     [[ $output == *"$message"* ]] || {
         echo "$*: $output"
         return 1
     }
+}
+
+# unchangeable COMMAND...: the command fails, as nothing can be changed there. Who is not root fails at the modes first.
+unchangeable() {
+    if [ "$(id -u)" -eq 0 ]; then refused "Read-only" "$@"; else refused "" "$@" && [[ $REFUSAL =~ Read-only|denied ]]; fi
 }
 
 # Bytes that the objects take on the disk, without the tables of hashes.
