@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -186,6 +187,15 @@ static int mount_await_report(int report_fd)
     return code;
 }
 
+enum { MOUNT_END_STEP_US = 10000, MOUNT_END_STEPS = 1000 };
+
+/* A keeper that failed takes the mount away before it ends: whoever tries again must not find it there. */
+static void mount_await_end(pid_t keeper)
+{
+    for (int i = 0; i < MOUNT_END_STEPS && waitpid(keeper, NULL, WNOHANG) == 0; i++)
+        usleep(MOUNT_END_STEP_US);
+}
+
 static int mount_in_background(struct mount_work *work)
 {
     int pipes[2];
@@ -203,7 +213,10 @@ static int mount_in_background(struct mount_work *work)
     if (keeper > 0) {
         close(steal_fd(write_end));
         close(steal_fd(work->fuse_fd));
-        return mount_await_report(read_end);
+        int code = mount_await_report(read_end);
+        if (code)
+            mount_await_end(keeper);
+        return code;
     }
     close(steal_fd(read_end));
     if (!mount_detach_process(work))
