@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a pickle: an inert tree in bounded memory, or one line that says why not. */
 /* fuzz-sources: src/format src/base/arena.c src/base/name_table.c */
+/* fuzz-libs: -lxxhash */
 #include "format/pickle.h"
 
 #include "fuzz_source.h"
