@@ -32,7 +32,7 @@ listed() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | tr '\n' ' '); }
     [ -z "$(find "$MNT" -name '.ckptfs*')" ]
     [ "$(ls -A "$MNT" | tr '\n' ' ')" = "data run " ]
     [ "$(ls "$MNT/.ckptfs" | tr '\n' ' ')" = "models status " ]
-    rm -rf "${MNT:?}"/* "$MNT"/.[a-z]* || true
+    rm -rf "${MNT:?}"/* "$MNT"/.[a-z]*
     [ -z "$(ls -A "$MNT")" ]
     [ -d "$MNT/.ckptfs/models" ]
     [ "$(realpath "$MNT/.ckptfs/models/..")" = "$MNT/.ckptfs" ]
