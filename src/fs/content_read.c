@@ -13,33 +13,18 @@
 #include <sys/uio.h>
 
 #include "base/log.h"
+#include "base/transfer.h"
 #include "fs/filesystem.h"
 
 /* Below this a buffered read is as good, and leaves the object's own read-ahead in charge. */
 enum { CONTENT_DIRECT_MIN = 64 * 1024 };
-
-static ssize_t content_pread(int fd, char *buffer, size_t size, int64_t offset)
-{
-    size_t done = 0;
-    while (done < size) {
-        ssize_t got = pread(fd, buffer + done, size - done, offset + (int64_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -errno;
-        if (got == 0)
-            break;
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
-}
 
 /* O_DIRECT, widened to whole blocks; the wanted bytes start at *data. */
 static ssize_t content_pread_direct(int fd, char *buffer, size_t size, int64_t offset, char **data)
 {
     int64_t start = offset & ~(int64_t)(CONTENT_ALIGNMENT - 1);
     int64_t end = (offset + (int64_t)size + CONTENT_ALIGNMENT - 1) & ~(int64_t)(CONTENT_ALIGNMENT - 1);
-    ssize_t got = content_pread(fd, buffer, (size_t)(end - start), start);
+    ssize_t got = transfer_read_some(fd, buffer, (size_t)(end - start), start);
     if (got < 0)
         return got;
     ssize_t useful = got - (offset - start);
@@ -54,7 +39,7 @@ static ssize_t content_read_object(struct filesystem *fs, struct backing *backin
 {
     *data = buffer;
     if (!sealed || size < CONTENT_DIRECT_MIN)
-        return content_pread(backing->fd, buffer, size, offset);
+        return transfer_read_some(backing->fd, buffer, size, offset);
     struct iovec vector = {.iov_base = buffer, .iov_len = size};
     ssize_t cached = preadv2(backing->fd, &vector, 1, offset, RWF_NOWAIT);
     if (cached == (ssize_t)size)
@@ -66,7 +51,7 @@ static ssize_t content_read_object(struct filesystem *fs, struct backing *backin
             return got;
         *data = buffer;
     }
-    return content_pread(backing->fd, buffer, size, offset);
+    return transfer_read_some(backing->fd, buffer, size, offset);
 }
 
 /* One piece of a file of several; a short object is damage, never zeros. */
@@ -85,7 +70,7 @@ static errint content_read_piece(struct filesystem *fs, const struct node *node,
                   (long long)extent->offset, (long long)(extent->offset + extent->length), strerror(-error));
         return -EIO;
     }
-    ssize_t got = content_pread(backing->fd, buffer, length, at);
+    ssize_t got = transfer_read_some(backing->fd, buffer, length, at);
     if (got >= 0 && (size_t)got != length)
         log_error("inode %llu: object %016llx ends at %lld, expected at least %lld bytes",
                   (unsigned long long)node->ino, (unsigned long long)extent->object, (long long)(at + got),

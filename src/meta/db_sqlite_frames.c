@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/transfer.h"
+
 enum {
     FRAMES_MAGIC = 0x377f0682, /* the last bit: the checksum takes big-endian words */
     FRAMES_VERSION = 3007000,
@@ -37,27 +39,11 @@ static void frames_add_to_sum(bool big_endian, const uint8_t *bytes, size_t leng
     sum[1] = second;
 }
 
-static ssize_t frames_read_bytes(int fd, uint8_t *bytes, size_t length, int64_t offset)
-{
-    size_t done = 0;
-    while (done < length) {
-        ssize_t got = pread(fd, bytes + done, length - done, offset + (int64_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -errno;
-        if (got == 0)
-            break;
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
-}
-
 int frames_begin(struct frames *frames, int fd)
 {
     uint8_t header[FRAMES_HEADER_SIZE];
     *frames = (struct frames){.fd = fd};
-    ssize_t got = frames_read_bytes(fd, header, sizeof header, 0);
+    ssize_t got = transfer_read_some(fd, header, sizeof header, 0);
     if (got < (ssize_t)sizeof header)
         return got < 0 ? (int)got : 0;
     uint32_t magic = frames_number(header), page_size = frames_number(header + 8), sum[2] = {0, 0};
@@ -86,7 +72,7 @@ int frames_go_to(struct frames *frames, const struct frames_place *place)
     if (place->frame == 0)
         return memcmp(place, &frames->place, sizeof *place) == 0;
     ssize_t got =
-        frames_read_bytes(frames->fd, header, sizeof header, frames_offset(frames, place->frame - 1));
+        transfer_read_some(frames->fd, header, sizeof header, frames_offset(frames, place->frame - 1));
     if (got < (ssize_t)sizeof header)
         return got < 0 ? (int)got : 0;
     if (frames_number(header + 8) != place->salt[0] || frames_number(header + 12) != place->salt[1] ||
@@ -102,7 +88,7 @@ errint frames_take_place(const struct frames *frames, uint32_t frame, struct fra
     *out = frames->place;
     if (frame == 0)
         return 0;
-    ssize_t got = frames_read_bytes(frames->fd, header, sizeof header, frames_offset(frames, frame - 1));
+    ssize_t got = transfer_read_some(frames->fd, header, sizeof header, frames_offset(frames, frame - 1));
     if (got < (ssize_t)sizeof header)
         return got < 0 ? (errint)got : -EIO;
     out->frame = frame;
@@ -130,8 +116,8 @@ static bool frames_check(struct frames *frames, const uint8_t *frame)
 
 ssize_t frames_read(struct frames *frames, uint8_t *bytes, size_t room)
 {
-    ssize_t got = frames_read_bytes(frames->fd, bytes, room * frames_size(frames),
-                                    frames_offset(frames, frames->place.frame));
+    ssize_t got = transfer_read_some(frames->fd, bytes, room * frames_size(frames),
+                                     frames_offset(frames, frames->place.frame));
     if (got < 0)
         return got;
     size_t count = 0;
