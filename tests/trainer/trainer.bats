@@ -49,6 +49,10 @@ run_module() {
     run_module test_habits
 }
 
+@test "quantized models" {
+    run_module test_quantized
+}
+
 @test "what a Trainer saves, served by the daemon" {
     export CKPTFS_MOUNT_OPTIONS=passthrough=off
     run_module test_saving
