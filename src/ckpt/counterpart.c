@@ -192,6 +192,13 @@ static int counterpart_compare(const void *one, const void *other)
     return (a->whole > b->whole) - (a->whole < b->whole);
 }
 
+/* Whether the range begins where the one before it ends in the shard. */
+static bool counterpart_follows(const struct counterpart *range)
+{
+    const struct counterpart *before = range - 1;
+    return before->file == range->file && before->from + before->length == range->from;
+}
+
 /* Joins what has become neighbours by the sorting, and leaves out what is too short. */
 static void counterpart_finish(struct counterpart_list *list)
 {
@@ -203,9 +210,14 @@ static void counterpart_finish(struct counterpart_list *list)
         const struct counterpart range = list->at[i];
         counterpart_add(&joined, &range); /* in place: it never has more than were there */
     }
-    for (size_t i = 0; i < joined.count; i++) {
-        if (joined.at[i].length >= COUNTERPART_LENGTH_MIN)
-            joined.at[kept++] = joined.at[i];
+    for (size_t first = 0, next; first < joined.count; first = next) {
+        int64_t bytes = joined.at[first].length;
+        for (next = first + 1; next < joined.count && counterpart_follows(&joined.at[next]); next++)
+            bytes += joined.at[next].length;
+        for (size_t i = first; i < next && bytes >= COUNTERPART_LENGTH_MIN; i++) {
+            if (joined.at[i].length >= COUNTERPART_PART_MIN)
+                joined.at[kept++] = joined.at[i];
+        }
     }
     list->count = kept;
 }

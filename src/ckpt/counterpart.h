@@ -13,8 +13,9 @@
 #include "ckpt/model.h"
 
 enum {
-    COUNTERPART_LENGTH_MIN = 4096,    /* shorter ranges are left out */
-    COUNTERPART_ROWS_MAX = 1 << 14,   /* of all pieces that are interleaved in the file, so many rows */
+    COUNTERPART_LENGTH_MIN = 4096,  /* shorter ranges are left out, unless they follow others in the shard: */
+    COUNTERPART_PART_MIN = 256,     /* then this is the least */
+    COUNTERPART_ROWS_MAX = 1 << 14, /* of all pieces that are interleaved in the file, so many rows */
     COUNTERPART_RANGES_MAX = 1 << 20, /* in all */
 };
 
@@ -29,8 +30,9 @@ struct counterpart {
  * `whole` has tensors of one piece each; one that is not contiguous in its file is left out. Both have passed
  * model_check. Ranges that follow each other in both files are one. A piece whose rows lie apart in the whole
  * tensor is there row by row where a row has COUNTERPART_LENGTH_MIN bytes and all of its rows fit into
- * COUNTERPART_ROWS_MAX, and not at all otherwise. Sorted by the shards' files and offsets. 0 or -ENOMEM; the
- * caller frees *out.
+ * COUNTERPART_ROWS_MAX, and not at all otherwise. Ranges that lie side by side in a shard, as in a flat
+ * partition, count together: a small one that is left would keep a whole chunk of the shard alive. Sorted by
+ * the shards' files and offsets. 0 or -ENOMEM; the caller frees *out.
  */
 errint counterpart_find(const struct model *whole, const struct model *pieces, struct counterpart **out,
                         size_t *count);

@@ -18,6 +18,12 @@
 /* From so many files on, an older object stays and the new one gives way. */
 enum { SHARE_ELDER_FILES = 64 };
 
+/*
+ * Shards of more ranks than this give way to the whole model though it is older: for each object that it gave
+ * way to, all rows of its extents would be written anew.
+ */
+enum { SHARE_NEWER_OBJECTS = 64 };
+
 /* One older file. -EBUSY: not now. */
 static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
                             const struct match *match)
@@ -54,6 +60,7 @@ struct share_plan {
     const uint8_t *root;        /* of the new object */
     const struct ids *compared; /* older objects whose bytes were compared, not only their hashes */
     bool partial;               /* no file is all of the object any more: none can give way to it */
+    bool many;                  /* it takes the newer ones in, too */
 };
 
 /* Whose files may give way where the older object has a part in it: what was not compared stays one owner's.
@@ -169,7 +176,7 @@ static void share_sides_release(struct share_sides *sides)
  */
 static int share_keeps(struct filesystem *fs, const struct share_plan *plan, uint64_t other)
 {
-    if (other < plan->request->object && !plan->partial)
+    if ((other < plan->request->object && !plan->partial) || plan->many)
         return 0;
     uint64_t whole;
     errint error = meta_find_whole(fs->meta, other, &whole);
@@ -212,8 +219,8 @@ static int share_compare_moves(const void *a, const void *b)
     return (left->offset > right->offset) - (left->offset < right->offset);
 }
 
-/* The moves from `other` to the object, the other way round: sorted by the object's ranges, each byte once.
- */
+/* The moves from `other` to the object, the other way round: sorted by the object's ranges, each byte once;
+ * none that is too short. */
 static errint share_reverse(const struct match *match, uint64_t other, uint64_t object, const uint8_t *root,
                             struct match *out)
 {
@@ -238,7 +245,8 @@ static errint share_reverse(const struct match *match, uint64_t other, uint64_t 
         move.to_offset += again;
         move.length -= again;
         end = move.offset + move.length;
-        out->moves[out->move_count++] = move;
+        if (move.length >= MATCH_LENGTH_MIN)
+            out->moves[out->move_count++] = move;
     }
     return 0;
 }
@@ -450,7 +458,8 @@ errint share_out_compared(struct filesystem *fs, uint64_t object, const uint8_t 
                                     .match = match,
                                     .root = root,
                                     .compared = &match->objects,
-                                    .partial = whole == 0};
+                                    .partial = whole == 0,
+                                    .many = whole && match->objects.count > SHARE_NEWER_OBJECTS};
     if (!error)
         error = share_turn_sides(fs, &plan, stops);
     discard_kick(fs);

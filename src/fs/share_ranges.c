@@ -17,8 +17,8 @@ enum {
     RANGES_BUFFER = 1 << 20,
     RANGES_BLOCK = 64 << 10,      /* equal bytes of a range that differs are found in blocks of this */
     RANGES_PROBE = 4096,          /* bytes that are read for a first look */
-    RANGES_PROBES = 64,           /* ranges of the whole model that are looked at first, */
-    RANGES_SPOTS = 8,             /* and places of one range: when all differ, the rest is thought to, too */
+    RANGES_PROBES = 256,          /* places of the whole model that are looked at first, */
+    RANGES_SPOTS = 8,             /* and of one range: when all differ, the rest is thought to, too */
     RANGES_PROBED_MIN = 1 << 20,  /* shorter ranges are compared at once */
     RANGES_OBJECTS_MAX = 1 << 16, /* more of them are left out */
 };
@@ -228,7 +228,7 @@ static errint ranges_read_both(struct ranges_work *work, const struct ranges_par
 static errint ranges_note(struct ranges_work *work, const struct ranges_part *part, int64_t at,
                           int64_t length)
 {
-    if (length < MATCH_LENGTH_MIN || work->found_count == COUNTERPART_RANGES_MAX)
+    if (length < COUNTERPART_PART_MIN || work->found_count == COUNTERPART_RANGES_MAX)
         return 0;
     if (work->found_count == work->found_capacity) {
         size_t capacity = work->found_capacity ? work->found_capacity * 2 : 256;
@@ -295,7 +295,7 @@ static errint ranges_compare_range(struct ranges_work *work, const struct counte
         errint error = ranges_part(work, range, done, &part);
         if (error)
             return error;
-        if (part.same || part.absent || part.length < MATCH_LENGTH_MIN)
+        if (part.same || part.absent || part.length < COUNTERPART_PART_MIN)
             continue;
         int likely = part.length >= RANGES_PROBED_MIN ? ranges_probe(work, &part, RANGES_SPOTS) : 1;
         error = likely < 0 ? likely : likely ? ranges_compare(work, &part) : 0;
@@ -306,23 +306,34 @@ static errint ranges_compare_range(struct ranges_work *work, const struct counte
     return 0;
 }
 
-/* 1: some ranges, here and there in the model, begin alike; 0: all that were looked at differ. */
+/* As ranges_probe, at one place of a range. Bytes that are stored once already are equal. */
+static int ranges_probe_at(struct ranges_work *work, const struct counterpart *range, int64_t at)
+{
+    struct ranges_part part;
+    errint error = ranges_part(work, range, at, &part);
+    if (error)
+        return error;
+    if (part.same || part.absent)
+        return part.same;
+    int likely = ranges_probe(work, &part, 1);
+    return likely < 0 ? ranges_forgive(likely) : likely;
+}
+
+/* 1: some places, at equal distances over the bytes of all ranges, are alike; 0: all of them differ. */
 static int ranges_are_likely(struct ranges_work *work)
 {
     const struct share_ranges *request = work->request;
-    size_t probes = request->range_count < RANGES_PROBES ? request->range_count : RANGES_PROBES;
-    for (size_t i = 0; i < probes; i++) {
-        struct ranges_part part;
-        errint error = ranges_part(work, &request->ranges[i * request->range_count / probes], 0, &part);
-        if (error)
-            return error;
-        if (part.absent && !part.same)
-            continue;
-        int likely = part.same ? 1 : ranges_probe(work, &part, 1);
-        if (likely < 0)
-            likely = ranges_forgive(likely);
-        if (likely)
-            return likely;
+    int64_t total = 0, before = 0, next = 0;
+    for (size_t i = 0; i < request->range_count; i++)
+        total += request->ranges[i].length;
+    for (size_t i = 0; i < request->range_count; i++) {
+        const struct counterpart *range = &request->ranges[i];
+        for (; next < before + range->length; next += total / RANGES_PROBES + 1) {
+            int likely = ranges_probe_at(work, range, next - before);
+            if (likely)
+                return likely;
+        }
+        before += range->length;
     }
     return 0;
 }
@@ -361,27 +372,46 @@ static const struct ranges_object *ranges_object_of(const struct ranges_work *wo
     return bsearch(&key, work->objects, work->object_count, sizeof key, ranges_order_objects);
 }
 
-/* The moves of one object, [first, last) of what was found: each byte once. */
-static errint ranges_add_moves(const struct ranges_work *work, size_t first, size_t last, struct match *match)
+/* What was found of one object, [first, last): each byte once. */
+static void ranges_clip(const struct ranges_work *work, size_t first, size_t last, struct match *match)
 {
     const struct ranges_object *object = ranges_object_of(work, work->found[first].object);
-    const size_t before = match->move_count;
-    int64_t end = 0, bytes = 0;
+    int64_t end = 0;
     for (size_t i = first; i < last; i++) {
         const struct ranges_found *found = &work->found[i];
         int64_t again = end > found->offset ? end - found->offset : 0;
-        if (found->length - again < MATCH_LENGTH_MIN)
+        if (found->length - again < COUNTERPART_PART_MIN)
             continue;
         match->moves[match->move_count++] =
             (struct meta_move){object->object, found->offset + again, found->length - again,
                                found->to_offset + again, object->root};
         end = found->offset + found->length;
-        bytes += found->length - again;
     }
-    if (match_pays(object->size, bytes))
-        return ids_append(&match->objects, object->object);
-    match->move_count = before;
-    return 0;
+}
+
+/* Adds the moves of one object: of those that lie side by side in it, MATCH_LENGTH_MIN together. */
+static errint ranges_add_moves(const struct ranges_work *work, size_t begin, size_t end, struct match *match)
+{
+    const struct ranges_object *object = ranges_object_of(work, work->found[begin].object);
+    const size_t before = match->move_count;
+    struct meta_move *moves = match->moves;
+    size_t kept = before, next;
+    int64_t bytes = 0;
+    ranges_clip(work, begin, end, match);
+    for (size_t first = before; first < match->move_count; first = next) {
+        int64_t run = moves[first].length;
+        for (next = first + 1; next < match->move_count &&
+                               moves[next - 1].offset + moves[next - 1].length == moves[next].offset;
+             next++)
+            run += moves[next].length;
+        if (run < MATCH_LENGTH_MIN)
+            continue;
+        memmove(&moves[kept], &moves[first], (next - first) * sizeof *moves);
+        kept += next - first;
+        bytes += run;
+    }
+    match->move_count = match_pays(object->size, bytes) ? kept : before;
+    return match->move_count > before ? ids_append(&match->objects, object->object) : 0;
 }
 
 /* What equals one object, [first, last) of what was found. */

@@ -209,11 +209,11 @@ struct vicinity_work {
 /* What happened is no reason to leave the other pairs alone; the worst of it is kept. */
 static errint vicinity_go_on(errint error, errint *later)
 {
-    if (error == -EAGAIN || error == -EBUSY) {
-        *later = error;
+    if (error == -EAGAIN || error == -EBUSY || error == -EIO || error == -ENOSPC) {
+        *later = error == -EBUSY ? -EBUSY : -EAGAIN;
         return 0;
     }
-    return error == -EIO || error == -ENOENT || error == -EFBIG ? 0 : error;
+    return error == -ENOENT || error == -EFBIG ? 0 : error;
 }
 
 /* Compares one file with a model whose files are these inodes. */
@@ -343,6 +343,18 @@ static void vicinity_release(struct vicinity *vicinity)
 
 #define cleanup_vicinity __attribute__((cleanup(vicinity_release)))
 
+/* Whether there is a file to compare with the model in pieces of that directory. */
+static bool vicinity_has_weights(const struct vicinity *vicinity, size_t which)
+{
+    for (size_t i = 0; i < vicinity->directories.count; i++) {
+        for (size_t k = 0; k < vicinity->lists[i].count && (which == 0 || i == 0); k++) {
+            if (vicinity->lists[i].at[k].weights)
+                return true;
+        }
+    }
+    return false;
+}
+
 /* Puts the files of one directory on the list that were not compared with the model yet. */
 static void vicinity_add_files(struct vicinity_work *work, const struct vicinity_list *list, uint64_t digest,
                                const struct vicinity_known *known)
@@ -366,6 +378,8 @@ static errint vicinity_share_one(struct filesystem *fs, const struct vicinity *v
     if (!files)
         return -ENOMEM;
     work.files = files;
+    if (!vicinity_has_weights(vicinity, which))
+        return 0;
     errint error = vicinity_digest(fs, work.directory, &vicinity->lists[which], &digest);
     for (size_t i = 0; i < vicinity->directories.count && !error; i++) {
         if (which == 0 || i == 0)

@@ -135,6 +135,8 @@ def save_whole(path, options):
     from safetensors.torch import save_file
 
     state = {options.prefix + name.removeprefix("model."): tensor for name, tensor in tensors(options).items()}
+    if options.part:
+        state = dict(list(state.items())[options.part - 1 :: 2])
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         save_file(state, path, metadata={"format": "pt"})
@@ -167,6 +169,7 @@ def main():
     parser.add_argument("--columns", default="", help="tensors with this in their name are split by columns")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--prefix", default="model.", help="of the names in the whole file")
+    parser.add_argument("--part", type=int, default=0, help="1 or 2: every second tensor of the whole file")
     parser.add_argument("--hidden", type=int, default=250)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=1501)
