@@ -160,7 +160,7 @@ in_both_orders() {
 }
 
 @test "only what is equal: another step of which some tensors are frozen" {
-    local whole frozen
+    local whole
     ckptfs_mount
     saves whole "$PLAIN/run/final/model.safetensors"
     saves dcp "$PLAIN/run/other" --world 3 --seed 9

@@ -7,8 +7,8 @@
     whole_saves.py whole FILE [OPTION...]        the same model in one file: safetensors or, by its suffix, torch's
     whole_saves.py expect FILE [OPTION...]       fails unless the file holds that model
 
-One process plays all ranks, one after the other: each has its own plan, and writes with the library's own writer. What a
-tensor holds depends on --seed and its name alone; tensors whose names contain --changed are another seed's.
+One process plays all ranks, one after the other: each has its own plan, and writes with the library's own writer. What
+a tensor holds depends on --seed and its name alone; tensors whose names contain --changed are another seed's.
 """
 
 import argparse
@@ -116,9 +116,9 @@ def save_zero3(directory, options):
             flat = torch.zeros(size * options.world, dtype=tensor.dtype)
             flat[: tensor.numel()] = tensor.flatten()
             parts.append(flat[rank * size : (rank + 1) * size])
-        torch.save({"module": {}, "buffer_names": [], "param_shapes": [names], "shared_params": {}, "frozen_param_shapes": None,
-                    "frozen_param_fragments": None, "ds_version": deepspeed.__version__, "dp_world_size": options.world,
-                    "mp_world_size": 1, "global_steps": 7, "ds_config": {}},
+        torch.save({"module": {}, "buffer_names": [], "param_shapes": [names], "shared_params": {},
+                    "frozen_param_shapes": None, "frozen_param_fragments": None, "mp_world_size": 1, "ds_config": {},
+                    "ds_version": deepspeed.__version__, "dp_world_size": options.world, "global_steps": 7},
                    place / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
         torch.save({"optimizer_state_dict": {"zero_stage": 3, "partition_count": options.world,
                                              "fp32_flat_groups": [torch.cat(parts)], "loss_scaler": None},
