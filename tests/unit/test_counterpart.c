@@ -42,7 +42,7 @@ static void end(void)
 static void add_whole(const char *name, enum tensor_type type, uint32_t rank, const int64_t *sizes)
 {
     const struct tensor tensor = {.name = name, .type = type, .shape = {rank, sizes}, .offset = whole_end};
-    int64_t elements, bytes;
+    int64_t elements, bytes = 0;
     CHECK(tensor_count(&tensor.shape, &elements) && tensor_bytes(type, elements, &bytes));
     whole_end += bytes;
     CHECK_EQUAL(0, model_add_whole(&whole, &tensor, name, 0));
