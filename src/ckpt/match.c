@@ -335,13 +335,9 @@ static const struct match_source *match_find_source(const struct match *match, u
     return &match->sources[i];
 }
 
-/*
- * Whether it pays to re-point files to get rid of these bytes. Without this, files of one layout that have
- * nothing but their header in common would all be changed by each new one, and none would stay whole.
- */
-static bool match_pays(const struct match_source *source, int64_t bytes)
+bool match_pays(int64_t size, int64_t bytes)
 {
-    int64_t least = source->sums.size / MATCH_PART_MIN;
+    int64_t least = size / MATCH_PART_MIN;
     return bytes >= (least < MATCH_BYTES_ENOUGH ? least : MATCH_BYTES_ENOUGH);
 }
 
@@ -355,7 +351,7 @@ static errint match_finish(struct match *match)
         int64_t bytes = 0;
         for (next = first; next < match->move_count && match->moves[next].object == source->object; next++)
             bytes += match->moves[next].length;
-        if (!match_pays(source, bytes))
+        if (!match_pays(source->sums.size, bytes))
             continue;
         for (size_t i = first; i < next; i++) {
             match->moves[kept] = match->moves[i];

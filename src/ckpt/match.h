@@ -50,6 +50,13 @@ errint match_find(const struct match_request *request, struct match *out);
 void match_release(struct match *match);
 
 /*
+ * Whether it pays to re-point files to get rid of so many bytes of an older object of that size. Without
+ * this, files of one layout that have nothing but their header in common would all be changed by each new
+ * one, and none would stay whole.
+ */
+bool match_pays(int64_t size, int64_t bytes);
+
+/*
  * What the index is to know of a hashed object: the segments that are long enough, and the object as a whole.
  * The caller frees the rows. NULL: no memory.
  */

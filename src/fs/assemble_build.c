@@ -20,6 +20,7 @@
 #include "fs/models.h"
 #include "fs/namespace_folder.h"
 #include "fs/share.h"
+#include "fs/share_models.h"
 #include "fs/stored.h"
 #include "fs/writeback.h"
 #include "meta/assembled.h"
@@ -485,6 +486,7 @@ static errint build_file(struct filesystem *fs, struct namespace_folder *folder,
         if (!error) {
             build_tell(&build);
             share_add(fs, build.ino); /* for the hashes of its own object */
+            share_models_touch_directory(fs, folder->directory);
             stored_kick(fs);
         }
     }

@@ -14,6 +14,7 @@
 #include "fs/control_report.h"
 #include "fs/ops.h"
 #include "fs/share.h"
+#include "fs/share_models.h"
 #include "fs/stored.h"
 #include "fs/view.h"
 #include "fs/writeback.h"
@@ -116,6 +117,7 @@ static cJSON *control_describe(struct filesystem *fs, uid_t uid)
     cJSON_AddNumberToObject(document, "behind_files", (double)behind.files);
     cJSON_AddNumberToObject(document, "behind_bytes", (double)behind.bytes);
     cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));
+    cJSON_AddNumberToObject(document, "uncompared_directories", (double)share_models_waiting(fs));
     cJSON_AddNumberToObject(document, "unassembled_directories", (double)assembler_waiting(fs));
     cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);

@@ -52,6 +52,7 @@ struct sealer;
 struct writeback;
 struct discard;
 struct share;
+struct share_models;
 struct inputs;
 struct assembler;
 struct repack;
@@ -78,12 +79,13 @@ struct filesystem {
     struct sealer *sealer;
     struct writeback *writeback;
     struct discard *discard;
-    struct share *share;         /* NULL: sharing is off */
-    struct inputs *inputs;       /* that assembled files are made from */
-    struct assembler *assembler; /* NULL: nothing is assembled */
-    bool owners_share;           /* the store was mounted with share-owners=yes once: set at the start */
-    struct repack *repack;       /* NULL: read-only */
-    struct backup *backup;       /* NULL: no backups */
+    struct share *share;               /* NULL: sharing is off */
+    struct share_models *share_models; /* the same */
+    struct inputs *inputs;             /* that assembled files are made from */
+    struct assembler *assembler;       /* NULL: nothing is assembled */
+    bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
+    struct repack *repack; /* NULL: read-only */
+    struct backup *backup; /* NULL: no backups */
     struct stored *stored;
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */

@@ -166,7 +166,7 @@ static errint namespace_open(void *context, const char *path, struct format_sour
     if (!error && !S_ISREG(row.mode))
         error = S_ISDIR(row.mode) ? -EISDIR : -ENOENT;
     /* Before it is looked at: whoever changes it from now on is noticed. */
-    if (!error)
+    if (!error && !folder->compares)
         error = inputs_watch(fs, row.ino);
     struct namespace_file *file = error ? NULL : malloc(sizeof *file);
     struct node *node = file ? node_get(fs, row.ino) : NULL;

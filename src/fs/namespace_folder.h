@@ -20,8 +20,9 @@ struct namespace_folder {
     uint64_t directory;
     struct namespace_input *inputs; /* each file that was opened, once */
     size_t input_count, input_capacity;
-    char *buffer; /* for reads */
-    bool busy;    /* a file was refused */
+    char *buffer;  /* for reads */
+    bool busy;     /* a file was refused */
+    bool compares; /* set after the opening: nothing is made of the files, so that nobody need watch them */
     /* Asked at each read: true ends it with -ECANCELED. */
     bool (*stops)(struct filesystem *fs);
 };

@@ -30,6 +30,7 @@
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/share.h"
+#include "fs/share_models.h"
 #include "fs/space.h"
 #include "fs/stored.h"
 #include "fs/writeback.h"
@@ -152,6 +153,8 @@ static errint serve_prepare(struct filesystem *fs)
     /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
     error = share_start(fs);
     if (!error)
+        error = share_models_start(fs);
+    if (!error)
         error = inputs_load(fs);
     if (!error)
         error = assembler_start(fs);
@@ -256,6 +259,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     serve_ending_step(&ending, "ends the look for models");
     assembler_stop(fs);
     serve_ending_step(&ending, "ends the look for equal bytes");
+    share_models_stop(fs);
     share_stop(fs);
     serve_ending_step(&ending, "ends the repacking of objects");
     repack_stop(fs);

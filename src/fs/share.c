@@ -15,6 +15,7 @@
 #include "base/wait.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/share_models.h"
 #include "fs/share_out.h"
 #include "fs/share_sum.h"
 #include "fs/writeback.h"
@@ -333,8 +334,10 @@ static enum share_outcome share_visit_node(struct filesystem *fs, struct node *n
     if (view.dirty)
         return SHARE_DIRTY;
     error = share_settle(fs, node, &view);
-    if (!error)
+    if (!error) {
         fs->share->told_full = false;
+        share_models_touch(fs, node->ino);
+    }
     return share_outcome_of(fs, node, error);
 }
 

@@ -18,6 +18,12 @@
 /* From so many files on, an older object stays and the new one gives way. */
 enum { SHARE_ELDER_FILES = 64 };
 
+/*
+ * Shards of more ranks than this give way to the whole model though it is older: for each object that it gave
+ * way to, all rows of its extents would be written anew.
+ */
+enum { SHARE_NEWER_OBJECTS = 64 };
+
 /* One older file. -EBUSY: not now. */
 static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
                             const struct match *match)
@@ -53,6 +59,8 @@ struct share_plan {
     const struct match *match;
     const uint8_t *root;        /* of the new object */
     const struct ids *compared; /* older objects whose bytes were compared, not only their hashes */
+    bool partial;               /* no file is all of the object any more: none can give way to it */
+    bool many;                  /* it takes the newer ones in, too */
 };
 
 /* Whose files may give way where the older object has a part in it: what was not compared stays one owner's.
@@ -163,11 +171,12 @@ static void share_sides_release(struct share_sides *sides)
 
 /*
  * 1 when the other object stays whole: it is newer, and came first only because this one had to wait, for the
- * disk or for a reader. One that has given way itself already gives way again. 0 or an error.
+ * disk or for a reader; or this one is `partial` and can take nothing in. One that has given way itself
+ * already gives way again. 0 or an error.
  */
-static int share_keeps(struct filesystem *fs, uint64_t object, uint64_t other)
+static int share_keeps(struct filesystem *fs, const struct share_plan *plan, uint64_t other)
 {
-    if (other < object)
+    if ((other < plan->request->object && !plan->partial) || plan->many)
         return 0;
     uint64_t whole;
     errint error = meta_find_whole(fs->meta, other, &whole);
@@ -181,9 +190,9 @@ static int share_keeps(struct filesystem *fs, uint64_t object, uint64_t other)
     return damaged < 0 ? damaged : !damaged;
 }
 
-static errint share_divide(struct filesystem *fs, uint64_t object, const struct match *match,
-                           struct share_sides *sides)
+static errint share_divide(struct filesystem *fs, const struct share_plan *plan, struct share_sides *sides)
 {
+    const struct match *match = plan->match;
     if (match->move_count == 0)
         return 0;
     sides->older.moves = calloc(match->move_count, sizeof *match->moves);
@@ -193,7 +202,7 @@ static errint share_divide(struct filesystem *fs, uint64_t object, const struct 
     errint error = 0;
     for (size_t i = 0, next = 0; !error && i < match->objects.count; i++) {
         uint64_t other = match->objects.at[i];
-        int keeps = share_keeps(fs, object, other);
+        int keeps = share_keeps(fs, plan, other);
         if (keeps < 0)
             return keeps;
         struct match *side = keeps ? &sides->newer : &sides->older;
@@ -210,8 +219,8 @@ static int share_compare_moves(const void *a, const void *b)
     return (left->offset > right->offset) - (left->offset < right->offset);
 }
 
-/* The moves from `other` to the object, the other way round: sorted by the object's ranges, each byte once.
- */
+/* The moves from `other` to the object, the other way round: sorted by the object's ranges, each byte once;
+ * none that is too short. */
 static errint share_reverse(const struct match *match, uint64_t other, uint64_t object, const uint8_t *root,
                             struct match *out)
 {
@@ -236,7 +245,8 @@ static errint share_reverse(const struct match *match, uint64_t other, uint64_t 
         move.to_offset += again;
         move.length -= again;
         end = move.offset + move.length;
-        out->moves[out->move_count++] = move;
+        if (move.length >= MATCH_LENGTH_MIN)
+            out->moves[out->move_count++] = move;
     }
     return 0;
 }
@@ -280,20 +290,15 @@ static errint share_yield_to_elder(struct filesystem *fs, const struct share_pla
  * Older files give way to the object, then the object to newer ones, the newest first. Only a whole object
  * takes others in, so that what the older files have in common with this one alone comes first.
  */
-static errint share_turn(struct filesystem *fs, const struct share_plan *plan,
-                         bool (*stops)(struct filesystem *fs))
+static errint share_turn_sides(struct filesystem *fs, const struct share_plan *plan,
+                               bool (*stops)(struct filesystem *fs))
 {
     cleanup_sides struct share_sides sides = {0};
     const struct match_request *request = plan->request;
-    const struct meta_move *elder;
-    errint error = share_find_elder(fs, plan, &elder);
-    if (!error && elder)
-        return share_yield_to_elder(fs, plan, elder, stops);
-    if (!error)
-        error = share_divide(fs, request->object, plan->match, &sides);
+    errint error = share_divide(fs, plan, &sides);
     struct share_turn turn = {
         .to = request->object, .root = plan->root, .match = &sides.older, .keep = request->ino};
-    if (!error)
+    if (!error && !plan->partial)
         error = share_find_files(fs, plan, &sides.older.objects, &turn.files);
     if (!error)
         error = share_turn_all(fs, &turn, stops);
@@ -301,6 +306,16 @@ static errint share_turn(struct filesystem *fs, const struct share_plan *plan,
     for (size_t i = sides.newer.objects.count; !error && i-- > 0 && !stops(fs);)
         error = share_yield_to(fs, plan, &sides.newer, sides.newer.objects.at[i], stops);
     return error;
+}
+
+static errint share_turn(struct filesystem *fs, const struct share_plan *plan,
+                         bool (*stops)(struct filesystem *fs))
+{
+    const struct meta_move *elder;
+    errint error = share_find_elder(fs, plan, &elder);
+    if (!error && elder)
+        return share_yield_to_elder(fs, plan, elder, stops);
+    return error ? error : share_turn_sides(fs, plan, stops);
 }
 
 /* The table of a hashed object. One that is lost or wrong is made anew by the next visit: -EBUSY. */
@@ -430,4 +445,23 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
     if (error)
         return error;
     return stops(fs) ? -ECANCELED : meta_object_shared_out(fs->meta, object);
+}
+
+errint share_out_compared(struct filesystem *fs, uint64_t object, const uint8_t *root, uint32_t uid,
+                          const struct match *match, bool (*stops)(struct filesystem *fs))
+{
+    uint64_t whole;
+    errint error = meta_find_whole(fs->meta, object, &whole);
+    const struct match_request request = {
+        .store = fs->store, .meta = fs->meta, .object = object, .ino = whole, .uid = uid};
+    const struct share_plan plan = {.request = &request,
+                                    .match = match,
+                                    .root = root,
+                                    .compared = &match->objects,
+                                    .partial = whole == 0,
+                                    .many = whole && match->objects.count > SHARE_NEWER_OBJECTS};
+    if (!error)
+        error = share_turn_sides(fs, &plan, stops);
+    discard_kick(fs);
+    return error ? error : stops(fs) ? -ECANCELED : 0;
 }

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 
 struct filesystem;
+struct match;
 
 /*
  * Shares the object that is all of the file `ino` with other files of `uid`, its owner; with share-owners=yes
@@ -28,5 +29,14 @@ errint share_out(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t obj
  */
 int share_forward(struct filesystem *fs, uint64_t ino, uint32_t uid, uint64_t object,
                   bool (*stops)(struct filesystem *fs));
+
+/*
+ * The same for ranges that were found elsewhere, whose bytes the caller has compared: what the moves say of
+ * other objects and of this one, which had that root before it was read. Its bytes are on stable storage.
+ * Where no file is all of the object any more it gives way to others that are whole. 0 also where nothing was
+ * to do; errors as above.
+ */
+errint share_out_compared(struct filesystem *fs, uint64_t object, const uint8_t *root, uint32_t uid,
+                          const struct match *match, bool (*stops)(struct filesystem *fs));
 
 #endif

@@ -19,6 +19,8 @@ STEP = 100
 CHECKPOINTS = 3  # of the Trainer's runs
 FROZEN = 0.9
 SEED = 20240229
+RANKS = 6
+SAVES_OF_SHARDS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "share", "whole_saves.py")
 TRAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "trainer", "train.py")
 
 
@@ -42,6 +44,10 @@ class Distinct:
 
     def add(self, piece):
         self.lengths[hashlib.blake2b(piece, digest_size=16).digest()] = len(piece)
+
+    def add_length(self, what, length):
+        """Bytes that are in no other piece and are not looked at."""
+        self.lengths[what] = length
 
     def total(self):
         return sum(self.lengths.values())
@@ -206,6 +212,29 @@ def make_full(case, options):
     train(case, options)
 
 
+# -- models in shards ---------------------------------------------------------------------------------------------
+
+
+def make_shards(case, options):
+    """Shards as FSDP's ranks write them, and then the whole model. What is around the shards' tensors is new."""
+    hidden = max(64, int((options.size / 4 / 48) ** 0.5))
+    sizes = ["--world", RANKS, "--hidden", hidden, "--vocabulary", 12 * hidden + 1, "--layers", 3]
+    shards, whole = f"run/checkpoint-{STEP}", "run/final/model.safetensors"
+    for what, name in ("dcp", shards), ("whole", whole):
+        python, path = os.path.join(options.venv, "bin", "python"), os.path.join(case.source, name)
+        command = [python, SAVES_OF_SHARDS, what, path, *sizes]
+        done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+        if done.returncode != 0:
+            raise BenchError(f"the saves for case {case.key} failed:\n{done.stdout[-2000:]}")
+    for piece in dedup_formats.file_pieces(os.path.join(case.source, whole)):
+        case.distinct.add(piece)
+    files = case.files()
+    around = sum(size for name, size in files.items() if name.startswith(shards)) - files[whole]
+    case.distinct.add_length("around the shards' tensors", max(0, around))
+    case.timed = whole
+
+
 # key: what makes it, its title, whether it needs torch
 CASES = {
     "frozen": (make_frozen, f"{SAVES} saves, {FROZEN:.0%} of the weights frozen, safetensors", False),
@@ -213,6 +242,7 @@ CASES = {
     "formats": (make_formats, "the same tensors in safetensors and in a file of torch.save", False),
     "insert": (make_insert, "a byte inserted at the front of an unknown format", False),
     "lora": (make_lora, "Trainer, LoRA of rank 16: base, three checkpoints, final adapter, merged model", True),
+    "shards": (make_shards, f"FSDP's shards of {RANKS} ranks, and the whole model after them", True),
     "full": (make_full, "Trainer, full fine-tuning with AdamW: three checkpoints, final model", True),
 }
 

@@ -297,7 +297,7 @@ class Ckptfs(Tool):
         copy_durably(source, self.tree)
 
     def behind(self, status):
-        return sum(value for key, value in status.items() if key.startswith("behind_") or key == "unshared_files")
+        return sum(value for key, value in status.items() if key.startswith(("behind_", "unshared_", "uncompared_")))
 
     def settle(self):
         """Until nothing is behind, and for a while neither the store's size changes nor the daemon works."""
