@@ -29,6 +29,16 @@ struct control_usage {
 /* On any file or directory that the asker can open. */
 #define CKPTFS_IOCTL_USAGE _IOR('k', 10, struct control_usage)
 
+/*
+ * Policies of a directory, on any directory that the asker can open (fs/policy.h). Shown as a JSON array: an
+ * object a key, with "key", "value" (null: none), "source" ("directory", "above", "mount", "default" or null)
+ * and "levels", how far above. Set by texts with a NUL behind each, and an empty one at the end: KEY=VALUE
+ * sets, KEY alone unsets; all of them, or none. For the directory's owner and root, else EPERM; EINVAL for
+ * what ckpt/policy.h refuses.
+ */
+#define CKPTFS_IOCTL_POLICY_SHOW _IOR('k', 20, struct control_text)
+#define CKPTFS_IOCTL_POLICY_SET  _IOW('k', 21, struct control_text)
+
 /* What waits to be given back to the disk. */
 struct control_reclaim {
     uint64_t now;                          /* in: 1: try now */

@@ -292,6 +292,14 @@ const struct check_rule check_rules_rows[] = {
          "s.directory") " GROUP BY s.directory",
      {"DELETE FROM assembled_input WHERE NOT EXISTS"
       " (SELECT 1 FROM inode i WHERE i.ino = assembled_input.directory)"}},
+    {"policy-directory",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "$1 settings of a directory that is missing; they are removed",
+     "SELECT s.directory, count(*) FROM policy s WHERE NOT EXISTS (SELECT 1 FROM inode i"
+     " WHERE i.ino = s.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ") GROUP BY s.directory",
+     {"DELETE FROM policy WHERE NOT EXISTS (SELECT 1 FROM inode i"
+      " WHERE i.ino = policy.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
     {"damage-object",
      META_FINDING_MENDED,
      CHECK_OBJECT,

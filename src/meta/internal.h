@@ -212,6 +212,13 @@ errint assembled_forget(struct change *change, uint64_t directory);
 /* Whether a directory shows the inode: 1, 0 or an error. */
 int assembled_is(struct meta *meta, uint64_t ino);
 
+struct meta_policy_change;
+/* As meta_policy_change, within a transaction. */
+errint policy_change(struct change *change, uint64_t directory, const struct meta_policy_change *changes,
+                     size_t count);
+/* The directory is removed, and what was set for it with it. */
+errint policy_forget(struct meta *meta, uint64_t directory);
+
 /* Bytes of the object up to `size` are used: it gets a row when it has none. */
 errint object_note(struct meta *meta, uint64_t object, int64_t size);
 /* The object is `owner`'s to write: it gets a row when it has none. */
