@@ -37,6 +37,14 @@ static bool policy_is_assembling(const char *value)
     return policy_parse_assembling(value, &assembling);
 }
 
+/* -- template ---------------------------------------------------------------------------------------------
+ */
+
+static bool policy_is_path(const char *value)
+{
+    return value[0] == '/';
+}
+
 /* -- the table --------------------------------------------------------------------------------------------
  */
 
@@ -46,6 +54,11 @@ static const struct policy_key policy_table[] = {
      .summary = "when the shards of a checkpoint become a model: by themselves, never, or when asked for",
      .fallback = "auto",
      .fits = policy_is_assembling},
+    {.name = POLICY_TEMPLATE,
+     .expected = "an absolute path",
+     .summary = "the directory whose configuration and tokenizer are lent to checkpoints without their own",
+     .command = "ckptfs template",
+     .fits = policy_is_path},
 };
 
 enum { POLICY_COUNT = sizeof policy_table / sizeof *policy_table };

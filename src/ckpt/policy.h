@@ -25,6 +25,7 @@ bool policy_parse_assembling(const char *text, enum policy_assembling *out);
 const char *policy_assembling_text(enum policy_assembling assembling);
 
 #define POLICY_ASSEMBLE "assemble"
+#define POLICY_TEMPLATE "template"
 
 struct policy_key {
     const char *name;

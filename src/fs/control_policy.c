@@ -106,7 +106,7 @@ static errint control_read_policies(struct control_policies *policies)
     return policies->count > 0 ? 0 : -EINVAL;
 }
 
-static errint control_may_set(fuse_req_t request, uint64_t directory)
+errint control_may_set(fuse_req_t request, uint64_t directory)
 {
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;

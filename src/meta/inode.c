@@ -146,6 +146,8 @@ errint inode_unlinked(struct change *change, const struct meta_inode *before, co
         change->nothing = false;
         if (!error)
             error = policy_forget(change->meta, after->ino);
+        if (!error)
+            error = template_forget(change, after->ino);
         if (error)
             return error;
     }

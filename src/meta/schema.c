@@ -55,10 +55,12 @@
     "CREATE TABLE stand_in (ino INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                              \
     "CREATE UNIQUE INDEX stand_in_by_hidden ON stand_in (hidden);"
 
-/* Settings of directories (meta/policy.h). */
+/* Settings of directories (meta/policy.h), and where files lie that are lent (meta/template.h). */
 #define SCHEMA_POLICY                                                                                        \
     "CREATE TABLE policy (directory INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,"               \
-    " PRIMARY KEY (directory, key)) WITHOUT ROWID;"
+    " PRIMARY KEY (directory, key)) WITHOUT ROWID;"                                                          \
+    "CREATE TABLE template (directory INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                        \
+    "CREATE UNIQUE INDEX template_by_hidden ON template (hidden);"
 
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
