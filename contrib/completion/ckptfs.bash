@@ -43,7 +43,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\npolicy\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\npolicy\ntemplate\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -102,6 +102,15 @@ _ckptfs() {
                     _ckptfs_complete_words 'assemble=' "$word"
                     ;;
                 *:unset:*) _ckptfs_complete_words 'assemble' "$word" ;;
+            esac
+            ;;
+        template)
+            case $word in
+                -*) _ckptfs_complete_words $'--show\n--remove\n--json\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
             esac
             ;;
         fsck)

@@ -314,6 +314,7 @@ errint models_find_source(struct filesystem *fs, uint64_t directory, const char 
     struct meta_inode row;
     *out = MODELS_FROM_DIRECTORY;
     errint error = models_look(fs, directory, &view);
+    view.adapter |= strcmp(name, "adapter_config.json") == 0;
     int own = error ? error : models_has_own(fs, directory, name);
     if (own)
         return own < 0 ? own : 0;

@@ -279,3 +279,30 @@ is_lent() { cmp "$BASE/config.json" "$SHOWN/config.json"; }
     settle
     end_and_check
 }
+
+@test "inspect says who has the configuration, or that a template is missing and how to give one" {
+    save_bare "$CHECKPOINT"
+    "$CKPTFS" inspect "$CHECKPOINT" | grep -qF "none: a template is missing; give the run one: ckptfs template $RUN DIR"
+    "$CKPTFS" inspect --json "$CHECKPOINT" >"$TEST_DIR/json"
+    [ "$(jq -r '.config, .config_source, .template_missing, .template_run' "$TEST_DIR/json")" = \
+        false$'\n'null$'\n'true$'\n'"$RUN" ]
+    template "$RUN" "$BASE"
+    "$CKPTFS" inspect "$CHECKPOINT" | grep -qE "^config.json +of the run's template"
+    "$CKPTFS" inspect --json "$CHECKPOINT" >"$TEST_DIR/json"
+    [ "$(jq -r '.config, .config_source, .template_missing, .template_run' "$TEST_DIR/json")" = \
+        false$'\n'template$'\n'false$'\n'null ]
+    cp "$BASE/config.json" "$RUN/config.json"
+    [ "$("$CKPTFS" inspect --json "$CHECKPOINT" | jq -r .config_source)" = above ]
+    rm "$RUN/config.json"
+    save_model "$RUN/checkpoint-2"
+    [ "$("$CKPTFS" inspect --json "$CHECKPOINT" | jq -r .config_source)" = neighbour ]
+    cp "$BASE/config.json" "$CHECKPOINT"
+    [ "$("$CKPTFS" inspect --json "$CHECKPOINT" | jq -r .config_source)" = directory ]
+    # A checkpoint on the root of the mount can have a template of its own.
+    save_bare "$TEST_DIR/plain"
+    cp "$TEST_DIR/plain"/* "$MNT"
+    [ "$("$CKPTFS" inspect --json "$MNT" | jq -r .template_run)" = "$MNT" ]
+    # On a plain disk a template would not help.
+    "$CKPTFS" inspect "$TEST_DIR/plain" | grep -qE "^config.json +none: it is missing"
+    [ "$("$CKPTFS" inspect --json "$TEST_DIR/plain" | jq -r '.config_source, .template_missing')" = null$'\n'false ]
+}
