@@ -136,6 +136,14 @@ void assembler_look_below(struct filesystem *fs, uint64_t directory)
     pthread_mutex_unlock(&assembler->lock);
 }
 
+void assembler_move_directory(struct filesystem *fs, uint64_t directory, uint64_t from, uint64_t to)
+{
+    enum policy_assembling before, after;
+    if (from != to && policy_assemble(fs, from, &before, NULL) == 0 &&
+        policy_assemble(fs, to, &after, NULL) == 0 && before != after)
+        assembler_look_below(fs, directory);
+}
+
 size_t assembler_waiting(struct filesystem *fs)
 {
     struct assembler *assembler = fs->assembler;

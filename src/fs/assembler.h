@@ -37,6 +37,9 @@ void assembler_touch_directory(struct filesystem *fs, uint64_t directory);
 /* The policy of the directory is another: it, and all below it, is to be looked at. */
 void assembler_look_below(struct filesystem *fs, uint64_t directory);
 
+/* The directory was moved from one into another: where their policies differ, as assembler_look_below. */
+void assembler_move_directory(struct filesystem *fs, uint64_t directory, uint64_t from, uint64_t to);
+
 /* Files and directories that wait to be looked at. */
 size_t assembler_waiting(struct filesystem *fs);
 

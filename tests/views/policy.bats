@@ -158,6 +158,22 @@ of() {
     appears "$VIEW/run/checkpoint-2/model.safetensors"
 }
 
+@test "a checkpoint that is moved has the policy of its new place" {
+    mkdir -p "$MNT/quiet"
+    policy set "$MNT/quiet" assemble=off
+    save_model "$MNT/quiet/checkpoint-1"
+    save_model "$RUN/checkpoint-2" --seed 2
+    appears "$VIEW/run/checkpoint-2/model.safetensors"
+    settle
+    [ ! -e "$VIEW/quiet/checkpoint-1/model.safetensors" ]
+    mv "$MNT/quiet/checkpoint-1" "$CHECKPOINT"
+    mv "$RUN/checkpoint-2" "$MNT/quiet"
+    appears "$MODEL"
+    shards same "$MODEL"
+    vanishes "$VIEW/quiet/checkpoint-2/model.safetensors"
+    end_and_check
+}
+
 @test "a run with auto is assembled on a mount with assemble=off, and what its policy left is not taken up later" {
     mkdir "$RUN" "$MNT/quiet"
     policy set "$RUN" assemble=auto

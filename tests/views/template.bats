@@ -93,6 +93,22 @@ is_lent() { cmp "$BASE/config.json" "$SHOWN/config.json"; }
     cmp "$TEST_DIR/kept/tokenizer.json" "$VIEW/other/checkpoint-1/tokenizer.json"
 }
 
+@test "a store that is rebuilt from its backups has it" {
+    save_bare "$CHECKPOINT"
+    template "$RUN" "$BASE"
+    appears "$SHOWN/config.json"
+    settle
+    end_and_check
+    rm "$STORE"/meta.db*
+    "$CKPTFS" fsck --rebuild "$STORE" || [ $? -eq 1 ]
+    "$CKPTFS" fsck "$STORE"
+    ckptfs_mount
+    is_lent
+    cmp "$BASE/tokenizer.json" "$SHOWN/tokenizer.json"
+    template --show "$RUN" | grep -qF "template of $RUN: $BASE"
+    [ ! -e "$MNT/lost+found" ]
+}
+
 @test "what the checkpoint, the run or a neighbour has comes first" {
     save_bare "$CHECKPOINT"
     template "$RUN" "$BASE"
