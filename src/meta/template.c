@@ -61,7 +61,7 @@ static errint template_let_go(struct change *change, uint64_t ino)
 static errint template_drop_directory(struct change *change, uint64_t run, uint64_t hidden)
 {
     struct meta *meta = change->meta;
-    struct meta_inode directory, before;
+    struct meta_inode directory = {0}, before = {0};
     char name[TEMPLATE_NAME_MAX];
     uint64_t parent;
     errint error = name_parent(meta, hidden, &parent);
@@ -135,7 +135,7 @@ static errint template_add_file(struct change *change, const struct meta_inode *
                                 const struct meta_template_file *file, int64_t now)
 {
     struct meta *meta = change->meta;
-    struct meta_inode before;
+    struct meta_inode before = {0};
     size_t length = strlen(file->name);
     errint error = name_check(file->name, length, true);
     if (!error)
