@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=forward sharing=off verify-on-share=yes share-owners=yes assemble=auto assemble=off inline= threads= read-ahead= '
+    options+='sharing=backward sharing=forward sharing=off verify-on-share=yes share-owners=yes assemble=auto assemble=off assemble=ask inline= threads= read-ahead= '
     options+='hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
@@ -34,7 +34,8 @@ _ckptfs() {
         local option=$previous
         if [ "$previous" = = ]; then option=${COMP_WORDS[COMP_CWORD - 2]}; else word=''; fi
         case ${option##*,} in
-            passthrough | assemble) _ckptfs_complete_words $'auto\noff' "$word" ;;
+            passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
+            assemble) _ckptfs_complete_words $'auto\noff\nask' "$word" ;;
             verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
@@ -42,7 +43,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\npolicy\ntemplate\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -85,6 +86,30 @@ _ckptfs() {
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        policy)
+            case $COMP_CWORD:${COMP_WORDS[2]-}:$word in
+                *:-*) _ckptfs_complete_words $'--json\n--help' "$word" ;;
+                2:*) _ckptfs_complete_words $'show\nset\nunset' "$word" ;;
+                3:*)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
+                *:set:*)
+                    compopt -o nospace
+                    _ckptfs_complete_words 'assemble=' "$word"
+                    ;;
+                *:unset:*) _ckptfs_complete_words 'assemble' "$word" ;;
+            esac
+            ;;
+        template)
+            case $word in
+                -*) _ckptfs_complete_words $'--show\n--remove\n--json\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
                     ;;
             esac
             ;;

@@ -19,6 +19,7 @@ enum { INSPECT_LABEL_WIDTH = 14 };
 
 static void inspect_release(struct inspect *inspect)
 {
+    inspect_source_release(&inspect->source);
     model_release(&inspect->model);
     folder_plain_release(&inspect->folder);
 }
@@ -106,14 +107,25 @@ static void inspect_print_types(const struct inspect *inspect)
     }
 }
 
+/* Of a checkpoint without a config.json of its own; of an adapter it is another file. */
+static void inspect_print_source(const struct inspect_source *source)
+{
+    cleanup_free char *line = inspect_source_line(source);
+    if ((int)strlen(source->name) < INSPECT_LABEL_WIDTH)
+        inspect_print_label(source->name);
+    else
+        printf("%s ", source->name);
+    puts(line ? line : "no memory");
+}
+
 static void inspect_print_config(const struct inspect *inspect)
 {
     enum tensor_type type = inspect_main_type(inspect);
-    inspect_print_label("config.json");
     if (!inspect->config.found) {
-        puts("none: a template is missing");
+        inspect_print_source(&inspect->source);
         return;
     }
+    inspect_print_label("config.json");
     printf("%s%s", inspect->config.has_type ? tensor_type_torch_name(inspect->config.type) : "no dtype",
            inspect->config.quantized ? ", quantized" : "");
     if (inspect->config.has_type && type != TENSOR_TYPE_COUNT && type != inspect->config.type)
@@ -197,6 +209,8 @@ static int inspect_path(struct inspect *inspect, bool json)
         if (inspect->model.step < 0)
             inspect->model.step = inspect_step_of_name(inspect->path);
         inspect_count(inspect);
+        inspect_source_find(inspect->path, strcmp(inspect->model.stem, "adapter_model") == 0,
+                            &inspect->source);
         if (!json)
             inspect_print(inspect);
         else

@@ -7,6 +7,7 @@
 
 #include "ckpt/framework.h"
 #include "ckpt/side_files.h"
+#include "cmd/inspect_source.h"
 
 /* Tensors of one type. */
 struct inspect_type {
@@ -19,6 +20,7 @@ struct inspect {
     struct folder folder;
     struct model model;
     struct side_config config;
+    struct inspect_source source;                 /* of the configuration */
     struct inspect_type types[TENSOR_TYPE_COUNT]; /* of tensors that are not tied */
     int64_t elements, bytes;
     size_t tied;

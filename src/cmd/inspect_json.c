@@ -98,6 +98,13 @@ static bool inspect_add_tensors(cJSON *document, const struct model *model)
     return fine;
 }
 
+static bool inspect_add_source(cJSON *document, const struct inspect_source *source)
+{
+    return inspect_add_text(document, "config_source", inspect_source_word(source)) &&
+           cJSON_AddBoolToObject(document, "template_missing", inspect_source_is_missing(source)) &&
+           inspect_add_text(document, "template_run", source->run);
+}
+
 static bool inspect_fill(cJSON *document, const struct inspect *inspect)
 {
     const struct model *model = &inspect->model;
@@ -116,8 +123,8 @@ static bool inspect_fill(cJSON *document, const struct inspect *inspect)
            cJSON_AddBoolToObject(document, "config", inspect->config.found) &&
            inspect_add_text(document, "config_dtype", config) &&
            cJSON_AddBoolToObject(document, "quantized", inspect->config.quantized) &&
-           inspect_add_files(document, model) && inspect_add_notes(document, model) &&
-           (!inspect->tensors || inspect_add_tensors(document, model));
+           inspect_add_source(document, &inspect->source) && inspect_add_files(document, model) &&
+           inspect_add_notes(document, model) && (!inspect->tensors || inspect_add_tensors(document, model));
 }
 
 errint inspect_print_json(const struct inspect *inspect)

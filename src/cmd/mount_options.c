@@ -122,11 +122,9 @@ static errint option_set_sharing(struct mount_options *options, const char *valu
 
 static errint option_set_assemble(struct mount_options *options, const char *value, char problem[256])
 {
-    if (strcmp(value, "auto") == 0 || strcmp(value, "off") == 0) {
-        options->assemble = value[0] == 'a';
+    if (policy_parse_assembling(value, &options->assemble))
         return 0;
-    }
-    snprintf(problem, 256, "option assemble: expected auto or off, found '%.64s'", value);
+    snprintf(problem, 256, "option assemble: expected auto, off or ask, found '%.64s'", value);
     return -EINVAL;
 }
 
@@ -214,7 +212,6 @@ errint mount_options_init(struct mount_options *options)
         .flags = root ? 0 : MS_NOSUID | MS_NODEV,
         .passthrough = FS_PASSTHROUGH_AUTO,
         .sharing = FS_SHARING_BACKWARD,
-        .assemble = true,
         .inline_limit = OPTION_INLINE_DEFAULT,
         .read_ahead_kib = OPTION_READ_AHEAD_DEFAULT,
         .hang_timeout = OPTION_HANG_TIMEOUT_DEFAULT,

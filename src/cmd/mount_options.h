@@ -20,7 +20,7 @@ struct mount_options {
     enum fs_sharing sharing;
     bool verify_on_share;
     bool share_owners;
-    bool assemble;
+    enum policy_assembling assemble;
     size_t inline_limit; /* bytes */
     unsigned threads;    /* 0: by the number of processors */
     unsigned read_ahead_kib;

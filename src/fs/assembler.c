@@ -15,6 +15,9 @@
 #include "base/wait.h"
 #include "fs/assemble_build.h"
 #include "fs/filesystem.h"
+#include "fs/policy.h"
+#include "fs/trees.h"
+#include "fs/writeback.h"
 #include "meta/assembled.h"
 
 /* A save is many files: a directory is looked at when nothing was sealed in it for so long. */
@@ -33,6 +36,8 @@
 #define ASSEMBLER_SETTING "assembled-up-to"
 /* How often that is written at most. */
 #define ASSEMBLER_NOTE_NS (60 * CLOCK_NS_PER_SECOND)
+/* Directories whose policy was changed, until all below them was looked at; in the database too. */
+#define ASSEMBLER_TREES_SETTING "assemble-below"
 
 enum {
     ASSEMBLER_NICE = 10,
@@ -60,6 +65,7 @@ struct assembler {
     uint64_t noted; /* what the database has */
     int64_t noted_at;
     bool finding; /* there may be more files of before this start */
+    struct trees trees;
 };
 
 static bool assembler_stops(struct filesystem *fs)
@@ -116,13 +122,36 @@ void assembler_touch_directory(struct filesystem *fs, uint64_t directory)
     pthread_mutex_unlock(&assembler->lock);
 }
 
+void assembler_look_below(struct filesystem *fs, uint64_t directory)
+{
+    struct assembler *assembler = fs->assembler;
+    if (!assembler)
+        return;
+    errint error = trees_add(fs, &assembler->trees, directory);
+    if (error)
+        log_warning("inode %llu: what is below it is not looked at for models: %s",
+                    (unsigned long long)directory, strerror(-error));
+    pthread_mutex_lock(&assembler->lock);
+    pthread_cond_signal(&assembler->wake);
+    pthread_mutex_unlock(&assembler->lock);
+}
+
+void assembler_move_directory(struct filesystem *fs, uint64_t directory, uint64_t from, uint64_t to)
+{
+    enum policy_assembling before, after;
+    if (from != to && policy_assemble(fs, from, &before, NULL) == 0 &&
+        policy_assemble(fs, to, &after, NULL) == 0 && before != after)
+        assembler_look_below(fs, directory);
+}
+
 size_t assembler_waiting(struct filesystem *fs)
 {
     struct assembler *assembler = fs->assembler;
     if (!assembler)
         return 0;
     pthread_mutex_lock(&assembler->lock);
-    size_t waiting = assembler->count + assembler->files.count + assembler->busy + assembler->finding;
+    size_t waiting = assembler->count + assembler->files.count + assembler->busy + assembler->finding +
+                     trees_left(&assembler->trees);
     pthread_mutex_unlock(&assembler->lock);
     return waiting;
 }
@@ -181,12 +210,14 @@ static void assembler_take_up(struct filesystem *fs)
     assembler->finding = more > 0;
 }
 
-/* All that there was is looked at: the next start need not do it again. */
+/* All that there was is looked at: the next start need not do it again. Unless its mount's option lets it
+ * assemble what this one's does not. */
 static void assembler_note(struct filesystem *fs)
 {
     struct assembler *assembler = fs->assembler;
     char text[24];
-    if (assembler->found == assembler->noted)
+    trees_finish(fs, &assembler->trees);
+    if (assembler->found == assembler->noted || fs->options->assemble > POLICY_ASSEMBLING_AUTO)
         return;
     snprintf(text, sizeof text, "%" PRIu64, assembler->found);
     errint error = meta_setting_put(fs->meta, ASSEMBLER_SETTING, text);
@@ -206,17 +237,50 @@ static errint assembler_read_noted(struct filesystem *fs)
     return error == -ENOENT ? 0 : error;
 }
 
+/* -- directories whose policy was changed -----------------------------------------------------------------
+ */
+
+/* One of them; with the lock held, which is given up meanwhile. */
+static void assembler_walk(struct filesystem *fs)
+{
+    struct assembler *assembler = fs->assembler;
+    assembler->busy = true;
+    pthread_mutex_unlock(&assembler->lock);
+    uint64_t directory = trees_next(fs, &assembler->trees);
+    pthread_mutex_lock(&assembler->lock);
+    if (directory)
+        assembler_enlist(assembler, directory, 0, ASSEMBLER_RETRY_NS);
+    assembler->busy = false;
+}
+
 /* -- the thread -------------------------------------------------------------------------------------------
  */
+
+/* Somebody has turned it off for the directory. */
+static errint assembler_withdraw(struct filesystem *fs, uint64_t directory)
+{
+    bool changed = false;
+    errint error = meta_assembled_withdraw(fs->meta, directory, &changed);
+    if (changed)
+        writeback_kick(fs); /* that one removes what was withdrawn */
+    return error;
+}
 
 static errint assembler_look(struct filesystem *fs, uint64_t directory)
 {
     struct meta_inode row;
+    enum policy_assembling assembling;
+    bool set;
     errint error = meta_get(fs->meta, directory, &row);
     if (error || !S_ISDIR(row.mode) || row.nlink == 0)
         return error == -ENOENT ? 0 : error;
+    error = policy_assemble(fs, directory, &assembling, &set);
+    if (error)
+        return error;
+    if (assembling == POLICY_ASSEMBLING_OFF && set)
+        return assembler_withdraw(fs, directory);
     int holds = assemble_check(fs, directory);
-    if (holds)
+    if (holds || assembling != POLICY_ASSEMBLING_AUTO)
         return holds < 0 ? holds : 0;
     return atomic_load(&fs->disk_full) ? -EBUSY : assemble_build(fs, directory, assembler_stops);
 }
@@ -311,6 +375,8 @@ static void assembler_step(struct filesystem *fs)
     struct assembler_entry *entry = assembler_take(assembler, &until);
     if (entry) {
         assembler_visit(fs, entry);
+    } else if (assembler->count < ASSEMBLER_WAITING && trees_left(&assembler->trees) > 0) {
+        assembler_walk(fs);
     } else if (assembler->finding && assembler->count == 0) {
         assembler_take_up(fs);
     } else {
@@ -318,7 +384,7 @@ static void assembler_step(struct filesystem *fs)
             pthread_mutex_unlock(&assembler->lock);
             assembler_note(fs);
             pthread_mutex_lock(&assembler->lock);
-            if (assembler->files.count > 0 || assembler->waiting)
+            if (assembler->files.count > 0 || assembler->waiting || trees_left(&assembler->trees) > 0)
                 return;
         }
         assembler_sleep(fs, until);
@@ -334,7 +400,8 @@ static void *assembler_run(void *context)
     pthread_mutex_lock(&assembler->lock);
     while (!atomic_load(&assembler->stopping))
         assembler_step(fs);
-    bool idle = assembler->count == 0 && assembler->files.count == 0 && !assembler->finding;
+    bool idle = assembler->count == 0 && assembler->files.count == 0 && !assembler->finding &&
+                trees_left(&assembler->trees) == 0;
     pthread_mutex_unlock(&assembler->lock);
     if (idle)
         assembler_note(fs);
@@ -343,7 +410,7 @@ static void *assembler_run(void *context)
 
 errint assembler_start(struct filesystem *fs)
 {
-    if (!fs->options->assemble || fs->options->read_only)
+    if (fs->options->read_only)
         return 0;
     struct assembler *assembler = calloc(1, sizeof *assembler);
     if (!assembler)
@@ -354,7 +421,12 @@ errint assembler_start(struct filesystem *fs)
     fs->assembler = assembler;
     errint error = assembler_read_noted(fs);
     if (!error)
+        error = trees_start(fs, &assembler->trees, ASSEMBLER_TREES_SETTING);
+    if (!error) {
         error = -pthread_create(&assembler->thread, NULL, assembler_run, fs);
+        if (error)
+            trees_release(&assembler->trees);
+    }
     if (error) {
         fs->assembler = NULL;
         free(assembler);
@@ -381,6 +453,7 @@ void assembler_stop(struct filesystem *fs)
         free(entry);
     }
     ids_release(&assembler->files);
+    trees_release(&assembler->trees);
     pthread_cond_destroy(&assembler->wake);
     pthread_mutex_destroy(&assembler->lock);
     free(assembler);

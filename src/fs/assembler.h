@@ -9,6 +9,10 @@
  * What was assembled is withdrawn at once when a file that it was made from changes (fs/inputs.h), and when
  * such a file has another place or its name another file; it stays when they are merely removed. What was not
  * looked at before a stop or a crash is found again at the next start.
+ *
+ * Which directories that holds for is a policy (fs/policy.h): where it says "ask", nothing is made by itself,
+ * and what there is stays; where a directory's policy says "off", what there is is withdrawn. The mount's
+ * option "off" makes nothing, and keeps what there is.
  */
 #ifndef CKPTFS_FS_ASSEMBLER_H
 #define CKPTFS_FS_ASSEMBLER_H
@@ -20,7 +24,7 @@
 
 struct filesystem;
 
-/* Does nothing where it is turned off, or the mount is read-only. */
+/* Does nothing where the mount is read-only. */
 errint assembler_start(struct filesystem *fs);
 /* What is under way is dropped: the next start takes it up. */
 void assembler_stop(struct filesystem *fs);
@@ -29,6 +33,12 @@ void assembler_stop(struct filesystem *fs);
 void assembler_touch(struct filesystem *fs, uint64_t ino);
 /* The directory has other names than before. */
 void assembler_touch_directory(struct filesystem *fs, uint64_t directory);
+
+/* The policy of the directory is another: it, and all below it, is to be looked at. */
+void assembler_look_below(struct filesystem *fs, uint64_t directory);
+
+/* The directory was moved from one into another: where their policies differ, as assembler_look_below. */
+void assembler_move_directory(struct filesystem *fs, uint64_t directory, uint64_t from, uint64_t to);
 
 /* Files and directories that wait to be looked at. */
 size_t assembler_waiting(struct filesystem *fs);

@@ -29,6 +29,46 @@ struct control_usage {
 /* On any file or directory that the asker can open. */
 #define CKPTFS_IOCTL_USAGE _IOR('k', 10, struct control_usage)
 
+/*
+ * Policies of a directory, on any directory that the asker can open (fs/policy.h). Shown as a JSON array: an
+ * object a key, with "key", "value" (null: none), "source" ("directory", "above", "mount", "default" or null)
+ * and "levels", how far above. Set by texts with a NUL behind each, and an empty one at the end: KEY=VALUE
+ * sets, KEY alone unsets; all of them, or none. For the directory's owner and root, else EPERM; EINVAL for
+ * what ckpt/policy.h refuses.
+ */
+#define CKPTFS_IOCTL_POLICY_SHOW _IOR('k', 20, struct control_text)
+#define CKPTFS_IOCTL_POLICY_SET  _IOW('k', 21, struct control_text)
+
+/*
+ * The template of a directory (meta/template.h): files without a name that the asker has open, and which are
+ * the directory owner's, get these names in it, all of them or none; instead of the one that it has. For the
+ * directory's owner and root, else EPERM; EINVAL for what is none of ckpt/side_files.h.
+ */
+enum { CONTROL_TEMPLATE_FILES = 96, CONTROL_TEMPLATE_NAME = 112 };
+struct control_template {
+    uint32_t count;
+    uint32_t reserved; /* 0 */
+    char path[4096];   /* absolute: where they come from */
+    struct {
+        uint64_t ino;
+        char name[CONTROL_TEMPLATE_NAME];
+    } files[CONTROL_TEMPLATE_FILES];
+};
+#define CKPTFS_IOCTL_TEMPLATE_PUT _IOW('k', 22, struct control_template)
+/* ENOENT: it has none of its own. */
+#define CKPTFS_IOCTL_TEMPLATE_REMOVE _IO('k', 23)
+/* Of the nearest directory that has one, as a JSON object: "path", "levels" (how far above) and "files", an
+ * array of objects with "name" and "bytes". ENOENT: there is none. */
+#define CKPTFS_IOCTL_TEMPLATE_SHOW _IOR('k', 24, struct control_text)
+
+/* Who has a file that a loader wants beside the model of a directory: an enum models_source (fs/models.h). */
+struct control_source {
+    char name[64]; /* in: as "config.json" */
+    uint32_t source;
+    uint32_t reserved;
+};
+#define CKPTFS_IOCTL_SOURCE _IOWR('k', 25, struct control_source)
+
 /* What waits to be given back to the disk. */
 struct control_reclaim {
     uint64_t now;                          /* in: 1: try now */

@@ -15,6 +15,16 @@ errint control_status_text(struct filesystem *fs, uid_t uid, char **out);
 void control_usage(fuse_req_t request, uint64_t ino, size_t room);
 /* CKPTFS_IOCTL_RECLAIM. */
 void control_reclaim(fuse_req_t request, const void *in, size_t in_size, size_t room);
+/* CKPTFS_IOCTL_POLICY_SHOW and CKPTFS_IOCTL_POLICY_SET; these answer at once. */
+void control_show_policy(fuse_req_t request, uint64_t directory, size_t room);
+void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, size_t length);
+/* Whether whoever asks may set something for a directory: its owner and root may. -EPERM; -EROFS; -ENOTDIR.
+ */
+errint control_may_set(fuse_req_t request, uint64_t directory);
+/* CKPTFS_IOCTL_TEMPLATE_PUT, _REMOVE and _SHOW, and CKPTFS_IOCTL_SOURCE; these answer at once. False: it is
+ * none of them. */
+bool control_template(fuse_req_t request, uint64_t directory, unsigned command, const void *in,
+                      size_t in_size, size_t room);
 /* Takes the request over when the extended attribute is one of the figures of a file: true. */
 bool control_answers_xattr(fuse_req_t request, uint64_t ino, const char *name, size_t room);
 

@@ -82,7 +82,7 @@ struct filesystem {
     struct share *share;               /* NULL: sharing is off */
     struct share_models *share_models; /* the same */
     struct inputs *inputs;             /* that assembled files are made from */
-    struct assembler *assembler;       /* NULL: nothing is assembled */
+    struct assembler *assembler;       /* NULL: read-only */
     bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
     struct repack *repack; /* NULL: read-only */
     struct backup *backup; /* NULL: no backups */

@@ -8,9 +8,12 @@
 
 #include "ckpt/side_files.h"
 #include "meta/assembled.h"
+#include "meta/template.h"
 
 /* Neighbours that are looked through for what a checkpoint lacks, the newest first. */
 enum { MODELS_NEIGHBOURS_MAX = 4096 };
+/* Files of a template (CONTROL_TEMPLATE_FILES). */
+enum { MODELS_EXTRA_MAX = 96 };
 
 static const char *const models_whole[] = {"model.safetensors", "adapter_model.safetensors"};
 
@@ -111,9 +114,19 @@ static errint models_look(struct filesystem *fs, uint64_t directory, struct mode
 
 /* Directories that lend, in the order in which they are asked. */
 struct models_lenders {
-    uint64_t at[2];
+    struct {
+        uint64_t directory;
+        enum models_source source;
+    } at[3];
     size_t count;
+    uint64_t template; /* the hidden directory of one of them; 0: none */
 };
+
+static void models_add_lender(struct models_lenders *lenders, uint64_t directory, enum models_source source)
+{
+    lenders->at[lenders->count].directory = directory;
+    lenders->at[lenders->count++].source = source;
+}
 
 static bool models_may_lend(const struct meta_inode *lender, const struct meta_inode *borrower)
 {
@@ -175,36 +188,66 @@ static errint models_find_neighbour(struct filesystem *fs, const struct models_v
     return 0;
 }
 
-static errint models_find_lenders(struct filesystem *fs, const struct models_view *view,
-                                  struct models_lenders *lenders)
+static errint models_add_parent(struct filesystem *fs, const struct models_view *view,
+                                const struct meta_inode *borrower, struct models_lenders *lenders)
 {
-    struct meta_inode borrower, parent;
+    struct meta_inode parent;
     uint64_t above, neighbour;
-    *lenders = (struct models_lenders){0};
-    if (view->directory == META_ROOT_INO)
-        return 0;
-    errint error = meta_get(fs->meta, view->directory, &borrower);
-    if (!error)
-        error = meta_parent(fs->meta, view->directory, &above);
+    errint error = meta_parent(fs->meta, view->directory, &above);
     if (!error)
         error = meta_get(fs->meta, above, &parent);
     if (error)
         return error;
-    if (models_may_lend(&parent, &borrower))
-        lenders->at[lenders->count++] = above;
-    error = models_find_neighbour(fs, view, above, &borrower, &neighbour);
+    if (models_may_lend(&parent, borrower))
+        models_add_lender(lenders, above, MODELS_FROM_ABOVE);
+    error = models_find_neighbour(fs, view, above, borrower, &neighbour);
     if (!error && neighbour)
-        lenders->at[lenders->count++] = neighbour;
+        models_add_lender(lenders, neighbour, MODELS_FROM_NEIGHBOUR);
     return error;
 }
 
-/* The file that somebody lends under that name; -ENOENT. */
+/*
+ * A run's template is its owner's. Whoever comes to a checkpoint of his comes through the run, and what the
+ * files' own modes let him read is what he could read there.
+ */
+static errint models_add_template(struct filesystem *fs, const struct models_view *view,
+                                  const struct meta_inode *borrower, struct models_lenders *lenders)
+{
+    struct meta_template_found found;
+    struct meta_inode run;
+    errint error = meta_template_find(fs->meta, view->directory, &found);
+    if (!error)
+        error = meta_get(fs->meta, found.run, &run);
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    if (run.uid == borrower->uid) {
+        models_add_lender(lenders, found.hidden, MODELS_FROM_TEMPLATE);
+        lenders->template = found.hidden;
+    }
+    return 0;
+}
+
+static errint models_find_lenders(struct filesystem *fs, const struct models_view *view,
+                                  struct models_lenders *lenders)
+{
+    struct meta_inode borrower;
+    *lenders = (struct models_lenders){0};
+    errint error = meta_get(fs->meta, view->directory, &borrower);
+    if (!error && view->directory != META_ROOT_INO)
+        error = models_add_parent(fs, view, &borrower, lenders);
+    return error ? error : models_add_template(fs, view, &borrower, lenders);
+}
+
+/* The file that somebody lends under that name; -ENOENT. `source` (may be NULL) tells who. */
 static errint models_borrow(struct filesystem *fs, const struct models_view *view,
-                            const struct models_lenders *lenders, const char *name, struct meta_inode *out)
+                            const struct models_lenders *lenders, const char *name, struct meta_inode *out,
+                            enum models_source *source)
 {
     struct meta_inode directory;
     for (size_t i = 0; i < lenders->count; i++) {
-        errint error = meta_lookup(fs->meta, lenders->at[i], name, strlen(name), out);
+        errint error = meta_lookup(fs->meta, lenders->at[i].directory, name, strlen(name), out);
+        if (source)
+            *source = lenders->at[i].source;
         if (!error)
             error = meta_get(fs->meta, view->directory, &directory);
         if (error && error != -ENOENT)
@@ -220,17 +263,27 @@ static bool models_is_lent(const struct models_view *view, size_t i)
     return models_lent[i].beside == MODELS_ANY || (models_lent[i].beside == MODELS_ADAPTER) == view->adapter;
 }
 
+/* The index of a name that everybody lends; MODELS_LENT_COUNT: only a template may. */
+static size_t models_lent_index(const char *name, size_t length)
+{
+    size_t i = 0;
+    while (i < MODELS_LENT_COUNT && !models_equal(name, length, models_lent[i].name))
+        i++;
+    return i;
+}
+
 static errint models_find_lent(struct filesystem *fs, const struct models_view *view, const char *name,
                                size_t length, struct meta_inode *out)
 {
     struct models_lenders lenders;
-    for (size_t i = 0; i < MODELS_LENT_COUNT; i++) {
-        if (!models_is_lent(view, i) || !models_equal(name, length, models_lent[i].name))
-            continue;
-        errint error = models_find_lenders(fs, view, &lenders);
-        return error ? error : models_borrow(fs, view, &lenders, models_lent[i].name, out);
-    }
-    return -ENOENT;
+    size_t i = models_lent_index(name, length);
+    if (i < MODELS_LENT_COUNT ? !models_is_lent(view, i) : !models_is_side_file(name, length))
+        return -ENOENT;
+    errint error = models_find_lenders(fs, view, &lenders);
+    if (error || i < MODELS_LENT_COUNT)
+        return error ? error : models_borrow(fs, view, &lenders, models_lent[i].name, out, NULL);
+    error = lenders.template ? meta_lookup(fs->meta, lenders.template, name, length, out) : -ENOENT;
+    return error || S_ISREG(out->mode) ? error : -ENOENT;
 }
 
 /* -- the contract -----------------------------------------------------------------------------------------
@@ -251,6 +304,26 @@ errint models_find(struct filesystem *fs, uint64_t directory, const char *name, 
     if (error == -ENOENT)
         error = meta_assembled_find(fs->meta, directory, name, length, out);
     return error == -ENOENT ? models_find_lent(fs, &view, name, length, out) : error;
+}
+
+errint models_find_source(struct filesystem *fs, uint64_t directory, const char *name,
+                          enum models_source *out)
+{
+    struct models_view view;
+    struct models_lenders lenders;
+    struct meta_inode row;
+    *out = MODELS_FROM_DIRECTORY;
+    errint error = models_look(fs, directory, &view);
+    view.adapter |= strcmp(name, "adapter_config.json") == 0;
+    int own = error ? error : models_has_own(fs, directory, name);
+    if (own)
+        return own < 0 ? own : 0;
+    error = models_find_lenders(fs, &view, &lenders);
+    if (!error)
+        error = models_borrow(fs, &view, &lenders, name, &row, out);
+    if (error == -ENOENT)
+        *out = MODELS_FROM_NOBODY;
+    return error == -ENOENT ? 0 : error;
 }
 
 typedef bool models_entry(void *context, const char *name, size_t length, uint64_t cookie,
@@ -297,6 +370,53 @@ static errint models_list_assembled(struct filesystem *fs, uint64_t directory, u
     return 0;
 }
 
+/* What of a template is lent besides: collected first, since a listing may not ask for more. */
+struct models_extra {
+    struct {
+        char name[META_NAME_MAX + 1];
+        uint64_t cookie;
+        struct meta_inode row;
+    } at[MODELS_EXTRA_MAX];
+    size_t count;
+};
+
+static bool models_note_extra(void *context, const char *name, size_t length, uint64_t cookie,
+                              const struct meta_inode *inode)
+{
+    struct models_extra *extra = context;
+    if (models_lent_index(name, length) < MODELS_LENT_COUNT || !S_ISREG(inode->mode))
+        return true;
+    memcpy(extra->at[extra->count].name, name, length);
+    extra->at[extra->count].name[length] = '\0';
+    extra->at[extra->count].cookie = cookie;
+    extra->at[extra->count].row = *inode;
+    return ++extra->count < MODELS_EXTRA_MAX;
+}
+
+static errint models_list_template(struct filesystem *fs, const struct models_view *view,
+                                   const struct models_lenders *lenders, uint64_t after,
+                                   struct models_list *list)
+{
+    if (!lenders->template)
+        return 0;
+    cleanup_free struct models_extra *extra = calloc(1, sizeof *extra);
+    if (!extra)
+        return -ENOMEM;
+    uint64_t shown = after > MODELS_COOKIE_TEMPLATE ? after - MODELS_COOKIE_TEMPLATE : 0;
+    errint error = meta_list(fs->meta, lenders->template, shown, models_note_extra, extra);
+    for (size_t i = 0; i < extra->count && !error && !list->enough; i++) {
+        struct meta_inode own;
+        const char *name = extra->at[i].name;
+        error = meta_lookup(fs->meta, view->directory, name, strlen(name), &own);
+        if (error == -ENOENT) {
+            error = 0;
+            list->enough = !list->entry(list->context, name, strlen(name),
+                                        MODELS_COOKIE_TEMPLATE + extra->at[i].cookie, &extra->at[i].row);
+        }
+    }
+    return error == -ENOENT ? 0 : error;
+}
+
 static errint models_list_lent(struct filesystem *fs, const struct models_view *view, uint64_t after,
                                struct models_list *list)
 {
@@ -311,12 +431,12 @@ static errint models_list_lent(struct filesystem *fs, const struct models_view *
         error = meta_lookup(fs->meta, view->directory, name, strlen(name), &row);
         if (error != -ENOENT)
             continue;
-        error = models_borrow(fs, view, &lenders, name, &row);
+        error = models_borrow(fs, view, &lenders, name, &row, NULL);
         if (!error)
             list->enough = !list->entry(list->context, name, strlen(name), cookie, &row);
         error = error == -ENOENT ? 0 : error;
     }
-    return error;
+    return error || list->enough ? error : models_list_template(fs, view, &lenders, after, list);
 }
 
 errint models_list(struct filesystem *fs, uint64_t directory, uint64_t after, models_entry *entry,

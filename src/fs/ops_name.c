@@ -301,6 +301,9 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
     if (directory) {
         assembler_touch_directory(fs, rename->parent);
         assembler_touch_directory(fs, rename->new_parent);
+        assembler_move_directory(fs, rename->expected, rename->parent, rename->new_parent);
+        if (rename->flags & RENAME_EXCHANGE)
+            assembler_move_directory(fs, rename->replaced, rename->new_parent, rename->parent);
     } else {
         assembler_touch(fs, rename->expected);
     }

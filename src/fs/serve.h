@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "ckpt/policy.h"
+
 enum fs_passthrough {
     FS_PASSTHROUGH_AUTO, /* where kernel, library and privilege allow */
     FS_PASSTHROUGH_OFF,
@@ -32,13 +34,13 @@ struct fs_options {
     bool read_only;
     enum fs_passthrough passthrough;
     enum fs_sharing sharing;
-    bool verify_on_share;     /* compare bytes, not only hashes */
-    bool share_owners;        /* share between owners too, always after a compare */
-    bool assemble;            /* make models of shards */
-    size_t inline_limit;      /* bytes; a closed file of at most this many lives in the database */
-    unsigned threads;         /* that answer the kernel; 0: by the number of processors */
-    unsigned backup_interval; /* seconds; 0: no backup of the database for this alone */
-    unsigned read_ahead_kib;  /* 0: leave the kernel's */
+    bool verify_on_share;            /* compare bytes, not only hashes */
+    bool share_owners;               /* share between owners too, always after a compare */
+    enum policy_assembling assemble; /* where no directory has a policy of its own */
+    size_t inline_limit;             /* bytes; a closed file of at most this many lives in the database */
+    unsigned threads;                /* that answer the kernel; 0: by the number of processors */
+    unsigned backup_interval;        /* seconds; 0: no backup of the database for this alone */
+    unsigned read_ahead_kib;         /* 0: leave the kernel's */
 };
 
 enum {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "meta/check_internal.h"
+#include "meta/hidden.h"
 
 enum { CHECK_PATH_DEPTH = 1024, CHECK_TEXT_MAX = 512 };
 
@@ -61,6 +62,8 @@ static errint check_make_path(struct check *check, uint64_t ino, char **path)
     }
     if (**path == '\0')
         return check_prepend(path, "", 0);
+    if (ino == META_HIDDEN_PARENT)
+        return check_prepend(path, META_HIDDEN_TEXT, strlen(META_HIDDEN_TEXT));
     return ino == META_ROOT_INO ? 0 : check_prepend(path, "?", 1);
 }
 

@@ -176,16 +176,18 @@ static errint check_attach_by_number(struct check *check, uint64_t ino, const ch
 /* -- directories ------------------------------------------------------------------------------------------
  */
 
+/* From the root, and from where hidden directories are (0). */
 static errint check_reach(struct check *check)
 {
     errint error = db_run(check->meta->db, "DELETE FROM check_reached");
     return error
                ? error
-               : db_run(check->meta->db,
-                        "INSERT INTO check_reached WITH RECURSIVE reached(ino) AS (SELECT 1 UNION"
-                        " SELECT n.ino FROM reached r JOIN name n ON n.parent = r.ino"
-                        " JOIN inode i ON i.ino = n.ino WHERE " IS_DIRECTORY("i") ")"
-                                                                                  " SELECT ino FROM reached");
+               : db_run(
+                     check->meta->db,
+                     "INSERT INTO check_reached WITH RECURSIVE reached(ino) AS (SELECT 1 UNION SELECT 0 UNION"
+                     " SELECT n.ino FROM reached r JOIN name n ON n.parent = r.ino"
+                     " JOIN inode i ON i.ino = n.ino WHERE " IS_DIRECTORY("i") ")"
+                                                                               " SELECT ino FROM reached");
 }
 
 /* The name that stays: in a directory that the root leads to, and the oldest of those. */

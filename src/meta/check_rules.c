@@ -29,6 +29,16 @@
     " AND i.ino <> h.ino AND (i.state & 1) <> 0 AND i.kind IN (2, 3) AND h.kind = 3 AND " NO_NAME(           \
         "h.ino") ")"
 
+/* The row joins a directory with a hidden one. */
+#define HAS_TEMPLATE(row)                                                                                    \
+    "EXISTS (SELECT 1 FROM inode i JOIN inode h ON h.ino = " row ".hidden WHERE i.ino = " row ".directory"   \
+    " AND i.nlink > 0 AND " IS_DIRECTORY("i") " AND " IS_DIRECTORY("h") ")"
+
+/* A name among the templates that is none's. */
+#define IS_LOST_TEMPLATE(row)                                                                                \
+    row ".parent IN (SELECT r.ino FROM name r WHERE r.parent = 0 AND r.name = x'74656d706c61746573')"        \
+        " AND NOT EXISTS (SELECT 1 FROM template t WHERE t.hidden = " row ".ino)"
+
 /* Extents of a file on an object, and the end of what they need of it. */
 #define NEEDED                                                                                               \
     "(SELECT e.ino AS ino, e.object AS object, count(*) AS count, sum(e.length) AS bytes,"                   \
@@ -292,6 +302,14 @@ const struct check_rule check_rules_rows[] = {
          "s.directory") " GROUP BY s.directory",
      {"DELETE FROM assembled_input WHERE NOT EXISTS"
       " (SELECT 1 FROM inode i WHERE i.ino = assembled_input.directory)"}},
+    {"policy-directory",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "$1 settings of a directory that is missing; they are removed",
+     "SELECT s.directory, count(*) FROM policy s WHERE NOT EXISTS (SELECT 1 FROM inode i"
+     " WHERE i.ino = s.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ") GROUP BY s.directory",
+     {"DELETE FROM policy WHERE NOT EXISTS (SELECT 1 FROM inode i"
+      " WHERE i.ino = policy.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
     {"damage-object",
      META_FINDING_MENDED,
      CHECK_OBJECT,
@@ -312,10 +330,31 @@ const struct check_rule check_rules_names[] = {
      META_FINDING_MENDED,
      CHECK_NAME,
      "a name of inode $1 in inode $2, which is no directory; the name is removed",
-     "SELECT n.parent, n.name, n.ino, n.parent FROM name n WHERE NOT EXISTS"
+     "SELECT n.parent, n.name, n.ino, n.parent FROM name n WHERE n.parent <> 0 AND NOT EXISTS"
      " (SELECT 1 FROM inode p WHERE p.ino = n.parent AND " IS_DIRECTORY("p") ")",
-     {"DELETE FROM name WHERE NOT EXISTS"
+     {"DELETE FROM name WHERE parent <> 0 AND NOT EXISTS"
       " (SELECT 1 FROM inode p WHERE p.ino = name.parent AND " IS_DIRECTORY("p") ")"}},
+    /* Names that no path leads to (meta/hidden.h). */
+    {"name-hidden",
+     META_FINDING_MENDED,
+     CHECK_NAME,
+     "is hidden, and inode $1 is no directory; the name is removed",
+     "SELECT n.parent, n.name, n.ino FROM name n WHERE n.parent = 0 AND NOT EXISTS"
+     " (SELECT 1 FROM inode i WHERE i.ino = n.ino AND " IS_DIRECTORY("i") ")",
+     {"DELETE FROM name WHERE parent = 0 AND NOT EXISTS"
+      " (SELECT 1 FROM inode i WHERE i.ino = name.ino AND " IS_DIRECTORY("i") ")"}},
+    {"template-directory",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "its template is directory $1, and one of the two is missing; the template is forgotten",
+     "SELECT t.directory, t.hidden FROM template t WHERE NOT " HAS_TEMPLATE("t"),
+     {"DELETE FROM template WHERE NOT " HAS_TEMPLATE("template")}},
+    {"template-lost",
+     META_FINDING_MENDED,
+     CHECK_NAME,
+     "holds files that are lent to checkpoints of a directory that is missing; they move to /lost+found",
+     "SELECT n.parent, n.name FROM name n WHERE " IS_LOST_TEMPLATE("n"),
+     {"DELETE FROM name WHERE " IS_LOST_TEMPLATE("name")}},
     {"name-root",
      META_FINDING_MENDED,
      CHECK_NAME,

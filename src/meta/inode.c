@@ -141,9 +141,13 @@ errint inode_unlinked(struct change *change, const struct meta_inode *before, co
                       bool reap)
 {
     if (after->nlink == 0 && S_ISDIR(after->mode)) {
-        /* What it shows goes with it. */
+        /* What it shows, and what is set for it, goes with it. */
         errint error = assembled_forget(change, after->ino);
         change->nothing = false;
+        if (!error)
+            error = policy_forget(change->meta, after->ino);
+        if (!error)
+            error = template_forget(change, after->ino);
         if (error)
             return error;
     }

@@ -169,6 +169,8 @@ errint name_find(struct meta *meta, uint64_t parent, const char *name, size_t le
 /* -EEXIST. */
 errint name_insert(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t ino);
 errint name_delete(struct meta *meta, uint64_t parent, const char *name, size_t length);
+/* As meta_create, within a transaction; what is asked for was checked. */
+errint name_create(struct change *change, const struct meta_new *new, struct meta_inode *out);
 /* The name becomes another inode's and keeps its cookie. */
 errint name_point(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t ino);
 /* The directory that holds (one of) the inode's names; -ENOENT when it has none. */
@@ -211,6 +213,18 @@ errint assembled_withdraw(struct change *change, uint64_t directory);
 errint assembled_forget(struct change *change, uint64_t directory);
 /* Whether a directory shows the inode: 1, 0 or an error. */
 int assembled_is(struct meta *meta, uint64_t ino);
+
+struct meta_policy_change;
+/* As meta_policy_change, within a transaction. */
+errint policy_change(struct change *change, uint64_t directory, const struct meta_policy_change *changes,
+                     size_t count);
+/* The directory is removed, and what was set for it with it. */
+errint policy_forget(struct meta *meta, uint64_t directory);
+/* The same for its template, if it has one. */
+errint template_forget(struct change *change, uint64_t directory);
+
+/* The hidden directory of a kind (meta/hidden.h), which is made where it is not there yet. */
+errint hidden_open(struct change *change, const char *kind, int64_t now, uint64_t *ino);
 
 /* Bytes of the object up to `size` are used: it gets a row when it has none. */
 errint object_note(struct meta *meta, uint64_t object, int64_t size);

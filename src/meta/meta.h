@@ -24,7 +24,7 @@
 #include "base/cleanup.h"
 #include "base/ids.h"
 
-#define META_FORMAT_VERSION 4
+#define META_FORMAT_VERSION 5
 #define META_ROOT_INO       UINT64_C(1)
 #define META_NAME_MAX       255
 /* Cookies 1 and 2 belong to "." and "..", which are not rows. */

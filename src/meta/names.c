@@ -253,7 +253,7 @@ static errint name_create_rows(struct meta *meta, const struct meta_new *new, co
     return error;
 }
 
-static errint name_create(struct change *change, const struct meta_new *new, struct meta_inode *out)
+errint name_create(struct change *change, const struct meta_new *new, struct meta_inode *out)
 {
     struct meta *meta = change->meta;
     struct meta_inode parent = {0};

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "meta/hidden.h"
 #include "meta/internal.h"
 
 /* -- finding ----------------------------------------------------------------------------------------------
@@ -202,8 +203,9 @@ errint meta_path(struct meta *meta, uint64_t ino, char **out)
         return -ENOMEM;
     int depth = 0;
     while (ino != META_ROOT_INO) {
-        struct recover_name name;
-        errint error = recover_one_name(meta, ino, &name);
+        struct recover_name name = {.name = META_HIDDEN_TEXT, .length = strlen(META_HIDDEN_TEXT)};
+        bool hidden = ino == META_HIDDEN_PARENT;
+        errint error = hidden ? 0 : recover_one_name(meta, ino, &name);
         if (error && error != -ENOENT)
             return error;
         char *longer;
@@ -213,7 +215,7 @@ errint meta_path(struct meta *meta, uint64_t ino, char **out)
         free(path);
         path = longer;
         /* In a damaged database directories may lie in a circle. */
-        if (error || ++depth == META_PATH_DEPTH)
+        if (error || hidden || ++depth == META_PATH_DEPTH)
             break;
         ino = name.parent;
     }

@@ -55,6 +55,13 @@
     "CREATE TABLE stand_in (ino INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                              \
     "CREATE UNIQUE INDEX stand_in_by_hidden ON stand_in (hidden);"
 
+/* Settings of directories (meta/policy.h), and where files lie that are lent (meta/template.h). */
+#define SCHEMA_POLICY                                                                                        \
+    "CREATE TABLE policy (directory INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,"               \
+    " PRIMARY KEY (directory, key)) WITHOUT ROWID;"                                                          \
+    "CREATE TABLE template (directory INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                        \
+    "CREATE UNIQUE INDEX template_by_hidden ON template (hidden);"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -89,13 +96,14 @@ static const char schema_tables[] =
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
     "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
-        SCHEMA_ASSEMBLED SCHEMA_STAND_IN;
+        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY;
 
 const struct schema_step *schema_steps(size_t *count)
 {
     static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
                                                {.from = 2, .text = SCHEMA_CHECKSUM},
-                                               {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN}};
+                                               {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
+                                               {.from = 4, .text = SCHEMA_POLICY}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

@@ -9,6 +9,7 @@
 
 #include "meta/assembled.h"
 #include "meta/internal.h"
+#include "meta/template.h"
 
 enum {
     USAGE_ROWS = 512,        /* read under one lock, and between two pauses */
@@ -18,7 +19,8 @@ enum {
 struct usage_file {
     uint64_t ino;
     uint32_t names; /* found below the directory */
-    uint32_t nlink;
+    uint32_t nlink : 31;
+    uint32_t hidden : 1; /* it is found beside a directory's files, and is none of them */
 };
 
 struct usage {
@@ -61,7 +63,7 @@ static bool usage_counts(const struct usage *usage, uint32_t uid)
 /* -- the files --------------------------------------------------------------------------------------------
  */
 
-static errint usage_add_file(struct usage *usage, const struct meta_inode *inode)
+static errint usage_add_file(struct usage *usage, const struct meta_inode *inode, bool hidden)
 {
     if (usage->file_count == usage->file_capacity) {
         size_t capacity = usage->file_capacity ? usage->file_capacity * 2 : 64;
@@ -71,7 +73,8 @@ static errint usage_add_file(struct usage *usage, const struct meta_inode *inode
         usage->files = files;
         usage->file_capacity = capacity;
     }
-    usage->files[usage->file_count++] = (struct usage_file){inode->ino, 1, inode->nlink};
+    usage->files[usage->file_count++] = (struct usage_file){
+        .ino = inode->ino, .names = 1, .nlink = inode->nlink & INT32_MAX, .hidden = hidden};
     return 0;
 }
 
@@ -91,7 +94,7 @@ static bool usage_take_entry(void *context, const char *name, size_t length, uin
     if (S_ISDIR(inode->mode))
         page->error = ids_append(&page->usage->directories, inode->ino);
     else if (S_ISREG(inode->mode) && usage_counts(page->usage, inode->uid))
-        page->error = usage_add_file(page->usage, inode);
+        page->error = usage_add_file(page->usage, inode, false);
     page->last = cookie;
     return !page->error && ++page->count < USAGE_ROWS;
 }
@@ -105,7 +108,7 @@ static bool usage_take_assembled(void *context, const char *name, size_t length,
     struct meta_inode hidden = *inode;
     hidden.nlink = 1;
     if (usage_counts(page->usage, inode->uid))
-        page->error = usage_add_file(page->usage, &hidden);
+        page->error = usage_add_file(page->usage, &hidden, true);
     return !page->error;
 }
 
@@ -114,6 +117,27 @@ static errint usage_read_assembled(struct usage *usage, uint64_t directory)
     struct usage_page page = {.usage = usage};
     errint error = meta_assembled_list(usage->meta, directory, 0, usage_take_assembled, &page);
     return error ? error : page.error;
+}
+
+/* So does what it lends to those below it. */
+static bool usage_take_template(void *context, const char *name, size_t length, uint64_t cookie,
+                                const struct meta_inode *inode)
+{
+    (void)cookie;
+    return usage_take_assembled(context, name, length, inode);
+}
+
+static errint usage_read_template(struct usage *usage, uint64_t directory)
+{
+    struct usage_page page = {.usage = usage};
+    struct meta_template_found found;
+    errint error = meta_template_find(usage->meta, directory, &found);
+    if (error || found.run != directory)
+        return error == -ENOENT ? 0 : error;
+    error = meta_list(usage->meta, found.hidden, 0, usage_take_template, &page);
+    if (!error)
+        error = page.error;
+    return error == -ENOENT ? 0 : error;
 }
 
 static errint usage_read_directory(struct usage *usage, uint64_t directory)
@@ -130,7 +154,8 @@ static errint usage_read_directory(struct usage *usage, uint64_t directory)
             /* It was removed meanwhile. */
             return error == -ENOENT ? 0 : error;
     } while (page.count == USAGE_ROWS);
-    return usage_read_assembled(usage, directory);
+    errint error = usage_read_assembled(usage, directory);
+    return error ? error : usage_read_template(usage, directory);
 }
 
 static int usage_compare_files(const void *a, const void *b)
@@ -162,7 +187,7 @@ static errint usage_collect_files(struct usage *usage)
     if (!error && S_ISDIR(inode.mode))
         error = ids_append(&usage->directories, inode.ino);
     else if (!error && S_ISREG(inode.mode) && usage_counts(usage, inode.uid))
-        error = usage_add_file(usage, &inode);
+        error = usage_add_file(usage, &inode, false);
     while (!error && usage->directories.count > 0)
         error = usage_read_directory(usage, usage->directories.at[--usage->directories.count]);
     if (!error)
@@ -235,23 +260,17 @@ static errint usage_read_extents(struct usage *usage, uint64_t ino, int64_t *aft
     return error ? error : found;
 }
 
-/* It is found beside a directory's files, and is not what was asked for itself. */
-static bool usage_is_hidden(const struct usage *usage, const struct meta_inode *inode)
-{
-    return (inode->state & META_ASSEMBLED) && inode->ino != usage->request->ino;
-}
-
-static errint usage_add_extents(struct usage *usage, const struct meta_inode *inode)
+static errint usage_add_extents(struct usage *usage, const struct usage_file *file)
 {
     int64_t after = -1;
     size_t count;
     do {
-        errint error = usage_read_extents(usage, inode->ino, &after, &count);
+        errint error = usage_read_extents(usage, file->ino, &after, &count);
         if (!error)
             error = usage_breathe(usage, count + 1);
         if (error)
             return error;
-        usage->out->extents += usage_is_hidden(usage, inode) ? 0 : count;
+        usage->out->extents += file->hidden ? 0 : count;
     } while (count == USAGE_ROWS);
     return 0;
 }
@@ -278,7 +297,7 @@ static void usage_add_written(struct usage *usage, const struct usage_file *file
 {
     if (usage->request->size)
         inode->size = usage->request->size(usage->request->context, inode);
-    usage->out->extents += inode->size > 0;
+    usage->out->extents += inode->size > 0 && !file->hidden;
     usage_add_own(usage, file, inode->size);
 }
 
@@ -297,9 +316,9 @@ static errint usage_count_file(struct usage *usage, const struct usage_file *fil
             usage_add_own(usage, file, length);
         break;
     case META_OBJECT: usage_add_written(usage, file, &inode); break;
-    case META_EXTENTS: error = usage_add_extents(usage, &inode); break;
+    case META_EXTENTS: error = usage_add_extents(usage, file); break;
     }
-    if (!usage_is_hidden(usage, &inode)) {
+    if (!file->hidden) {
         usage->out->files++;
         usage->out->logical_bytes += inode.size;
     }

@@ -110,7 +110,14 @@ static const struct {
      " WHERE n.ino = i.ino) <> CASE WHEN i.nlink = 0 OR i.ino = 1 THEN 0 ELSE 1 END"},
     {"a name has an inode and a living directory",
      "SELECT n.ino FROM name n LEFT JOIN inode i ON i.ino = n.ino LEFT JOIN inode p ON p.ino = n.parent"
-     " WHERE i.ino IS NULL OR p.ino IS NULL OR p.nlink = 0 OR (p.mode & 61440) <> 16384"},
+     " WHERE i.ino IS NULL OR (n.parent <> 0 AND (p.ino IS NULL OR p.nlink = 0 OR (p.mode & 61440) <> "
+     "16384))"},
+    {"a hidden name is a directory's", "SELECT n.ino FROM name n JOIN inode i ON i.ino = n.ino"
+                                       " WHERE n.parent = 0 AND (i.mode & 61440) <> 16384"},
+    {"a template joins a living directory and a hidden one",
+     "SELECT t.directory FROM template t LEFT JOIN inode i ON i.ino = t.directory"
+     " LEFT JOIN name n ON n.ino = t.hidden LEFT JOIN name k ON k.ino = n.parent"
+     " WHERE i.ino IS NULL OR i.nlink = 0 OR k.parent IS NULL OR k.parent <> 0"},
     {"a cookie is not one of . and ..", "SELECT ino FROM name WHERE cookie < 3"},
     {"a written object knows its file", "SELECT i.ino FROM inode i LEFT JOIN object o ON o.id = i.object"
                                         " WHERE i.kind = 2 AND (o.id IS NULL OR o.owner <> i.ino)"},

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The keys that can be set for a run, i.e. a directory and all below it: one table, with what a value may be
+ * and what it means. Where a value is kept, and who may set it, is not known here.
+ */
+#ifndef CKPTFS_CKPT_POLICY_H
+#define CKPTFS_CKPT_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/cleanup.h"
+
+/* When shards become a model. */
+enum policy_assembling {
+    POLICY_ASSEMBLING_UNSET, /* as a mount option: none was given */
+    POLICY_ASSEMBLING_AUTO,  /* as soon as they are all there */
+    POLICY_ASSEMBLING_OFF,   /* never: and what was made goes */
+    POLICY_ASSEMBLING_ASK,   /* when somebody asks for it: what was made stays */
+};
+
+/* False: it is none of the words. */
+bool policy_parse_assembling(const char *text, enum policy_assembling *out);
+/* The word; NULL for POLICY_ASSEMBLING_UNSET. */
+const char *policy_assembling_text(enum policy_assembling assembling);
+
+#define POLICY_ASSEMBLE "assemble"
+#define POLICY_TEMPLATE "template"
+
+struct policy_key {
+    const char *name;
+    const char *expected; /* what a value may be: "auto, off or ask" */
+    const char *summary;  /* one line */
+    const char *fallback; /* the value where nobody has set one; NULL: none */
+    const char *command;  /* it is only set by this one; NULL: by `ckptfs policy set` */
+    bool (*fits)(const char *value);
+};
+
+/* All of them, in the order in which they are shown. */
+const struct policy_key *policy_keys(size_t *count);
+/* NULL: there is no such key. */
+const struct policy_key *policy_find_key(const char *name);
+
+enum { POLICY_PROBLEM_MAX = 256 };
+/*
+ * Whether somebody may set the key to the value (NULL: unset it): 0, or -EINVAL and a line that says what is
+ * wrong.
+ */
+errint policy_check(const char *name, const char *value, char problem[POLICY_PROBLEM_MAX]);
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Settings of directories, inherited downwards. */
+#include "meta/policy.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "meta/internal.h"
+
+/* A path has no more directories than that; a damaged table may lead in a circle. */
+enum { POLICY_LEVELS_MAX = 1 << 16 };
+
+/* -- changing ---------------------------------------------------------------------------------------------
+ */
+
+static bool policy_fits(const char *text, size_t room)
+{
+    size_t length = strlen(text);
+    return length > 0 && length < room;
+}
+
+static errint policy_put(struct meta *meta, uint64_t directory, const struct meta_policy_change *wanted)
+{
+    if (!policy_fits(wanted->key, META_POLICY_KEY_MAX) ||
+        (wanted->value && !policy_fits(wanted->value, META_POLICY_VALUE_MAX)))
+        return -EINVAL;
+    if (!wanted->value)
+        return db_run(meta->db, "DELETE FROM policy WHERE directory = $1 AND key = $2", DB_INTEGER(directory),
+                      DB_BLOB(wanted->key, strlen(wanted->key)));
+    return db_run(meta->db,
+                  "INSERT INTO policy (directory, key, value) VALUES ($1, $2, $3)"
+                  " ON CONFLICT (directory, key) DO UPDATE SET value = excluded.value",
+                  DB_INTEGER(directory), DB_BLOB(wanted->key, strlen(wanted->key)),
+                  DB_BLOB(wanted->value, strlen(wanted->value)));
+}
+
+errint policy_change(struct change *change, uint64_t directory, const struct meta_policy_change *changes,
+                     size_t count)
+{
+    struct meta_inode row;
+    errint error = inode_load_directory(change->meta, directory, &row);
+    if (!error && row.nlink == 0)
+        error = -ENOENT;
+    for (size_t i = 0; i < count && !error; i++)
+        error = policy_put(change->meta, directory, &changes[i]);
+    return error;
+}
+
+errint policy_forget(struct meta *meta, uint64_t directory)
+{
+    return db_run(meta->db, "DELETE FROM policy WHERE directory = $1", DB_INTEGER(directory));
+}
+
+errint meta_policy_change(struct meta *meta, uint64_t directory, const struct meta_policy_change *changes,
+                          size_t count)
+{
+    struct change change = {.meta = meta};
+    while (change_next(&change))
+        change.error = policy_change(&change, directory, changes, count);
+    return change.error;
+}
+
+/* -- looking ----------------------------------------------------------------------------------------------
+ */
+
+/* The directory's own; -ENOENT. */
+static errint policy_find_own(struct meta *meta, const char *key, struct meta_policy_found *out)
+{
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows, "SELECT value FROM policy WHERE directory = $1 AND key = $2",
+                             DB_INTEGER(out->directory), DB_BLOB(key, strlen(key)));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    size_t length;
+    const char *value = db_bytes(&rows, 0, &length);
+    if (length >= sizeof out->value)
+        return -EUCLEAN;
+    memcpy(out->value, value, length);
+    out->value[length] = '\0';
+    return 0;
+}
+
+errint meta_policy_find(struct meta *meta, uint64_t directory, const char *key, struct meta_policy_found *out)
+{
+    META_LOCKED(meta);
+    out->directory = directory;
+    for (out->levels = 0; out->levels < POLICY_LEVELS_MAX; out->levels++) {
+        errint error = policy_find_own(meta, key, out);
+        if (error != -ENOENT || out->directory == META_ROOT_INO)
+            return error;
+        error = name_parent(meta, out->directory, &out->directory);
+        if (error)
+            return error;
+    }
+    return -ELOOP;
+}
