@@ -16,6 +16,7 @@
 #include "ckpt/framework.h"
 #include "ckpt/side_files.h"
 #include "ckpt/weights.h"
+#include "cmd/assemble_mounted.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/plain_text.h"
@@ -254,6 +255,7 @@ static int assemble_write_files(struct assemble_run *run)
                                      .directory = run->directory,
                                      .name = run->output,
                                      .force = run->force,
+                                     .maps = assemble_is_mounted(run->directory),
                                      .progress = assemble_show,
                                      .context = run};
     run->started = clock_monotonic();

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/transfer.h"
 #include "fs/filesystem.h"
+#include "fs/node_extents.h"
 
 /* Below this a buffered read is as good, and leaves the object's own read-ahead in charge. */
 enum { CONTENT_DIRECT_MIN = 64 * 1024 };
@@ -90,12 +91,12 @@ static ssize_t content_read_extents(struct filesystem *fs, struct node *node, ch
         size = (size_t)(node->size - offset);
     memset(buffer, 0, size);
     int64_t end = offset + (int64_t)size;
-    for (size_t i = 0; i < node->extent_count; i++) {
+    for (size_t i = node_find_extent(node, offset); i < node->extent_count; i++) {
         const struct meta_extent *extent = &node->extents[i];
+        if (extent->offset >= end)
+            break;
         int64_t from = extent->offset > offset ? extent->offset : offset;
         int64_t to = extent->offset + extent->length < end ? extent->offset + extent->length : end;
-        if (from >= to)
-            continue;
         errint error =
             content_read_piece(fs, node, extent, buffer + (from - offset), from, (size_t)(to - from));
         if (error)
