@@ -231,6 +231,22 @@ static int assemble_check_output(const struct assemble_run *run)
     return stale && !run->force ? EXIT_FAILED : EXIT_FINE;
 }
 
+/* A mount shares what it is asked to copy: what it has stored all the same was copied. */
+static void assemble_ask_shared(const struct assemble_run *run, struct assemble_written *written)
+{
+    int64_t stored = 0;
+    for (size_t i = 0; i < run->plan.file_count && stored >= 0; i++) {
+        int64_t bytes = assemble_stored_bytes(run->directory, run->plan.files[i].name);
+        stored = bytes < 0 ? bytes : stored + bytes;
+    }
+    int64_t all = written->cloned + written->copied;
+    if (stored < 0)
+        return;
+    written->copied = stored > written->made ? stored - written->made : 0;
+    written->copied = written->copied < all ? written->copied : all;
+    written->cloned = all - written->copied;
+}
+
 static void assemble_report(const struct assemble_run *run, const struct assemble_written *written)
 {
     char text[SIZE_TEXT_MAX];
@@ -262,6 +278,8 @@ static int assemble_write_files(struct assemble_run *run)
     errint error = assemble_write(&output, &written);
     assemble_end_progress(run);
     if (!error) {
+        if (output.maps)
+            assemble_ask_shared(run, &written);
         assemble_report(run, &written);
         return EXIT_FINE;
     }
@@ -403,6 +421,11 @@ static int assemble_command(int argc, char **argv)
     while ((option = getopt_long(argc, argv, ":po:d:s:t:mf", long_options, NULL)) != -1) {
         int code = assemble_take_option(&run, option, argv[optind - 1]);
         if (code)
+            return code;
+    }
+    if (argc - optind == 1 && !run.output && optind == 1) {
+        int code = assemble_in_view(argv[optind]);
+        if (code >= 0)
             return code;
     }
     if (argc - optind != 1 || !run.output)

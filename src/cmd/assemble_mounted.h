@@ -6,10 +6,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Whether the open directory lies on a mount of ours. */
+/* Whether the open directory lies on a mount of ours. The mount is not asked. */
 bool assemble_is_mounted(int directory);
 
-/* Bytes that the open file alone takes in the mount's store; -1 where that is not known. */
-int64_t assemble_stored_bytes(int fd);
+/*
+ * Bytes that a file of a mount's directory alone takes in the store: what was not shared. -1: not known.
+ */
+int64_t assemble_stored_bytes(int directory, const char *name);
+
+/*
+ * Asks the mount to assemble the directory at `path` in its view, waits for it, and prints the view's path.
+ * Without a handler, a signal ends the waiting, not the assembly. The exit code, after one line that says why
+ * it is not EXIT_FINE; -1, and nothing is said, when it does not lie on a mount of ours.
+ */
+int assemble_in_view(const char *path);
 
 #endif

@@ -19,8 +19,9 @@
 #include "base/cleanup.h"
 
 struct filesystem;
+struct control_assemble;
 
-/* Does nothing where it is turned off, or the mount is read-only. */
+/* Where it is turned off, only what is asked for is assembled; nothing where the mount is read-only. */
 errint assembler_start(struct filesystem *fs);
 /* What is under way is dropped: the next start takes it up. */
 void assembler_stop(struct filesystem *fs);
@@ -29,6 +30,14 @@ void assembler_stop(struct filesystem *fs);
 void assembler_touch(struct filesystem *fs, uint64_t ino);
 /* The directory has other names than before. */
 void assembler_touch_directory(struct filesystem *fs, uint64_t directory);
+
+/*
+ * Somebody asks for the directory's model now, be it one that is not made unasked. -EROFS: nothing is
+ * assembled here; -ENOMEM, -EBUSY.
+ */
+errint assembler_request(struct filesystem *fs, uint64_t directory);
+/* What has become of that. -EROFS. */
+errint assembler_tell(struct filesystem *fs, uint64_t directory, struct control_assemble *answer);
 
 /* Files and directories that wait to be looked at. */
 size_t assembler_waiting(struct filesystem *fs);

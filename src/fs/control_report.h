@@ -15,6 +15,8 @@ errint control_status_text(struct filesystem *fs, uid_t uid, char **out);
 void control_usage(fuse_req_t request, uint64_t ino, size_t room);
 /* CKPTFS_IOCTL_RECLAIM. */
 void control_reclaim(fuse_req_t request, const void *in, size_t in_size, size_t room);
+/* CKPTFS_IOCTL_ASSEMBLE; it answers at once. */
+void control_assemble(fuse_req_t request, uint64_t ino, const void *in, size_t in_size, size_t room);
 /* Takes the request over when the extended attribute is one of the figures of a file: true. */
 bool control_answers_xattr(fuse_req_t request, uint64_t ino, const char *name, size_t room);
 
