@@ -417,13 +417,15 @@ static int assemble_command(int argc, char **argv)
         {"format", required_argument, NULL, 't'}, {"fp32", no_argument, NULL, 'm'},
         {"force", no_argument, NULL, 'f'},        {0}};
     __attribute__((cleanup(assemble_run_release))) struct assemble_run run = {.directory = -1};
+    bool chosen = false;
     int option;
     while ((option = getopt_long(argc, argv, ":po:d:s:t:mf", long_options, NULL)) != -1) {
         int code = assemble_take_option(&run, option, argv[optind - 1]);
+        chosen = true;
         if (code)
             return code;
     }
-    if (argc - optind == 1 && !run.output && optind == 1) {
+    if (argc - optind == 1 && !chosen) {
         int code = assemble_in_view(argv[optind]);
         if (code >= 0)
             return code;
@@ -447,7 +449,7 @@ static int assemble_command(int argc, char **argv)
 
 const struct command command_assemble = {
     .name = "assemble",
-    .synopsis = "SRC -o OUT [OPTION...]",
+    .synopsis = "SRC [-o OUT [OPTION...]]",
     .summary = "make standard model files from the shards of a checkpoint",
     .details = "  -p, --plain                read SRC and write OUT as ordinary files, which is always done\n"
                "  -o, --output OUT           the directory to write into, which is made if it is not there\n"
@@ -458,6 +460,8 @@ const struct command command_assemble = {
                "  -f, --force                replace files that are there already\n"
                "\n"
                "Configuration, tokenizer and code beside the shards are copied to OUT. Nothing new is there\n"
-               "until all is; where the disk can share blocks between files, bytes are not copied.\n",
+               "until all is; where the disk can share blocks between files, bytes are not copied.\n"
+               "Without -o, the mount that SRC lies on is asked to show the model in its view; its path\n"
+               "is printed when it does.\n",
     .run = assemble_command,
 };

@@ -100,6 +100,7 @@ static errint clone_rows(struct filesystem *fs, struct node *from, int64_t from_
 {
     content_freeze(fs, from);
     errint error = clone_prepare(fs, to);
+    bool replaces = to_offset < to->size;
     if (!error)
         error = node_extents(fs, from);
     if (!error)
@@ -115,7 +116,8 @@ static errint clone_rows(struct filesystem *fs, struct node *from, int64_t from_
     if (error)
         return error;
     content_release(fs, to, &freed);
-    discard_kick(fs);
+    if (replaces)
+        discard_kick(fs);
     writeback_add(fs, to);
     return 0;
 }
