@@ -275,6 +275,13 @@ struct build {
     bool beside;  /* the directory shows another form of the model already */
 };
 
+/* Half of the way is that all parts have their place, the other half that they are mapped. */
+static void build_tell_progress(const struct build *build, int64_t done)
+{
+    if (build->asked && build->asked->progress)
+        build->asked->progress(build->asked->context, build->folder->directory, done, build->file->size);
+}
+
 static errint build_open_object(struct build *build)
 {
     if (build->object)
@@ -358,8 +365,10 @@ static errint build_place_all(struct build *build)
     if (!build->parts)
         return -ENOMEM;
     errint error = 0;
-    for (size_t i = 0; i < build->file->part_count && !error; i++)
+    for (size_t i = 0; i < build->file->part_count && !error; i++) {
+        build_tell_progress(build, build->file->parts[i].offset / 2);
         error = build->stops(build->fs) ? -ECANCELED : build_place(build, &build->file->parts[i]);
+    }
     if (!error && build->object)
         error = object_sync(build->fs->store, build->object, build->fd);
     return error;
@@ -378,19 +387,13 @@ static int build_compare_parts(const void *a, const void *b)
     return (left->offset > right->offset) - (left->offset < right->offset);
 }
 
-static void build_tell_progress(const struct build *build, int64_t done)
-{
-    if (build->asked && build->asked->progress)
-        build->asked->progress(build->asked->context, build->folder->directory, done, build->file->size);
-}
-
 static errint build_map(struct build *build)
 {
     errint error = 0;
     qsort(build->parts, build->part_count, sizeof *build->parts, build_compare_parts);
     for (size_t i = 0; i < build->part_count && !error; i += BUILD_BATCH) {
         size_t rest = build->part_count - i;
-        build_tell_progress(build, build->parts[i].offset);
+        build_tell_progress(build, (build->file->size + build->parts[i].offset) / 2);
         error = build->stops(build->fs) ? -ECANCELED : fault_hit("fs.assemble.map");
         if (!error)
             error = meta_assembled_map(build->fs->meta, build->ino, build->parts + i,

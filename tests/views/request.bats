@@ -79,7 +79,7 @@ venv_python() {
     "$CKPTFS" assemble "$CHECKPOINT" >"$TEST_DIR/out" 7>&- &
     local waiting=$!
     # The mount answers others meanwhile.
-    [ "$(ls "$CHECKPOINT" | wc -l)" -eq 5 ]
+    [ "$(find "$CHECKPOINT" -type f | wc -l)" -eq 5 ]
     [ ! -e "$MODEL" ]
     exec 7>&-
     wait $waiting
@@ -108,6 +108,26 @@ venv_python() {
     "$CKPTFS" assemble "$CHECKPOINT"
     [ "$(ckptfs_status_field generation)" -eq 2 ]
     shards same "$MODEL"
+    end_and_check
+}
+
+@test "shards that are left of another save are not taken, and an index that comes later says which are right" {
+    ckptfs_remount
+    save_model "$CHECKPOINT" --seed 1
+    rm "$CHECKPOINT/model.safetensors.index.json"
+    appears "$MODEL"
+    settle
+    shards same "$MODEL" --seed 1
+    # The same step, saved in two shards; nobody has removed the three.
+    shards save "$CHECKPOINT" --seed 2 --shards 2
+    wait_until $VIEWS_DEADLINE shards same "$MODEL" --seed 2 --shards 2
+    # Without the index the only complete set is the older one.
+    rm -r "$CHECKPOINT"
+    save_model "$CHECKPOINT" --seed 1
+    shards save "$CHECKPOINT" --seed 2 --shards 2 --only 2
+    rm "$CHECKPOINT/model.safetensors.index.json"
+    "$CKPTFS" assemble "$CHECKPOINT"
+    shards same "$MODEL" --seed 1
     end_and_check
 }
 
