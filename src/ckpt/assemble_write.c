@@ -109,6 +109,22 @@ static errint write_part(struct write *write, int fd, const struct assemble_part
 /* -- files ------------------------------------------------------------------------------------------------
  */
 
+/* As long as a handle that only reads was there first, the file is served by who can map ranges. */
+static int write_create(const struct write *write, const char *name)
+{
+    int directory = write->output->directory, flags = O_CREAT | O_EXCL | O_CLOEXEC;
+    if (!write->output->maps)
+        return openat(directory, name, O_WRONLY | flags, 0666);
+    cleanup_fd int first = openat(directory, name, O_RDONLY | flags, 0666);
+    int fd = first < 0 ? -1 : openat(directory, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (first >= 0 && fd < 0) {
+        int error = errno;
+        unlinkat(directory, name, 0);
+        errno = error;
+    }
+    return fd;
+}
+
 /* Makes a file of a new name; -errno, which is not logged. */
 static int write_open(const struct write *write, struct write_file *file)
 {
@@ -117,8 +133,7 @@ static int write_open(const struct write *write, struct write_file *file)
         if (getrandom(&number, sizeof number, 0) < 0)
             return -errno;
         snprintf(file->temporary, sizeof file->temporary, ".ckptfs-assemble-%08x", number);
-        int fd =
-            openat(write->output->directory, file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        int fd = write_create(write, file->temporary);
         if (fd >= 0)
             return fd;
         file->temporary[0] = '\0';

@@ -18,6 +18,9 @@ struct assemble_output {
     int directory;    /* where to; a descriptor */
     const char *name; /* the directory's, for messages */
     bool force;       /* files that are there already are replaced */
+    /* The disk can map ranges of files that it serves itself, not of those that were opened to write first.
+     */
+    bool maps;
     /* Told how many bytes of all are done; false ends it with -ECANCELED. NULL: nobody wants to know. */
     bool (*progress)(void *context, int64_t done, int64_t total);
     void *context;

@@ -154,24 +154,76 @@ static errint sharded_load_index(const struct folder *folder, const struct folde
 /* -- without one ------------------------------------------------------------------------------------------
  */
 
-static errint sharded_load_all(const struct folder *folder, const struct folder_listing *listing,
-                               const struct weights_kind *kind, struct model *model)
+/* Sets of other numbers of shards are told as two: which is meant, nobody knows then. */
+enum { SHARDED_SETS_MAX = 16 };
+
+/* Shards of one kind that say how many they are. */
+struct sharded_set {
+    int64_t total;
+    int64_t found;
+};
+
+struct sharded_sets {
+    struct sharded_set at[SHARDED_SETS_MAX];
+    size_t count;
+    size_t complete; /* how many of them are */
+    int64_t total;   /* of the last one that is complete, else of the first */
+};
+
+/* Whether it is a shard of this kind; which one of how many. */
+static bool sharded_is_of(const struct folder_entry *entry, const struct weights_kind *kind, int64_t *number,
+                          int64_t *total)
 {
-    int64_t total = 0, last = 0;
-    char index[WEIGHTS_NAME_MAX], name[WEIGHTS_NAME_MAX];
-    errint error =
-        model_add_note(model, false, "%s is missing: all shards are taken", weights_index_name(kind, index));
-    for (size_t i = 0; i < listing->count && !error; i++) {
-        const struct weights_kind *found;
-        int64_t number, count;
-        if (!weights_is_shard(listing->at[i].name, &found, &number, &count) || found != kind)
+    const struct weights_kind *found;
+    return !entry->directory && weights_is_shard(entry->name, &found, number, total) && found == kind;
+}
+
+static void sharded_count(struct sharded_sets *sets, int64_t total)
+{
+    for (size_t i = 0; i < sets->count; i++) {
+        if (sets->at[i].total == total) {
+            sets->at[i].found++;
+            return;
+        }
+    }
+    if (sets->count < SHARDED_SETS_MAX)
+        sets->at[sets->count++] = (struct sharded_set){total, 1};
+}
+
+static void sharded_find_sets(const struct folder_listing *listing, const struct weights_kind *kind,
+                              struct sharded_sets *sets)
+{
+    int64_t number, total;
+    *sets = (struct sharded_sets){0};
+    for (size_t i = 0; i < listing->count; i++) {
+        if (sharded_is_of(&listing->at[i], kind, &number, &total))
+            sharded_count(sets, total);
+    }
+    sets->total = sets->at[0].total;
+    for (size_t i = 0; i < sets->count; i++) {
+        if (sets->at[i].found != sets->at[i].total)
             continue;
-        if (total > 0 && count != total)
-            return model_add_note(model, true,
-                                  "shards of two models lie here, one of %" PRId64 " and one of %" PRId64
-                                  " files, and no index says which is right",
-                                  total, count);
-        total = count;
+        sets->complete++;
+        sets->total = sets->at[i].total;
+    }
+}
+
+/* Reads the shards that say that they are `total`; others are left from another save. */
+static errint sharded_load_set(const struct folder *folder, const struct folder_listing *listing,
+                               const struct weights_kind *kind, int64_t total, struct model *model)
+{
+    char name[WEIGHTS_NAME_MAX];
+    int64_t last = 0, number, count;
+    errint error = 0;
+    for (size_t i = 0; i < listing->count && !error; i++) {
+        if (!sharded_is_of(&listing->at[i], kind, &number, &count))
+            continue;
+        if (count != total) {
+            error = model_add_note(model, false,
+                                   "%s is stale: the %" PRId64 " shards of another save are complete",
+                                   listing->at[i].name, total);
+            continue;
+        }
         if (number != last + 1)
             error =
                 model_add_note(model, true, "%s is missing", weights_shard_name(kind, last + 1, total, name));
@@ -182,6 +234,24 @@ static errint sharded_load_all(const struct folder *folder, const struct folder_
     if (!error && last != total)
         error = model_add_note(model, true, "%s is missing", weights_shard_name(kind, last + 1, total, name));
     return error;
+}
+
+static errint sharded_load_all(const struct folder *folder, const struct folder_listing *listing,
+                               const struct weights_kind *kind, struct model *model)
+{
+    struct sharded_sets sets;
+    char index[WEIGHTS_NAME_MAX];
+    sharded_find_sets(listing, kind, &sets);
+    errint error =
+        model_add_note(model, false, "%s is missing: all shards are taken", weights_index_name(kind, index));
+    if (error)
+        return error;
+    if (sets.complete == 1 || sets.count == 1)
+        return sharded_load_set(folder, listing, kind, sets.total, model);
+    return model_add_note(model, true,
+                          "shards of two models lie here, one of %" PRId64 " and one of %" PRId64
+                          " files, and no index says which is right",
+                          sets.at[0].total, sets.at[1].total);
 }
 
 static errint sharded_load(const struct folder *folder, const struct folder_listing *listing,

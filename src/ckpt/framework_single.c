@@ -91,6 +91,13 @@ static errint single_load(const struct folder *folder, const struct folder_listi
             folder_find(listing, weights_index_name(&weights_kinds[i], index)))
             error = model_add_note(model, false, "%s is there too; loaders take %s", index, entry->name);
     }
+    for (size_t i = 0; i < listing->count && !error; i++) {
+        const struct weights_kind *kind;
+        const char *name = listing->at[i].name;
+        if (name != entry->name && weights_is_shard(name, &kind, NULL, NULL) &&
+            strcmp(kind->model_stem, model->stem) == 0)
+            error = model_add_note(model, false, "%s is stale: loaders take %s", name, entry->name);
+    }
     return error ? error : weights_read(folder, entry->name, model, NULL, NULL);
 }
 

@@ -16,6 +16,7 @@
 #include "ckpt/framework.h"
 #include "ckpt/side_files.h"
 #include "ckpt/weights.h"
+#include "cmd/assemble_mounted.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/plain_text.h"
@@ -230,6 +231,22 @@ static int assemble_check_output(const struct assemble_run *run)
     return stale && !run->force ? EXIT_FAILED : EXIT_FINE;
 }
 
+/* A mount shares what it is asked to copy: what it has stored all the same was copied. */
+static void assemble_ask_shared(const struct assemble_run *run, struct assemble_written *written)
+{
+    int64_t stored = 0;
+    for (size_t i = 0; i < run->plan.file_count && stored >= 0; i++) {
+        int64_t bytes = assemble_stored_bytes(run->directory, run->plan.files[i].name);
+        stored = bytes < 0 ? bytes : stored + bytes;
+    }
+    int64_t all = written->cloned + written->copied;
+    if (stored < 0)
+        return;
+    written->copied = stored > written->made ? stored - written->made : 0;
+    written->copied = written->copied < all ? written->copied : all;
+    written->cloned = all - written->copied;
+}
+
 static void assemble_report(const struct assemble_run *run, const struct assemble_written *written)
 {
     char text[SIZE_TEXT_MAX];
@@ -254,12 +271,15 @@ static int assemble_write_files(struct assemble_run *run)
                                      .directory = run->directory,
                                      .name = run->output,
                                      .force = run->force,
+                                     .maps = assemble_is_mounted(run->directory),
                                      .progress = assemble_show,
                                      .context = run};
     run->started = clock_monotonic();
     errint error = assemble_write(&output, &written);
     assemble_end_progress(run);
     if (!error) {
+        if (output.maps)
+            assemble_ask_shared(run, &written);
         assemble_report(run, &written);
         return EXIT_FINE;
     }
@@ -397,10 +417,17 @@ static int assemble_command(int argc, char **argv)
         {"format", required_argument, NULL, 't'}, {"fp32", no_argument, NULL, 'm'},
         {"force", no_argument, NULL, 'f'},        {0}};
     __attribute__((cleanup(assemble_run_release))) struct assemble_run run = {.directory = -1};
+    bool chosen = false;
     int option;
     while ((option = getopt_long(argc, argv, ":po:d:s:t:mf", long_options, NULL)) != -1) {
         int code = assemble_take_option(&run, option, argv[optind - 1]);
+        chosen = true;
         if (code)
+            return code;
+    }
+    if (argc - optind == 1 && !chosen) {
+        int code = assemble_in_view(argv[optind]);
+        if (code >= 0)
             return code;
     }
     if (argc - optind != 1 || !run.output)
@@ -422,7 +449,7 @@ static int assemble_command(int argc, char **argv)
 
 const struct command command_assemble = {
     .name = "assemble",
-    .synopsis = "SRC -o OUT [OPTION...]",
+    .synopsis = "SRC [-o OUT [OPTION...]]",
     .summary = "make standard model files from the shards of a checkpoint",
     .details = "  -p, --plain                read SRC and write OUT as ordinary files, which is always done\n"
                "  -o, --output OUT           the directory to write into, which is made if it is not there\n"
@@ -433,6 +460,8 @@ const struct command command_assemble = {
                "  -f, --force                replace files that are there already\n"
                "\n"
                "Configuration, tokenizer and code beside the shards are copied to OUT. Nothing new is there\n"
-               "until all is; where the disk can share blocks between files, bytes are not copied.\n",
+               "until all is; where the disk can share blocks between files, bytes are not copied.\n"
+               "Without -o, the mount that SRC lies on is asked to show the model in its view; its path\n"
+               "is printed when it does.\n",
     .run = assemble_command,
 };

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,9 +16,10 @@
 #include "ckpt/assemble.h"
 #include "ckpt/assemble_source.h"
 #include "ckpt/framework.h"
+#include "ckpt/weights.h"
+#include "fs/assemble_names.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
-#include "fs/models.h"
 #include "fs/namespace_folder.h"
 #include "fs/share.h"
 #include "fs/share_models.h"
@@ -103,17 +105,25 @@ static bool build_outlives(uint64_t directory, const struct build_look *look)
     return directory != META_ROOT_INO && shards > 1;
 }
 
-/* A model file of the directory's own: 1, 0 or an error. */
-static int build_has_own(struct filesystem *fs, uint64_t directory)
+/* Whether shards were taken without an index, and one is there now that may say which are right: 1, 0 or an
+ * error. */
+static int build_has_new_index(struct filesystem *fs, uint64_t directory, const struct build_look *look)
 {
-    static const char *const names[] = {"model.safetensors", "adapter_model.safetensors"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    bool sharded = false;
+    for (size_t i = 0; i < look->count; i++)
+        sharded |= weights_is_shard(look->at[i].path, NULL, NULL, NULL);
+    for (size_t i = 0; i < WEIGHTS_KIND_COUNT && sharded; i++) {
+        char name[WEIGHTS_NAME_MAX];
         struct meta_inode row;
-        errint error = meta_lookup(fs->meta, directory, names[i], strlen(names[i]), &row);
-        if (!error)
-            return 1;
-        if (error != -ENOENT)
+        weights_index_name(&weights_kinds[i], name);
+        errint error = meta_lookup(fs->meta, directory, name, strlen(name), &row);
+        if (error && error != -ENOENT)
             return error;
+        bool known = error != 0;
+        for (size_t j = 0; j < look->count && !known; j++)
+            known = strcmp(look->at[j].path, name) == 0;
+        if (!known)
+            return 1;
     }
     return 0;
 }
@@ -128,7 +138,10 @@ int assemble_check(struct filesystem *fs, uint64_t directory)
     error = meta_assembled_inputs(fs->meta, directory, build_note_input, &look);
     if (!error)
         error = look.error;
-    int holds = error ? error : !build_has_own(fs, directory);
+    int holds = error ? error : assemble_names_hold(fs, directory);
+    int new_index = holds > 0 ? build_has_new_index(fs, directory, &look) : 0;
+    if (new_index)
+        holds = new_index < 0 ? new_index : 0;
     bool outlives = holds > 0 && build_outlives(directory, &look);
     for (size_t i = 0; holds > 0 && i < look.count; i++)
         holds =
@@ -252,6 +265,7 @@ struct build {
     const struct assemble_file *file;
     struct assemble_sources sources;
     bool (*stops)(struct filesystem *fs);
+    struct assemble_asked *asked; /* NULL: nobody */
     struct meta_assembled_part *parts;
     size_t part_count;
     uint64_t object; /* 0: none is made */
@@ -259,7 +273,15 @@ struct build {
     int64_t written, flushed;
     uint64_t ino; /* 0: none is made */
     bool mapped;  /* the object is the inode's */
+    bool beside;  /* the directory shows another form of the model already */
 };
+
+/* Half of the way is that all parts have their place, the other half that they are mapped. */
+static void build_tell_progress(const struct build *build, int64_t done)
+{
+    if (build->asked && build->asked->progress)
+        build->asked->progress(build->asked->context, build->folder->directory, done, build->file->size);
+}
 
 static errint build_open_object(struct build *build)
 {
@@ -344,8 +366,10 @@ static errint build_place_all(struct build *build)
     if (!build->parts)
         return -ENOMEM;
     errint error = 0;
-    for (size_t i = 0; i < build->file->part_count && !error; i++)
+    for (size_t i = 0; i < build->file->part_count && !error; i++) {
+        build_tell_progress(build, build->file->parts[i].offset / 2);
         error = build->stops(build->fs) ? -ECANCELED : build_place(build, &build->file->parts[i]);
+    }
     if (!error && build->object)
         error = object_sync(build->fs->store, build->object, build->fd);
     return error;
@@ -370,6 +394,7 @@ static errint build_map(struct build *build)
     qsort(build->parts, build->part_count, sizeof *build->parts, build_compare_parts);
     for (size_t i = 0; i < build->part_count && !error; i += BUILD_BATCH) {
         size_t rest = build->part_count - i;
+        build_tell_progress(build, (build->file->size + build->parts[i].offset) / 2);
         error = build->stops(build->fs) ? -ECANCELED : fault_hit("fs.assemble.map");
         if (!error)
             error = meta_assembled_map(build->fs->meta, build->ino, build->parts + i,
@@ -396,6 +421,8 @@ static errint build_publish(struct build *build)
     errint error = fault_hit("fs.assemble.publish");
     if (error)
         return error;
+    if (build->beside)
+        return inputs_publish_beside(build->fs, folder->directory, build->file->name, build->ino);
     return inputs_publish(build->fs, folder->directory, build->file->name, build->ino, inputs,
                           folder->input_count);
 }
@@ -465,55 +492,98 @@ static bool build_is_lone_file(const struct model *model)
     return true;
 }
 
-static errint build_file(struct filesystem *fs, struct namespace_folder *folder, const struct folder *reader,
-                         const struct model *model, bool (*stops)(struct filesystem *fs))
+static void build_refuse(struct assemble_asked *asked, const char *reason)
 {
-    const struct assemble_wish wish = {.format = ASSEMBLE_SAFETENSORS};
+    if (asked && !asked->reason[0])
+        snprintf(asked->reason, sizeof asked->reason, "%s", reason);
+}
+
+/* The first thing that is missing. */
+static void build_explain(struct assemble_asked *asked, const struct model *model)
+{
+    for (size_t i = 0; i < model->note_count; i++) {
+        if (model->notes[i].missing)
+            build_refuse(asked, model->notes[i].text);
+    }
+    build_refuse(asked, model->tensor_count == 0 ? "no tensors are there" : "the model is not whole");
+}
+
+/* `start` has what is the same for every form of the model. */
+static errint build_file(const struct build *start, enum assemble_format format)
+{
+    const struct assemble_wish wish = {.format = format};
     struct format_problem problem = {0};
     struct assemble_plan plan = {0};
-    errint error = assemble_plan(model, &wish, &plan, &problem);
-    if (!error && (plan.file_count != 1 || !models_is_model(plan.files[0].name, strlen(plan.files[0].name))))
+    errint error = assemble_plan(start->model, &wish, &plan, &problem);
+    if (!error && (plan.file_count != 1 || !assemble_names_has(plan.files[0].name)))
         error = -EINVAL;
+    if (error == -EINVAL && problem.text[0])
+        build_refuse(start->asked, problem.text);
     if (!error) {
-        cleanup_build struct build build = {.fs = fs,
-                                            .folder = folder,
-                                            .model = model,
-                                            .file = &plan.files[0],
-                                            .sources = {.model = model, .folder = reader},
-                                            .stops = stops,
-                                            .fd = -1};
+        cleanup_build struct build build = *start;
+        build.file = &plan.files[0];
         error = build_make(&build);
         if (!error) {
             build_tell(&build);
-            share_add(fs, build.ino); /* for the hashes of its own object */
-            share_models_touch_directory(fs, folder->directory);
-            stored_kick(fs);
+            share_add(build.fs, build.ino); /* for the hashes of its own object */
+            share_models_touch_directory(build.fs, build.folder->directory);
+            stored_kick(build.fs);
         }
     }
     assemble_release(&plan);
     return error;
 }
 
-errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
+/* All forms of the model, or none. */
+static errint build_files(struct build *start, const struct assemble_names *names)
+{
+    errint error = names->safetensors ? build_file(start, ASSEMBLE_SAFETENSORS) : 0;
+    if (error || !names->torch || strcmp(start->model->framework, framework_sagemaker.name) != 0)
+        return error;
+    start->beside = names->safetensors;
+    error = build_file(start, ASSEMBLE_TORCH);
+    if (error && start->beside) {
+        meta_assembled_withdraw(start->fs->meta, start->folder->directory, NULL);
+        writeback_kick(start->fs);
+    }
+    return error;
+}
+
+errint assemble_build(struct filesystem *fs, uint64_t directory, struct assemble_asked *asked,
+                      bool (*stops)(struct filesystem *fs))
 {
     cleanup_namespace_folder struct namespace_folder folder = {0};
     struct folder reader;
-    int own = build_has_own(fs, directory);
-    if (own)
-        return own < 0 ? own : 0;
+    struct assemble_names names;
+    errint error = assemble_names_look(fs, directory, &names);
+    if (error || (!names.safetensors && !names.torch))
+        return error;
     inputs_begin(fs);
-    errint error = namespace_folder_open(fs, directory, stops, &folder, &reader);
+    error = namespace_folder_open(fs, directory, stops, &folder, &reader);
     if (error)
         return error;
     cleanup_model struct model model;
     error = framework_load(&reader, NULL, &model);
-    bool whole = !error && model_is_whole(&model) && !build_is_lone_file(&model);
+    if (error == -ENOENT)
+        build_refuse(asked, "no checkpoint of a known kind is there");
+    else if (!error && !model_is_whole(&model))
+        build_explain(asked, &model);
+    bool whole = !error && model_is_whole(&model) && (asked || !build_is_lone_file(&model));
     int mixed = whole ? build_is_mixed(&folder, &model) : 0;
     if (mixed)
         return mixed < 0 ? mixed : -EAGAIN;
+    struct build start = {.fs = fs,
+                          .folder = &folder,
+                          .model = &model,
+                          .sources = {.model = &model, .folder = &reader},
+                          .stops = stops,
+                          .asked = asked,
+                          .fd = -1};
     if (whole)
-        error = build_file(fs, &folder, &reader, &model, stops);
+        error = build_files(&start, &names);
     if (folder.busy)
         return -EBUSY;
+    if (asked)
+        return error;
     return error == -ENOENT || error == -ENOTDIR || error == -EINVAL || error == -EFBIG ? 0 : error;
 }

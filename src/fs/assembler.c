@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/assemble_build.h"
+#include "fs/assemble_request.h"
 #include "fs/filesystem.h"
 #include "fs/policy.h"
 #include "fs/trees.h"
@@ -30,6 +31,8 @@
 /* While only some of an older save's shards were saved over: each new one brings the directory back anyway.
  */
 #define ASSEMBLER_MIXED_NS (60 * CLOCK_NS_PER_SECOND)
+/* What is asked for goes before all that is due, and was not put off as long. */
+#define ASSEMBLER_AHEAD_NS (60 * CLOCK_NS_PER_SECOND)
 /* After a look that read, so many times as long as it took is rest, up to this. */
 #define ASSEMBLER_REST_MAX_NS (2 * CLOCK_NS_PER_SECOND)
 /* Files up to this inode number were looked at; kept in the database whenever all were. */
@@ -66,6 +69,8 @@ struct assembler {
     int64_t noted_at;
     bool finding; /* there may be more files of before this start */
     struct trees trees;
+    struct assemble_requests *requests;
+    bool hurry; /* somebody asks, and waits */
 };
 
 static bool assembler_stops(struct filesystem *fs)
@@ -142,6 +147,30 @@ void assembler_move_directory(struct filesystem *fs, uint64_t directory, uint64_
     if (from != to && policy_assemble(fs, from, &before, NULL) == 0 &&
         policy_assemble(fs, to, &after, NULL) == 0 && before != after)
         assembler_look_below(fs, directory);
+}
+
+errint assembler_request(struct filesystem *fs, uint64_t directory)
+{
+    struct assembler *assembler = fs->assembler;
+    if (!assembler)
+        return -EROFS;
+    errint error = assemble_requests_add(assembler->requests, directory);
+    if (error)
+        return error;
+    pthread_mutex_lock(&assembler->lock);
+    assembler->hurry = true;
+    assembler_enlist(assembler, directory, -ASSEMBLER_AHEAD_NS, ASSEMBLER_RETRY_NS);
+    pthread_cond_signal(&assembler->wake);
+    pthread_mutex_unlock(&assembler->lock);
+    return 0;
+}
+
+errint assembler_tell(struct filesystem *fs, uint64_t directory, struct control_assemble *answer)
+{
+    if (!fs->assembler)
+        return -EROFS;
+    assemble_requests_tell(fs->assembler->requests, directory, answer);
+    return 0;
 }
 
 size_t assembler_waiting(struct filesystem *fs)
@@ -266,23 +295,62 @@ static errint assembler_withdraw(struct filesystem *fs, uint64_t directory)
     return error;
 }
 
-static errint assembler_look(struct filesystem *fs, uint64_t directory)
+static errint assembler_refuse(struct assemble_asked *asked)
+{
+    snprintf(asked->reason, sizeof asked->reason, "the policy of this directory is assemble=off");
+    return -EPERM;
+}
+
+static errint assembler_look(struct filesystem *fs, uint64_t directory, struct assemble_asked *asked)
 {
     struct meta_inode row;
     enum policy_assembling assembling;
     bool set;
     errint error = meta_get(fs->meta, directory, &row);
-    if (error || !S_ISDIR(row.mode) || row.nlink == 0)
-        return error == -ENOENT ? 0 : error;
+    if (!error && (!S_ISDIR(row.mode) || row.nlink == 0))
+        error = -ENOENT;
+    if (error)
+        return error == -ENOENT && !asked ? 0 : error;
     error = policy_assemble(fs, directory, &assembling, &set);
     if (error)
         return error;
     if (assembling == POLICY_ASSEMBLING_OFF && set)
-        return assembler_withdraw(fs, directory);
+        return asked ? assembler_refuse(asked) : assembler_withdraw(fs, directory);
     int holds = assemble_check(fs, directory);
-    if (holds || assembling != POLICY_ASSEMBLING_AUTO)
+    if (holds || (!asked && assembling != POLICY_ASSEMBLING_AUTO))
         return holds < 0 ? holds : 0;
-    return atomic_load(&fs->disk_full) ? -EBUSY : assemble_build(fs, directory, assembler_stops);
+    if (atomic_load(&fs->disk_full))
+        return asked ? -ENOSPC : -EBUSY;
+    return assemble_build(fs, directory, asked, assembler_stops);
+}
+
+static void assembler_progress(void *context, uint64_t directory, int64_t done, int64_t total)
+{
+    assemble_requests_progress(context, directory, done, total);
+}
+
+/* What was asked for: who asks hears how it ended, and it is taken up again only where files are written
+ * still. */
+static errint assembler_look_asked(struct filesystem *fs, uint64_t directory)
+{
+    struct assemble_requests *requests = fs->assembler->requests;
+    struct assemble_asked asked = {.progress = assembler_progress, .context = requests};
+    errint error = assembler_look(fs, directory, &asked);
+    if (error == -ECANCELED)
+        return error;
+    if (error == -EBUSY) {
+        assemble_requests_wait(requests, directory, "files are written, or not on stable storage yet");
+        return error;
+    }
+    if (error == -EAGAIN)
+        assemble_requests_finish(requests, directory,
+                                 "a save over an older one seems to be under way: some shards are of each");
+    else if (error == -EACCES)
+        assemble_requests_finish(requests, directory, "the shards are of several owners");
+    else
+        assemble_requests_finish(requests, directory,
+                                 error && !asked.reason[0] ? strerror(-error) : asked.reason);
+    return 0;
 }
 
 static void assembler_rest(struct assembler *assembler, int64_t begun)
@@ -290,7 +358,7 @@ static void assembler_rest(struct assembler *assembler, int64_t begun)
     int64_t now = clock_monotonic(), rest = (now - begun) * ASSEMBLER_REST;
     struct timespec until =
         clock_to_timespec(now + (rest < ASSEMBLER_REST_MAX_NS ? rest : ASSEMBLER_REST_MAX_NS));
-    while (!atomic_load(&assembler->stopping) &&
+    while (!atomic_load(&assembler->stopping) && !assembler->hurry &&
            pthread_cond_clockwait(&assembler->wake, &assembler->lock, CLOCK_MONOTONIC, &until) == 0)
         continue;
 }
@@ -300,9 +368,12 @@ static void assembler_visit(struct filesystem *fs, struct assembler_entry *entry
 {
     struct assembler *assembler = fs->assembler;
     int64_t begun = clock_monotonic();
+    bool asked = assemble_requests_wants(assembler->requests, entry->directory);
     assembler->busy = true;
+    assembler->hurry &= !asked;
     pthread_mutex_unlock(&assembler->lock);
-    errint error = assembler_look(fs, entry->directory);
+    errint error =
+        asked ? assembler_look_asked(fs, entry->directory) : assembler_look(fs, entry->directory, NULL);
     if (error == -EACCES)
         log_info("inode %llu: nothing is assembled here: the shards are of several owners",
                  (unsigned long long)entry->directory);
@@ -310,6 +381,8 @@ static void assembler_visit(struct filesystem *fs, struct assembler_entry *entry
         log_warning("inode %llu: nothing is assembled here now: %s", (unsigned long long)entry->directory,
                     strerror(-error));
     pthread_mutex_lock(&assembler->lock);
+    if (asked)
+        entry->delay = ASSEMBLER_RETRY_NS / 2; /* who waits does not wait longer each time */
     int64_t delay = entry->delay * 2 < ASSEMBLER_RETRY_MAX_NS ? entry->delay * 2 : ASSEMBLER_RETRY_MAX_NS;
     if (error == -EBUSY)
         assembler_enlist(assembler, entry->directory, entry->delay, delay);
@@ -413,10 +486,14 @@ errint assembler_start(struct filesystem *fs)
     if (fs->options->read_only)
         return 0;
     struct assembler *assembler = calloc(1, sizeof *assembler);
-    if (!assembler)
+    struct assemble_requests *requests = assembler ? assemble_requests_make() : NULL;
+    if (!requests) {
+        free(assembler);
         return -ENOMEM;
+    }
     pthread_mutex_init(&assembler->lock, NULL);
     pthread_cond_init(&assembler->wake, NULL);
+    assembler->requests = requests;
     assembler->finding = true;
     fs->assembler = assembler;
     errint error = assembler_read_noted(fs);
@@ -429,6 +506,7 @@ errint assembler_start(struct filesystem *fs)
     }
     if (error) {
         fs->assembler = NULL;
+        assemble_requests_free(requests);
         free(assembler);
         return error;
     }
@@ -454,6 +532,7 @@ void assembler_stop(struct filesystem *fs)
     }
     ids_release(&assembler->files);
     trees_release(&assembler->trees);
+    assemble_requests_free(assembler->requests);
     pthread_cond_destroy(&assembler->wake);
     pthread_mutex_destroy(&assembler->lock);
     free(assembler);

@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 
 struct filesystem;
+struct control_assemble;
 
 /* Does nothing where the mount is read-only. */
 errint assembler_start(struct filesystem *fs);
@@ -39,6 +40,14 @@ void assembler_look_below(struct filesystem *fs, uint64_t directory);
 
 /* The directory was moved from one into another: where their policies differ, as assembler_look_below. */
 void assembler_move_directory(struct filesystem *fs, uint64_t directory, uint64_t from, uint64_t to);
+
+/*
+ * Somebody asks for the directory's model now, be it one that is not made unasked. -EROFS: nothing is
+ * assembled here; -ENOMEM, -EBUSY.
+ */
+errint assembler_request(struct filesystem *fs, uint64_t directory);
+/* What has become of that. -EROFS. */
+errint assembler_tell(struct filesystem *fs, uint64_t directory, struct control_assemble *answer);
 
 /* Files and directories that wait to be looked at. */
 size_t assembler_waiting(struct filesystem *fs);

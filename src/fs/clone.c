@@ -13,10 +13,16 @@
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/node_extents.h"
+#include "fs/seal.h"
 #include "fs/writeback.h"
 
 /* One call copies at most this much, so that no lock is held long and a signal is heard. */
-enum { CLONE_COPY_MAX = 16 << 20, CLONE_COMPARE = 1 << 20, CLONE_SHARE_MIN = 4096 };
+enum {
+    CLONE_COPY_MAX = 16 << 20,
+    CLONE_COMPARE = 1 << 20,
+    CLONE_SHARE_MIN = 512, /* shorter ranges cost less than their rows */
+};
 
 /* The destination as rows of extents: what its own object holds so far is sealed as it is. */
 static errint clone_prepare(struct filesystem *fs, struct node *to)
@@ -45,28 +51,75 @@ static errint clone_prepare(struct filesystem *fs, struct node *to)
     return 0;
 }
 
+/* What the destination is made of now: of a file that is put together of many ranges the earlier ones are not
+ * read again. */
+static void clone_note(struct node *from, int64_t from_offset, struct node *to, int64_t to_offset,
+                       int64_t length)
+{
+    int64_t end = from_offset + length;
+    if (node_find_extent(to, to_offset) < to->extent_count)
+        node_forget_extents(to);
+    for (size_t i = node_find_extent(from, from_offset); i < from->extent_count && to->extents; i++) {
+        struct meta_extent piece = from->extents[i];
+        if (piece.offset >= end)
+            break;
+        int64_t cut = piece.offset < from_offset ? from_offset - piece.offset : 0;
+        piece.offset += cut;
+        piece.object_offset += cut;
+        piece.length -= cut;
+        if (piece.length > end - piece.offset)
+            piece.length = end - piece.offset;
+        piece.offset += to_offset - from_offset;
+        node_note_extent(to, &piece);
+    }
+}
+
+/* One object is not the whole file any more, or not yet: which one is, is found when it is loaded again. */
+static errint clone_adopt(struct filesystem *fs, struct node *to, bool whole)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, to->ino, &row);
+    if (error)
+        return error;
+    if (!whole) {
+        backing_put(&fs->backings, steal_pointer(to->backing));
+        to->copy = (struct node_copy){0};
+        to->kind = row.kind;
+        to->size = row.size;
+        to->dirty = row.state & META_DIRTY;
+        return 0;
+    }
+    struct backing *overlay = steal_pointer(to->overlay);
+    error = node_adopt_row(fs, to, &row);
+    to->overlay = overlay;
+    return error;
+}
+
 static errint clone_rows(struct filesystem *fs, struct node *from, int64_t from_offset, struct node *to,
                          int64_t to_offset, int64_t length)
 {
     content_freeze(fs, from);
     errint error = clone_prepare(fs, to);
+    bool replaces = to_offset < to->size;
+    if (!error)
+        error = node_extents(fs, from);
+    if (!error)
+        error = node_extents(fs, to);
     cleanup_ids struct ids freed = {0};
     if (!error)
         error = meta_clone(fs->meta, from->ino, from_offset, to->ino, to_offset, length, clock_file_time(),
                            &freed);
-    struct meta_inode row;
-    if (!error)
-        error = meta_get(fs->meta, to->ino, &row);
+    if (!error) {
+        clone_note(from, from_offset, to, to_offset, length);
+        error = clone_adopt(fs, to, to_offset == 0 && from_offset == 0 && length == from->size);
+    }
     if (error)
         return error;
-    struct backing *overlay = to->overlay;
-    to->overlay = NULL;
-    error = node_adopt_row(fs, to, &row);
-    to->overlay = overlay;
     content_release(fs, to, &freed);
-    discard_kick(fs);
+    if (replaces)
+        discard_kick(fs);
     writeback_add(fs, to);
-    return error;
+    return 0;
 }
 
 /* Shares blocks between the two objects where the disk can: 0, or -EOPNOTSUPP. */
@@ -91,11 +144,14 @@ static errint clone_reflink(struct filesystem *fs, const struct node *from, int6
 static ssize_t clone_copy(struct filesystem *fs, struct node *from, int64_t from_offset, struct node *to,
                           int64_t to_offset, int64_t length)
 {
-    cleanup_free char *buffer = aligned_alloc(CONTENT_ALIGNMENT, CLONE_COMPARE + 2 * CONTENT_ALIGNMENT);
-    if (!buffer)
-        return -ENOMEM;
     if (length > CLONE_COPY_MAX)
         length = CLONE_COPY_MAX;
+    size_t room = length < CLONE_COMPARE
+                      ? CONTENT_ALIGNMENT + (size_t)length / CONTENT_ALIGNMENT * CONTENT_ALIGNMENT
+                      : CLONE_COMPARE;
+    cleanup_free char *buffer = aligned_alloc(CONTENT_ALIGNMENT, room + 2 * CONTENT_ALIGNMENT);
+    if (!buffer)
+        return -ENOMEM;
     int64_t done = 0;
     while (done < length) {
         size_t want = length - done < CLONE_COMPARE ? (size_t)(length - done) : CLONE_COMPARE;
@@ -142,9 +198,11 @@ ssize_t clone_range(struct filesystem *fs, struct node *from, int64_t from_offse
     bool overlaps = from == to && from_offset < to_offset + length && to_offset < from_offset + length;
     if (!error && overlaps)
         error = -EINVAL;
-    bool sealed = from->kind == META_EXTENTS && from != to;
     bool served = to->mode == NODE_DAEMON && to->passthrough == 0 && !content_is_mapped(to);
     bool done = false;
+    if (!error && from != to && length >= CLONE_SHARE_MIN)
+        seal_now(fs, from);
+    bool sealed = from->kind == META_EXTENTS && from != to;
     if (!error && sealed && served && length >= CLONE_SHARE_MIN) {
         error = clone_rows(fs, from, from_offset, to, to_offset, length);
         done = !error;

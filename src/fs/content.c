@@ -14,6 +14,7 @@
 #include "base/transfer.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/node_extents.h"
 #include "fs/writeback.h"
 #include "store/object.h"
 
@@ -90,9 +91,7 @@ static errint content_unseal(struct filesystem *fs, struct node *node)
         error = meta_unseal(fs->meta, node->ino);
     if (error)
         return error == -EBUSY ? 0 : error;
-    free(node->extents);
-    node->extents = NULL;
-    node->extent_count = 0;
+    node_forget_extents(node);
     node->kind = META_OBJECT;
     /* The mark must be on stable storage before changed bytes are: soon, and never after our own write-back.
      */
@@ -186,34 +185,36 @@ errint content_truncate(struct filesystem *fs, struct node *node, int64_t size)
 /* -- copy on write ----------------------------------------------------------------------------------------
  */
 
-/* Whether all of the range lies in the overlay already. */
-static bool content_in_overlay(const struct node *node, int64_t offset, int64_t length)
+/*
+ * How many bytes of the range lie in a row in the overlay already, and where there (*at); or, if its first
+ * byte does not, how many come before one that does, with *at negative.
+ */
+static int64_t content_in_overlay(const struct node *node, int64_t offset, int64_t length, int64_t *at)
 {
-    for (size_t i = 0; i < node->extent_count && length > 0; i++) {
+    size_t i = node_find_extent(node, offset);
+    *at = -1;
+    for (; i < node->extent_count && node->extents[i].offset < offset + length; i++) {
         const struct meta_extent *extent = &node->extents[i];
-        if (extent->offset + extent->length <= offset)
+        if (extent->object != node->overlay->object)
             continue;
-        if (extent->offset > offset || extent->object != node->overlay->object ||
-            extent->object_offset != extent->offset)
-            return false;
+        if (extent->offset > offset)
+            return extent->offset - offset;
+        *at = extent->object_offset + (offset - extent->offset);
         int64_t covered = extent->offset + extent->length - offset;
-        offset += covered;
-        length -= covered;
+        return covered < length ? covered : length;
     }
-    return length <= 0;
+    return length;
 }
 
 static errint content_map(struct filesystem *fs, struct node *node, int64_t offset, int64_t length,
-                          uint64_t object, bool extend)
+                          uint64_t object, int64_t object_offset, bool extend)
 {
     cleanup_ids struct ids freed = {0};
-    const struct meta_extent extent = {offset, length, object, object ? offset : 0};
+    const struct meta_extent extent = {offset, length, object, object_offset};
     errint error = meta_extents_map(fs->meta, node->ino, &extent, extend, clock_file_time(), &freed);
     if (error)
         return error;
-    free(node->extents);
-    node->extents = NULL;
-    node->extent_count = 0;
+    node_note_extent(node, &extent);
     /* The object that was the whole file is not any more. */
     backing_put(&fs->backings, node->backing);
     node->backing = NULL;
@@ -233,23 +234,50 @@ static errint content_overlay(struct filesystem *fs, struct node *node)
     return object ? backing_create(&fs->backings, object, &node->overlay) : -EIO;
 }
 
-static errint content_write_over(struct filesystem *fs, struct node *node, const char *bytes, size_t size,
-                                 int64_t offset)
+/*
+ * Changed ranges are put behind each other in the overlay, so that many small ones take the room of their
+ * bytes, not a block of the disk each; what lies there already is written over. The number of bytes written,
+ * or an error.
+ */
+static int64_t content_write_piece(struct filesystem *fs, struct node *node, const char *bytes, size_t size,
+                                   int64_t offset)
 {
+    struct stat object;
+    int64_t at;
     errint error = content_overlay(fs, node);
     if (!error)
         error = node_extents(fs, node);
+    int fd = error ? error : backing_writer(&fs->backings, node->overlay);
+    if (fd < 0)
+        return fd;
+    int64_t length = content_in_overlay(node, offset, (int64_t)size, &at);
+    bool known = at >= 0;
+    if (!known && fstat(fd, &object) < 0)
+        return -errno;
+    if (!known)
+        at = object.st_size;
+    error = transfer_write(fd, bytes, (size_t)length, at);
     if (error)
         return error;
-    int fd = backing_writer(&fs->backings, node->overlay);
-    error = fd < 0 ? fd : transfer_write(fd, bytes, size, offset);
-    if (error)
-        return error;
-    if (!content_in_overlay(node, offset, (int64_t)size))
-        return content_map(fs, node, offset, (int64_t)size, node->overlay->object, true);
     int64_t now = clock_file_time();
     const struct meta_inode times = {.mtime = now, .ctime = now};
-    return meta_set(fs->meta, node->ino, META_SET_MTIME | META_SET_CTIME, &times, 0, NULL);
+    error = known ? meta_set(fs->meta, node->ino, META_SET_MTIME | META_SET_CTIME, &times, 0, NULL)
+                  : content_map(fs, node, offset, length, node->overlay->object, at, true);
+    return error ? error : length;
+}
+
+static errint content_write_over(struct filesystem *fs, struct node *node, const char *bytes, size_t size,
+                                 int64_t offset)
+{
+    while (size > 0) {
+        int64_t written = content_write_piece(fs, node, bytes, size, offset);
+        if (written < 0)
+            return (errint)written;
+        bytes += written;
+        offset += written;
+        size -= (size_t)written;
+    }
+    return 0;
 }
 
 errint content_write(struct filesystem *fs, struct node *node, const char *bytes, size_t size, int64_t offset)
@@ -285,7 +313,7 @@ static errint content_allocate_over(struct filesystem *fs, struct node *node, in
     int64_t end = offset + length;
     if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
         int64_t inside = end < node->size ? length : node->size - offset;
-        errint error = inside > 0 ? content_map(fs, node, offset, inside, 0, false) : 0;
+        errint error = inside > 0 ? content_map(fs, node, offset, inside, 0, 0, false) : 0;
         if (error)
             return error;
     }
@@ -320,10 +348,8 @@ errint content_allocate(struct filesystem *fs, struct node *node, int mode, int6
 static int64_t content_seek_extents(const struct node *node, int64_t offset, int whence)
 {
     int64_t position = offset;
-    for (size_t i = 0; i < node->extent_count; i++) {
+    for (size_t i = node_find_extent(node, offset); i < node->extent_count; i++) {
         const struct meta_extent *extent = &node->extents[i];
-        if (extent->offset + extent->length <= position)
-            continue;
         if (whence == SEEK_DATA)
             return extent->offset > position ? extent->offset : position;
         if (extent->offset > position)

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/transfer.h"
 #include "fs/filesystem.h"
+#include "fs/node_extents.h"
 
 /* Below this a buffered read is as good, and leaves the object's own read-ahead in charge. */
 enum { CONTENT_DIRECT_MIN = 64 * 1024 };
@@ -54,16 +55,47 @@ static ssize_t content_read_object(struct filesystem *fs, struct backing *backin
     return transfer_read_some(backing->fd, buffer, size, offset);
 }
 
+/* Objects that a read has used already: its pieces come from few, by turns. */
+enum { CONTENT_HELD = 16 };
+
+struct content_held {
+    struct filesystem *fs;
+    struct backing *at[CONTENT_HELD];
+};
+
+static void content_held_release(struct content_held *held)
+{
+    for (size_t i = 0; i < CONTENT_HELD; i++)
+        backing_put(&held->fs->backings, held->at[i]);
+}
+
+/* *out is there until the next call, or the release. */
+static errint content_hold(struct content_held *held, uint64_t object, struct backing **out)
+{
+    struct backing **slot = &held->at[object % CONTENT_HELD];
+    if (!*slot || (*slot)->object != object) {
+        backing_put(&held->fs->backings, steal_pointer(*slot));
+        errint error = backing_get(&held->fs->backings, object, slot);
+        if (error) {
+            *slot = NULL;
+            return error;
+        }
+    }
+    *out = *slot;
+    return 0;
+}
+
 /* One piece of a file of several; a short object is damage, never zeros. */
-static errint content_read_piece(struct filesystem *fs, const struct node *node,
+static errint content_read_piece(struct content_held *held, const struct node *node,
                                  const struct meta_extent *extent, char *buffer, int64_t offset,
                                  size_t length)
 {
+    struct filesystem *fs = held->fs;
     struct backing *backing;
     int64_t at = extent->object_offset + (offset - extent->offset);
     if (damage_touches(fs, extent->object, at, (int64_t)length))
         return -EIO; /* said when it was found */
-    errint error = backing_get(&fs->backings, extent->object, &backing);
+    errint error = content_hold(held, extent->object, &backing);
     if (error) {
         log_error("inode %llu: object %016llx of bytes %lld to %lld cannot be opened: %s",
                   (unsigned long long)node->ino, (unsigned long long)extent->object,
@@ -75,7 +107,6 @@ static errint content_read_piece(struct filesystem *fs, const struct node *node,
         log_error("inode %llu: object %016llx ends at %lld, expected at least %lld bytes",
                   (unsigned long long)node->ino, (unsigned long long)extent->object, (long long)(at + got),
                   (long long)(at + (int64_t)length));
-    backing_put(&fs->backings, backing);
     if (got < 0)
         return (errint)got;
     return (size_t)got == length ? 0 : -EIO;
@@ -88,19 +119,22 @@ static ssize_t content_read_extents(struct filesystem *fs, struct node *node, ch
         return 0;
     if ((int64_t)size > node->size - offset)
         size = (size_t)(node->size - offset);
-    memset(buffer, 0, size);
-    int64_t end = offset + (int64_t)size;
-    for (size_t i = 0; i < node->extent_count; i++) {
+    __attribute__((cleanup(content_held_release))) struct content_held held = {.fs = fs};
+    int64_t end = offset + (int64_t)size, filled = offset;
+    for (size_t i = node_find_extent(node, offset); i < node->extent_count; i++) {
         const struct meta_extent *extent = &node->extents[i];
+        if (extent->offset >= end)
+            break;
         int64_t from = extent->offset > offset ? extent->offset : offset;
         int64_t to = extent->offset + extent->length < end ? extent->offset + extent->length : end;
-        if (from >= to)
-            continue;
+        memset(buffer + (filled - offset), 0, (size_t)(from - filled));
         errint error =
-            content_read_piece(fs, node, extent, buffer + (from - offset), from, (size_t)(to - from));
+            content_read_piece(&held, node, extent, buffer + (from - offset), from, (size_t)(to - from));
         if (error)
             return error;
+        filled = to;
     }
+    memset(buffer + (filled - offset), 0, (size_t)(end - filled));
     return (ssize_t)size;
 }
 

@@ -113,6 +113,27 @@ struct control_verify {
 
 #define CONTROL_VERIFY_MAX (INT64_C(256) << 20)
 
+/* How the assembly of a directory's model is. */
+enum control_assemble_state {
+    CONTROL_ASSEMBLE_NONE,    /* nobody has asked this daemon for it */
+    CONTROL_ASSEMBLE_WAITING, /* not begun, or files are written still: the reason says so */
+    CONTROL_ASSEMBLE_RUNNING,
+    CONTROL_ASSEMBLE_DONE,    /* the view of the directory shows the model */
+    CONTROL_ASSEMBLE_REFUSED, /* the reason says why */
+};
+
+struct control_assemble {
+    uint32_t ask;        /* in: 1: assemble; 0: only tell */
+    uint32_t state;      /* enum control_assemble_state */
+    int64_t done, total; /* bytes of the file that have their place, and all of them */
+    char reason[1000];   /* NUL-terminated; UTF-8, or what a file's name has */
+};
+
+/* On a directory; for root, its owner, and who may write it (else EPERM). EROFS: nothing can be assembled
+ * here.
+ */
+#define CKPTFS_IOCTL_ASSEMBLE _IOWR('k', 26, struct control_assemble)
+
 /* Both tell paths and read much: only for root and for the user who mounted (else EPERM). */
 #define CKPTFS_IOCTL_OBJECTS _IOWR('k', 2, struct control_objects)
 #define CKPTFS_IOCTL_VERIFY  _IOWR('k', 3, struct control_verify)

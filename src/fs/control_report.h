@@ -25,6 +25,8 @@ errint control_may_set(fuse_req_t request, uint64_t directory);
  * none of them. */
 bool control_template(fuse_req_t request, uint64_t directory, unsigned command, const void *in,
                       size_t in_size, size_t room);
+/* CKPTFS_IOCTL_ASSEMBLE; it answers at once. */
+void control_assemble(fuse_req_t request, uint64_t ino, const void *in, size_t in_size, size_t room);
 /* Takes the request over when the extended attribute is one of the figures of a file: true. */
 bool control_answers_xattr(fuse_req_t request, uint64_t ino, const char *name, size_t room);
 

@@ -144,6 +144,15 @@ errint inputs_publish(struct filesystem *fs, uint64_t directory, const char *nam
     return error;
 }
 
+errint inputs_publish_beside(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino)
+{
+    pthread_mutex_lock(&fs->inputs->lock);
+    errint error =
+        fs->inputs->spoiled ? -EBUSY : meta_assembled_publish_beside(fs->meta, directory, name, ino);
+    pthread_mutex_unlock(&fs->inputs->lock);
+    return error;
+}
+
 /* -- start and end ----------------------------------------------------------------------------------------
  */
 

@@ -34,5 +34,7 @@ errint inputs_watch(struct filesystem *fs, uint64_t ino);
 /* As meta_assembled_publish; -EBUSY when a watched file was changed since the begin. */
 errint inputs_publish(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino,
                       const struct meta_assembled_input *inputs, size_t count);
+/* Another file of the same assembly. As meta_assembled_publish_beside; -EBUSY likewise. */
+errint inputs_publish_beside(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino);
 
 #endif

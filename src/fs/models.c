@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "ckpt/side_files.h"
+#include "fs/assemble_names.h"
 #include "meta/assembled.h"
 #include "meta/template.h"
 
@@ -352,20 +353,22 @@ static bool models_list_name(void *context, const char *name, size_t length, uin
 static errint models_list_assembled(struct filesystem *fs, uint64_t directory, uint64_t after,
                                     struct models_list *list)
 {
-    for (size_t i = 0; i < sizeof models_whole / sizeof *models_whole && !list->enough; i++) {
+    static const char *const names[] = {"model.safetensors", "adapter_model.safetensors",
+                                        ASSEMBLE_TORCH_NAME};
+    for (size_t i = 0; i < sizeof names / sizeof *names && !list->enough; i++) {
         struct meta_inode row;
         uint64_t cookie = MODELS_COOKIE_ASSEMBLED + i;
         if (after >= cookie)
             continue;
-        int own = models_has_own(fs, directory, models_whole[i]);
-        if (own)
-            return own < 0 ? own : 0;
-        size_t length = strlen(models_whole[i]);
-        errint error = meta_assembled_find(fs->meta, directory, models_whole[i], length, &row);
+        int own = models_has_own(fs, directory, names[i]);
+        size_t length = strlen(names[i]);
+        errint error = own < 0 ? own
+                       : own   ? -ENOENT
+                               : meta_assembled_find(fs->meta, directory, names[i], length, &row);
         if (error && error != -ENOENT)
             return error;
         if (!error)
-            list->enough = !list->entry(list->context, models_whole[i], length, cookie, &row);
+            list->enough = !list->entry(list->context, names[i], length, cookie, &row);
     }
     return 0;
 }

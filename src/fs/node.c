@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/node_extents.h"
 #include "meta/assembled.h"
 #include "store/object.h"
 
@@ -159,9 +160,7 @@ void node_drop_content(struct filesystem *fs, struct node *node)
     node->backing = NULL;
     backing_put(&fs->backings, node->overlay);
     node->overlay = NULL;
-    free(node->extents);
-    node->extents = NULL;
-    node->extent_count = 0;
+    node_forget_extents(node);
     node->copy = (struct node_copy){0};
 }
 
@@ -236,13 +235,6 @@ errint node_load(struct filesystem *fs, struct node *node)
     struct meta_inode row;
     errint error = meta_get(fs->meta, node->ino, &row);
     return error ? error : node_adopt_row(fs, node, &row);
-}
-
-errint node_extents(struct filesystem *fs, struct node *node)
-{
-    if (node->extents || node->kind != META_EXTENTS)
-        return 0;
-    return meta_extents(fs->meta, node->ino, &node->extents, &node->extent_count);
 }
 
 bool node_is_as_synced(const struct node *node, const struct meta_inode *row)

@@ -52,7 +52,7 @@ struct node {
         *backing; /* META_OBJECT: the object; META_EXTENTS: the object, where one object is the file */
     struct backing *overlay;     /* META_EXTENTS: where this daemon writes changed ranges */
     struct meta_extent *extents; /* META_EXTENTS: read when first needed; NULL after a change */
-    size_t extent_count;
+    size_t extent_count, extent_capacity;
 
     enum node_mode mode;
     unsigned handles;     /* open handles of any sort */
@@ -118,9 +118,6 @@ void node_unlock_two(struct node *a, struct node *b);
 errint node_load(struct filesystem *fs, struct node *node);
 /* Takes over a row as what the node is now. The lock is held exclusively. */
 errint node_adopt_row(struct filesystem *fs, struct node *node, const struct meta_inode *row);
-
-/* All extents (META_EXTENTS), from the cache of the node or the namespace. The lock is held exclusively. */
-errint node_extents(struct filesystem *fs, struct node *node);
 
 /*
  * The attributes as stat(2) shows them. A row of a file that is being written is completed from its object;

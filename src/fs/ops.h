@@ -16,6 +16,8 @@ void ops_fill_entry(struct filesystem *fs, const struct meta_inode *row, struct 
 errint ops_may_make(struct filesystem *fs, uint64_t parent, const char *name);
 /* Shared: drops setuid, and setgid where the group may execute, and file capabilities, as a write does. */
 errint ops_drop_privileges(fuse_req_t request, uint64_t ino);
+/* Whether the group is one of the caller's; for root, and when it cannot be told: yes. */
+bool ops_caller_has_group(fuse_req_t request, gid_t group);
 
 /* ops_file.c */
 void ops_open(fuse_req_t, fuse_ino_t, struct fuse_file_info *);

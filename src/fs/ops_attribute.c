@@ -48,8 +48,7 @@ void ops_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 /* -- setattr ----------------------------------------------------------------------------------------------
  */
 
-/* Whether the group is one of the caller's; for root, and when it cannot be told: yes. */
-static bool ops_caller_has_group(fuse_req_t request, gid_t group)
+bool ops_caller_has_group(fuse_req_t request, gid_t group)
 {
     const struct fuse_ctx *caller = fuse_req_ctx(request);
     if (caller->uid == 0 || caller->gid == group)

@@ -125,8 +125,10 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
         backing_put(&fs->backings, node->overlay);
         node->overlay = NULL;
     }
-    if (node->kind != META_OBJECT)
+    if (node->kind != META_OBJECT) {
+        *notify = node->was_passthrough; /* seal_now tells nobody */
         return SEAL_DONE;
+    }
     /* A handle may be counted before the kernel has opened the object for it. */
     bool alone = node->passthrough == 0 && seal_is_quiet(node, BACKING_READERS);
     if (!alone && !seal_is_quiet(node, BACKING_WRITERS))
@@ -153,6 +155,15 @@ static enum seal_outcome seal_locked(struct filesystem *fs, struct node *node, b
         return SEAL_FAILED;
     }
     return SEAL_DONE;
+}
+
+void seal_now(struct filesystem *fs, struct node *node)
+{
+    bool notify = false;
+    if (node->kind == META_OBJECT && !node->gone && node->writers == 0) {
+        seal_locked(fs, node, &notify);
+        seal_add(fs, node);
+    }
 }
 
 static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)

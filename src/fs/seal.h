@@ -18,4 +18,10 @@ void seal_stop(struct filesystem *fs, bool finish);
 /* The node may be ready for its seal. Its lock may be held. */
 void seal_add(struct filesystem *fs, struct node *node);
 
+/*
+ * Seals the file before the thread comes to it, if nobody can write it: for who can share its ranges only
+ * then. What else a seal is followed by is the thread's. The node is loaded, its lock held exclusively.
+ */
+void seal_now(struct filesystem *fs, struct node *node);
+
 #endif

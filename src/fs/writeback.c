@@ -124,6 +124,12 @@ static void writeback_release(struct filesystem *fs, struct writeback_view *view
     backing_put(&fs->backings, view->overlay);
 }
 
+static int writeback_compare_objects(const void *a, const void *b)
+{
+    const struct meta_extent *left = a, *right = b;
+    return (left->object > right->object) - (left->object < right->object);
+}
+
 /* -ENOENT: one of the objects is not there any more. A file that is gone has nothing to sync. */
 static errint writeback_sync_extents_once(struct filesystem *fs, struct node *node)
 {
@@ -132,16 +138,16 @@ static errint writeback_sync_extents_once(struct filesystem *fs, struct node *no
     errint error = meta_extents(fs->meta, node->ino, &extents, &count);
     if (error)
         return error == -ENOENT ? 0 : error;
-    uint64_t last = 0;
+    if (count > 0)
+        qsort(extents, count, sizeof *extents, writeback_compare_objects);
     for (size_t i = 0; i < count && !error; i++) {
-        if (extents[i].object == last)
+        if (i > 0 && extents[i].object == extents[i - 1].object)
             continue;
-        last = extents[i].object;
         struct backing *backing;
-        error = backing_get(&fs->backings, last, &backing);
+        error = backing_get(&fs->backings, extents[i].object, &backing);
         if (error)
             break;
-        error = object_sync(fs->store, last, backing->fd);
+        error = object_sync(fs->store, extents[i].object, backing->fd);
         backing_put(&fs->backings, backing);
     }
     return error;

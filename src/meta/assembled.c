@@ -222,6 +222,32 @@ errint meta_assembled_publish(struct meta *meta, uint64_t directory, const char 
     return change.error;
 }
 
+static errint assembled_publish_beside(struct change *change, uint64_t directory, const char *name,
+                                       uint64_t ino)
+{
+    struct meta *meta = change->meta;
+    struct meta_inode inode;
+    cleanup_rows struct db_rows rows = {0};
+    errint error = inode_load(meta, ino, &inode);
+    if (!error)
+        error = db_select(meta->db, &rows, "SELECT 1 FROM assembled WHERE directory = $1 LIMIT 1",
+                          DB_INTEGER(directory));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    db_finish(&rows);
+    return db_run(meta->db, "INSERT INTO assembled (directory, name, ino) VALUES ($1, $2, $3)",
+                  DB_INTEGER(directory), DB_BLOB(name, strlen(name)), DB_INTEGER(ino));
+}
+
+errint meta_assembled_publish_beside(struct meta *meta, uint64_t directory, const char *name, uint64_t ino)
+{
+    struct change change = {.meta = meta};
+    while (change_next(&change))
+        change.error = assembled_publish_beside(&change, directory, name, ino);
+    return change.error;
+}
+
 /* -- looking ----------------------------------------------------------------------------------------------
  */
 

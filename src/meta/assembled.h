@@ -47,6 +47,10 @@ errint meta_assembled_map(struct meta *meta, uint64_t ino, const struct meta_ass
 errint meta_assembled_publish(struct meta *meta, uint64_t directory, const char *name, uint64_t ino,
                               const struct meta_assembled_input *inputs, size_t count);
 
+/* The directory, which shows something, shows this file too, made from the same inputs. -ENOENT as above, and
+ * when it shows nothing. */
+errint meta_assembled_publish_beside(struct meta *meta, uint64_t directory, const char *name, uint64_t ino);
+
 /* Withdraws all that the directory shows. `changed` (may be NULL) tells whether there was any. */
 errint meta_assembled_withdraw(struct meta *meta, uint64_t directory, bool *changed);
 /* Withdraws all that was made from the file; the directories that showed it are appended. */

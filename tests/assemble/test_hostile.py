@@ -9,9 +9,9 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from tool import inspect, refuse, run, write_safetensors
+from tool import assemble, inspect, refuse, run, write_safetensors
 
 INDEX = "model.safetensors.index.json"
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -75,12 +75,34 @@ def test_shards_without_an_index(shards, tmp_path):
     (shards / INDEX).unlink()
     whole, text = notes(shards)
     assert whole and f"{INDEX} is missing: all shards are taken" in text
+    # One is left of a save in three: only the other set is complete.
     save_file({"w": torch.zeros(3)}, shards / "model-00003-of-00003.safetensors")
+    whole, text = notes(shards)
+    assert whole and "model-00003-of-00003.safetensors is stale: the 2 shards of another save are complete" in text
+    output, _ = assemble(shards, tmp_path / "of_two")
+    assert sorted(load_file(output / "model.safetensors")) == ["b0", "b1", "w0", "w1"]
+    for number in (1, 2):
+        save_file({"w": torch.zeros(3)}, shards / f"model-0000{number}-of-00003.safetensors")
     expect_missing(shards, "shards of two models lie here", tmp_path)
-    (shards / "model-00003-of-00003.safetensors").unlink()
+    for path in shards.glob("*-of-00003.*"):
+        path.unlink()
     (shards / SHARDS[0]).rename(shards / "model-00001-of-00003.safetensors")
     (shards / SHARDS[1]).rename(shards / "model-00003-of-00003.safetensors")
     expect_missing(shards, "model-00002-of-00003.safetensors is missing", tmp_path)
+
+
+def test_a_save_in_one_file_over_shards(shards, tmp_path):
+    """As transformers leaves it: the index stays, and where shards do they are the older ones, too."""
+    save_file({"w": torch.ones(3)}, shards / "model.safetensors")
+    whole, text = notes(shards)
+    assert whole and f"{INDEX} is there too; loaders take model.safetensors" in text
+    assert all(f"{name} is stale: loaders take model.safetensors" in text for name in SHARDS)
+    for name in SHARDS:
+        (shards / name).unlink()
+    whole, text = notes(shards)
+    assert whole and f"{INDEX} is there too" in text and "stale" not in text
+    output, _ = assemble(shards, tmp_path / "out")
+    assert torch.equal(load_file(output / "model.safetensors")["w"], torch.ones(3))
 
 
 def test_one_shard_alone(shards, tmp_path):

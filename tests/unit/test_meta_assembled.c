@@ -336,11 +336,35 @@ static void test_check(void)
     CHECK_EQUAL(0, shown());
 }
 
+/* The other form of the same model. */
+static void test_beside(void)
+{
+    uint64_t ino = make_model(), other;
+    const struct meta_inode like = {.mode = 0644, .size = SHARD_SIZE, .mtime = FRAME_NOW};
+    const struct meta_assembled_part part = {0, SHARD_SIZE, 0, first, 0};
+    struct meta_inode row;
+    CHECK_EQUAL(0, meta_assembled_begin(meta, &like, &other));
+    CHECK_EQUAL(0, meta_assembled_map(meta, other, &part, 1));
+    CHECK_EQUAL(-ENOENT, meta_assembled_publish_beside(meta, directory, "other", other));
+    CHECK_EQUAL(0, publish(ino));
+    CHECK_EQUAL(-ENOENT, meta_assembled_publish_beside(meta, directory, "other", 98765));
+    CHECK_EQUAL(0, meta_assembled_publish_beside(meta, directory, "other", other));
+    CHECK_EQUAL(ino, shown());
+    CHECK_EQUAL(0, meta_assembled_find(meta, directory, "other", 5, &row));
+    CHECK_EQUAL(other, row.ino);
+    cleanup_ids struct ids directories = {0};
+    CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, second, &directories));
+    CHECK_EQUAL(0, shown());
+    CHECK_EQUAL(-ENOENT, meta_assembled_find(meta, directory, "other", 5, &row));
+    CHECK(is_released(ino));
+}
+
 int main(void)
 {
     frame_run("a file of ranges of others", test_extents);
     frame_run("what is written, torn or too short gives no part", test_refused);
     frame_run("a directory shows it, and it has no name", test_shown);
+    frame_run("another form of it is shown and withdrawn with it", test_beside);
     frame_run("it keeps the bytes of a file that is removed", test_keeps_bytes);
     frame_run("it is withdrawn with what it was made from", test_inputs);
     frame_run("it goes with its directory", test_goes_with_directory);

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `ckptfs assemble` where the checkpoint, or the output, lies on a mount of ours. */
+#ifndef CKPTFS_CMD_ASSEMBLE_MOUNTED_H
+#define CKPTFS_CMD_ASSEMBLE_MOUNTED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Whether the open directory lies on a mount of ours. The mount is not asked. */
+bool assemble_is_mounted(int directory);
+
+/*
+ * Bytes that a file of a mount's directory alone takes in the store: what was not shared. -1: not known.
+ */
+int64_t assemble_stored_bytes(int directory, const char *name);
+
+/*
+ * Asks the mount to assemble the directory at `path` in its view, waits for it, and prints the view's path.
+ * Without a handler, a signal ends the waiting, not the assembly. The exit code, after one line that says why
+ * it is not EXIT_FINE; -1, and nothing is said, when it does not lie on a mount of ours.
+ */
+int assemble_in_view(const char *path);
+
+#endif
