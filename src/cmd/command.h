@@ -29,6 +29,7 @@ extern const struct command command_verify;
 extern const struct command command_fsck;
 extern const struct command command_assemble;
 extern const struct command command_inspect;
+extern const struct command command_ls;
 extern const struct command command_daemon;
 
 /* Writes one line about a wrong command line, and where help is. Returns EXIT_USAGE. */
