@@ -53,6 +53,7 @@ struct complete_asked {
     bool own_level;    /* other checkpoints lie below it: only its own files are its */
     bool all_reasons;  /* files are read also when something is missing already */
     bool awaited;      /* the processes that write the run live: ranks' last files are waited for */
+    int64_t ranks;     /* processes that saved the checkpoint before, which are awaited then; 0: not known */
     const char *proof; /* what outside the checkpoint says that it is complete; NULL: nothing */
     const struct complete_names *expected; /* NULL: nothing is known of the others */
     const struct complete_memory *memory;  /* NULL: none */

@@ -190,6 +190,9 @@ static errint dcp_judge_hf(struct complete_work *work)
         if (model.notes[i].missing)
             error = complete_miss(work, "%s", model.notes[i].text);
     }
+    /* Without either nobody knows whether the last rank's is there. */
+    if (!error && !work->out->config && !tree_find_file(&work->tree, "", 0, "rng_state_0.pth"))
+        error = complete_doubt(work, "how many shards were saved is in none of them");
     return error;
 }
 

@@ -108,6 +108,8 @@ static bool trainer_is_named(const char *name)
 static errint trainer_judge_random(struct complete_work *work, const struct trainer_files *files)
 {
     complete_saw_ranks(work, files->ranks);
+    if (work->asked->awaited && files->random)
+        complete_saw_ranks(work, work->asked->ranks);
     if (!files->random || files->processes >= work->out->world_size)
         return 0;
     int64_t awaited = work->out->world_size - files->processes;

@@ -329,6 +329,12 @@ static void test_awaited(void)
     CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
     asked.awaited = false;
     CHECK_EQUAL(COMPLETE_YES, judge(&asked));
+    /* How many there are, an earlier checkpoint tells. */
+    run_put_trainer("checkpoint-10");
+    asked.ranks = 3;
+    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
+    asked.awaited = true;
+    CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
 }
 
 /* -- runs -------------------------------------------------------------------------------------------------
