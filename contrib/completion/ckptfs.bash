@@ -43,7 +43,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\npolicy\ntemplate\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\ntemplate\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -77,6 +77,15 @@ _ckptfs() {
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        ls)
+            case $word in
+                -*) _ckptfs_complete_words $'--json\n--why\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
                     ;;
             esac
             ;;

@@ -19,6 +19,7 @@ struct folder_entry {
     const char *name;
     bool directory;
     int64_t size; /* of a regular file; what is neither is not listed */
+    int64_t time; /* of its last change (mtime), ns since the epoch; 0: not known */
 };
 
 struct folder {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/transfer.h"
 #include "ckpt/folder.h"
 
@@ -19,7 +20,11 @@ static bool folder_plain_describe(int directory, const char *name, struct folder
     struct stat status;
     if (fstatat(directory, name, &status, 0) < 0 || (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)))
         return false;
-    *entry = (struct folder_entry){.name = name, .directory = S_ISDIR(status.st_mode)};
+    *entry = (struct folder_entry){
+        .name = name,
+        .directory = S_ISDIR(status.st_mode),
+        .time = clock_from_timespec(&status.st_mtim),
+    };
     if (!entry->directory)
         entry->size = status.st_size;
     return true;

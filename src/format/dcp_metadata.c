@@ -163,7 +163,8 @@ static errint dcp_number_files(struct dcp_reader *reader)
     for (size_t i = 0; i < reader->place_count; i++)
         out->file_count += i == 0 || dcp_compare_files(&reader->places[i - 1], &reader->places[i]) != 0;
     out->files = arena_take_array(&out->arena, out->file_count, sizeof *out->files);
-    if (!out->files)
+    out->file_sizes = arena_take_array(&out->arena, out->file_count, sizeof *out->file_sizes);
+    if (!out->files || !out->file_sizes)
         return -ENOMEM;
     uint32_t count = 0;
     for (size_t i = 0; i < reader->place_count; i++) {
@@ -171,6 +172,9 @@ static errint dcp_number_files(struct dcp_reader *reader)
         if (count == 0 || strcmp(out->files[count - 1], place->file) != 0)
             out->files[count++] = place->file;
         place->file_index = count - 1;
+        int64_t end = place->offset + place->length;
+        if (end > out->file_sizes[count - 1])
+            out->file_sizes[count - 1] = end;
     }
     return 0;
 }

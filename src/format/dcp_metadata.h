@@ -44,6 +44,7 @@ struct dcp_metadata {
     size_t item_count;
     const char **files; /* names without a directory; in no order */
     size_t file_count;
+    int64_t *file_sizes; /* of each file, in the order as read: it has at least so many bytes */
 };
 
 /* Whether a name that a file gives is one that a directory may hold: no path, nothing that cannot be printed.

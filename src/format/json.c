@@ -30,6 +30,7 @@ void json_begin(struct json *json, const struct format_source *source, int64_t o
     json->end = offset + length;
     json->at = json->limit = json->block;
     json->status = 0;
+    json->python = false;
 }
 
 /* Fetches the next block; false at the end of the text. */
@@ -314,17 +315,6 @@ static bool json_skip_fraction(struct json *json)
     return json->status == 0;
 }
 
-static bool json_skip_number(struct json *json)
-{
-    if (json_look(json) == '-')
-        json->at++;
-    if (json_look(json) == '0')
-        json->at++;
-    else if (!json_skip_digits(json))
-        return false;
-    return json_skip_fraction(json);
-}
-
 static bool json_skip_word(struct json *json, const char *word)
 {
     for (; *word; word++) {
@@ -332,6 +322,19 @@ static bool json_skip_word(struct json *json, const char *word)
             return json_fail(json, FORMAT_FOREIGN);
     }
     return true;
+}
+
+static bool json_skip_number(struct json *json)
+{
+    if (json_look(json) == '-')
+        json->at++;
+    if (json->python && json_look(json) == 'I')
+        return json_skip_word(json, "Infinity");
+    if (json_look(json) == '0')
+        json->at++;
+    else if (!json_skip_digits(json))
+        return false;
+    return json_skip_fraction(json);
 }
 
 /* -- any value --------------------------------------------------------------------------------------------
@@ -344,6 +347,7 @@ static bool json_skip_scalar(struct json *json, struct json_text *text)
     case 't': return json_skip_word(json, "true");
     case 'f': return json_skip_word(json, "false");
     case 'n': return json_skip_word(json, "null");
+    case 'N': return json->python ? json_skip_word(json, "NaN") : json_fail(json, FORMAT_FOREIGN);
     default: return json_skip_number(json);
     }
 }
@@ -398,4 +402,60 @@ bool json_take_any_size(struct json *json, int64_t *value)
     if (fits && after != '.' && after != 'e' && after != 'E')
         *value = size;
     return json_skip_fraction(json);
+}
+
+/* -- numbers for what they mean ---------------------------------------------------------------------------
+ */
+
+static const char *json_behind_digits(const char *at)
+{
+    return at + strspn(at, "0123456789");
+}
+
+/* Whether the text is a number as JSON has them. */
+static bool json_is_number(const char *at)
+{
+    at += *at == '-';
+    const char *end = *at == '0' ? at + 1 : json_behind_digits(at);
+    if (end == at)
+        return false;
+    if (*end == '.') {
+        at = end + 1;
+        end = json_behind_digits(at);
+        if (end == at)
+            return false;
+    }
+    if (*end == 'e' || *end == 'E') {
+        at = end + 1 + (end[1] == '+' || end[1] == '-');
+        end = json_behind_digits(at);
+        if (end == at)
+            return false;
+    }
+    return *end == '\0';
+}
+
+static bool json_is_python_number(const char *text)
+{
+    return strcmp(text, "NaN") == 0 || strcmp(text, "Infinity") == 0 || strcmp(text, "-Infinity") == 0;
+}
+
+bool json_take_any_number(struct json *json, double *value, bool *number)
+{
+    char text[JSON_NUMBER_MAX];
+    size_t length = 0;
+    int byte = json_peek(json);
+    *number = json_is_digit(byte) || byte == '-' || (json->python && (byte == 'N' || byte == 'I'));
+    if (!*number)
+        return json_skip(json);
+    for (; byte > 0 && strchr("+-.0123456789eEINafinty", byte); byte = json_look(json)) {
+        if (length == sizeof text - 1)
+            return json_fail(json, FORMAT_FOREIGN);
+        text[length++] = (char)byte;
+        json->at++;
+    }
+    text[length] = '\0';
+    if (!json_is_number(text) && !(json->python && json_is_python_number(text)))
+        return json_fail(json, FORMAT_FOREIGN);
+    *value = strtod(text, NULL);
+    return json->status == 0;
 }

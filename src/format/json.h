@@ -13,13 +13,14 @@
 #include "base/arena.h"
 #include "format/internal.h"
 
-enum { JSON_BLOCK = 64 * 1024, JSON_DEPTH = 128, JSON_TEXT_START = 256 };
+enum { JSON_BLOCK = 64 * 1024, JSON_DEPTH = 128, JSON_TEXT_START = 256, JSON_NUMBER_MAX = 400 };
 
 struct json {
     const struct format_source *source;
     int64_t next, end; /* the next block's offset in the source; where the text ends */
     const uint8_t *at, *limit;
     int status;
+    bool python;    /* set after json_begin: NaN, Infinity and -Infinity are numbers, as Python writes them */
     int64_t failed; /* where the first failure was */
     uint8_t block[JSON_BLOCK];
 };
@@ -58,6 +59,8 @@ bool json_take_key(struct json *json, struct json_text *text);
 bool json_take_size(struct json *json, int64_t *value);
 /* Any value; -1 when it is no such number. */
 bool json_take_any_size(struct json *json, int64_t *value);
+/* Any value; *number: it is one, of less than JSON_NUMBER_MAX bytes, *value then. */
+bool json_take_any_number(struct json *json, double *value, bool *number);
 /* The offset of the next byte in the source. After a failure: where it was. */
 int64_t json_tell(const struct json *json);
 /* Any value, nested up to JSON_DEPTH. */

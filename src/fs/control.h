@@ -69,6 +69,19 @@ struct control_source {
 };
 #define CKPTFS_IOCTL_SOURCE _IOWR('k', 25, struct control_source)
 
+/* How safe the files of a tree are: a file, or all below a directory. Counts the asker's files; root's all.
+ */
+struct control_life {
+    uint64_t files;
+    uint64_t writing;     /* open for writing, or not sealed since they were */
+    uint64_t unsynced;    /* may have bytes or attributes that are not on stable storage */
+    uint64_t torn;        /* lost bytes in a crash, or may have */
+    uint64_t reserved[4]; /* 0 */
+};
+
+/* On any file or directory that the asker can open. */
+#define CKPTFS_IOCTL_LIFE _IOR('k', 27, struct control_life)
+
 /* What waits to be given back to the disk. */
 struct control_reclaim {
     uint64_t now;                          /* in: 1: try now */

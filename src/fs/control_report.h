@@ -13,6 +13,8 @@
 errint control_status_text(struct filesystem *fs, uid_t uid, char **out);
 /* CKPTFS_IOCTL_USAGE. */
 void control_usage(fuse_req_t request, uint64_t ino, size_t room);
+/* CKPTFS_IOCTL_LIFE. */
+void control_life(fuse_req_t request, uint64_t ino, size_t room);
 /* CKPTFS_IOCTL_RECLAIM. */
 void control_reclaim(fuse_req_t request, const void *in, size_t in_size, size_t room);
 /* CKPTFS_IOCTL_POLICY_SHOW and CKPTFS_IOCTL_POLICY_SET; these answer at once. */

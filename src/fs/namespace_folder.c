@@ -35,7 +35,7 @@ errint namespace_find(struct filesystem *fs, uint64_t directory, const char *pat
 struct namespace_entry {
     char name[META_NAME_MAX + 1];
     bool directory;
-    int64_t size;
+    int64_t size, time;
 };
 
 struct namespace_list {
@@ -71,6 +71,7 @@ static bool namespace_collect(void *context, const char *name, size_t length, ui
     entry->name[length] = '\0';
     entry->directory = S_ISDIR(inode->mode);
     entry->size = entry->directory ? 0 : inode->size;
+    entry->time = inode->mtime;
     return true;
 }
 
@@ -87,7 +88,8 @@ static errint namespace_list(void *context, const char *path,
     if (!error)
         error = list.error;
     for (size_t i = 0; !error && i < list.count; i++) {
-        const struct folder_entry entry = {list.at[i].name, list.at[i].directory, list.at[i].size};
+        const struct folder_entry entry = {list.at[i].name, list.at[i].directory, list.at[i].size,
+                                           list.at[i].time};
         if (!visit(visit_context, &entry))
             break;
     }

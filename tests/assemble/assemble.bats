@@ -56,6 +56,14 @@ run_module() {
     run_module test_sagemaker
 }
 
+@test "which of a Trainer's checkpoints are complete, and when" {
+    run_module test_complete
+}
+
+@test "which checkpoints of ranks are complete" {
+    run_module test_complete_ranks
+}
+
 @test "damaged and hostile checkpoints" {
     run_module test_hostile
 }

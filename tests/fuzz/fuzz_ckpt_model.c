@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any files under the names that frameworks use: what is read of them is a model or a refusal; and of a model
- * every byte of the files that it is assembled to comes from inside of what is there. */
+ * every byte of the files that it is assembled to comes from inside of what is there. Whether it is complete
+ * is told of all of them. */
 /* fuzz-sources: src/ckpt src/format src/meta src/store src/base */
 /* fuzz-libs: -lxxhash -ldeflate -lcjson -lsqlite3 -lcrypto */
 #include <errno.h>
@@ -8,6 +9,7 @@
 
 #include "ckpt/assemble.h"
 #include "ckpt/framework.h"
+#include "ckpt/run.h"
 #include "fuzz_source.h"
 
 /* The input: files one after the other, each the number of its name, its length (two bytes), its bytes. */
@@ -175,6 +177,38 @@ static void fuzz_check_plan(const struct fuzz_reader *reader, const struct assem
     assemble_release(&plan);
 }
 
+/* -- whether it is complete -------------------------------------------------------------------------------
+ */
+
+static void fuzz_check_verdict(const struct complete *complete)
+{
+    bool missing = complete->notes_left_out > 0;
+    for (size_t i = 0; i < complete->note_count; i++) {
+        missing |= complete->notes[i].missing;
+        if (strlen(complete->notes[i].text) >= COMPLETE_NOTE_LENGTH)
+            abort();
+    }
+    if (complete->note_count > COMPLETE_NOTES_MAX || (complete->state == COMPLETE_NOT && !missing))
+        abort();
+    for (size_t i = 0; i < complete->note_count; i++) {
+        if (complete->notes[i].missing && complete->state != COMPLETE_NOT)
+            abort();
+    }
+    if (complete->progress.metric_count > TRAINER_METRICS_MAX)
+        abort();
+}
+
+static void fuzz_check_run(const struct folder *folder, bool named)
+{
+    const struct run_asked asked = {.name = named ? "checkpoint-5" : "run", .all_reasons = true};
+    cleanup_run struct run run;
+    errint error = run_read(folder, &asked, &run);
+    if (error && error != -ENOMEM)
+        abort();
+    for (size_t i = 0; i < run.count && !error; i++)
+        fuzz_check_verdict(&run.at[i].complete);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_folder files = {0};
@@ -182,6 +216,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct framework_wish wish = {.master = size > 0 && (data[0] & 0x80)};
     cleanup_model struct model model;
     fuzz_split(&files, data, size);
+    fuzz_check_run(&folder, wish.master);
     errint error = framework_load(&folder, &wish, &model);
     if (error && error != -ENOENT && error != -ENOMEM)
         abort();

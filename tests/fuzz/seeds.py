@@ -367,6 +367,9 @@ def ckpt_model():
     tensors = {"a": tensor(), "tied": tensor(), "turned": tensor(sizes=(3, 2), strides=(1, 3)),
                "small": tensor("1", (4,), (1,), 2, "UntypedStorage", 8, "float8_e4m3fn")}
     yield folder((0, shards[1]), (9, b'{"x": NaN, "global_step": 5}'), (10, b'{"dtype": "float32"}'))
+    log = [{"step": 4, "eval_loss": 1.5}, {"step": 5, "loss": float("inf"), "eval_loss": -2e-3}]
+    state = {"best_global_step": 4, "best_metric": 1.5, "best_model_checkpoint": "a/checkpoint-4", "global_step": 5}
+    yield folder((0, shards[0]), (9, json.dumps({**state, "log_history": log}).encode()), (10, b"{}"))
     yield folder((1, json.dumps(index).encode()), (2, shards[0]), (3, shards[1]))
     yield folder((2, shards[0]), (3, shards[1]))
     yield folder((4, torch_archive(tensors)))

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which checkpoints are complete: files that are cut or missing, markers, ranks, and what others of the run
+ * have. */
+#include <stdlib.h>
+
+#include "check.h"
+#include "ckpt/folder_below.h"
+#include "test_ckpt_run.h"
+
+/* -- a Trainer's checkpoint -------------------------------------------------------------------------------
+ */
+
+static void test_trainer(void)
+{
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
+}
+
+static void test_every_prefix_of_a_save(void)
+{
+    run_begin();
+    for (size_t i = 0; trainer_files[i]; i++) {
+        cleanup_bytes struct bytes file = {0};
+        char path[512];
+        snprintf(path, sizeof path, "checkpoint-10/%s", trainer_files[i]);
+        run_put_trainer_file("checkpoint-10", trainer_files[i]);
+        run_get(path, &file);
+        /* Step by step through small files, by large steps through others. */
+        for (size_t length = 0; length < file.count; length += 1 + length / 4) {
+            run_cut(path, length);
+            CHECK(run_state("checkpoint-10") != COMPLETE_YES);
+            CHECK(run_state("checkpoint-10") != COMPLETE_WEIGHTS);
+            run_put_trainer_file("checkpoint-10", trainer_files[i]);
+        }
+        CHECK((run_state("checkpoint-10") == COMPLETE_YES) == (trainer_files[i + 1] == NULL));
+    }
+}
+
+/* Files without which it still is complete: each rank's generators. */
+static bool may_be_missing(const char *file)
+{
+    return strncmp(file, "rng_state_", 10) == 0;
+}
+
+static void test_every_file_removed_or_cut(void)
+{
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    run_put_trainer("checkpoint-20");
+    run_put_trainer("checkpoint-30");
+    for (size_t i = 0; trainer_files[i]; i++) {
+        cleanup_bytes struct bytes file = {0};
+        char path[512];
+        snprintf(path, sizeof path, "checkpoint-20/%s", trainer_files[i]);
+        run_get(path, &file);
+        run_remove(path);
+        CHECK_EQUAL(may_be_missing(trainer_files[i]) ? COMPLETE_YES : COMPLETE_NOT,
+                    run_state("checkpoint-20"));
+        CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
+        CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
+        for (unsigned part = 0; part < 4; part++) {
+            run_put(path, file.at, part < 3 ? file.count * part / 3 : file.count - 1);
+            CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-20"));
+        }
+        run_put(path, file.at, file.count);
+    }
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-20"));
+}
+
+static void test_weights_only(void)
+{
+    static const char *const resume[] = {"optimizer.pt", "scheduler.pt", "rng_state_0.pth",
+                                         "rng_state_1.pth"};
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    for (size_t i = 0; i < sizeof resume / sizeof *resume; i++) {
+        char path[512];
+        CHECK(run_state("checkpoint-10") != COMPLETE_WEIGHTS);
+        snprintf(path, sizeof path, "checkpoint-10/%s", resume[i]);
+        run_remove(path);
+    }
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("checkpoint-10"));
+    /* Beside one that has an optimizer it lacks one. */
+    run_put_trainer("checkpoint-5");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-5"));
+}
+
+static void test_a_name_that_a_trainer_gives(void)
+{
+    run_begin();
+    run_put_safetensors("checkpoint-10/model.safetensors");
+    run_put_text("checkpoint-10/config.json", "{}");
+    CHECK_EQUAL(COMPLETE_UNKNOWN, run_state("checkpoint-10"));
+    run_put_torch("checkpoint-10/training_args.bin");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+    run_put_safetensors("final/model.safetensors");
+    run_put_text("final/config.json", "{}");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("final"));
+}
+
+/* Another version of the library writes other files. */
+static void test_other_configuration(void)
+{
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    run_put_trainer("checkpoint-20");
+    run_put_text("checkpoint-10/special_tokens_map.json", "{}");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-20"));
+    run_put_text("checkpoint-20/config.json", "{\"transformers_version\": \"6\"}");
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-20"));
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
+}
+
+/* -- markers ----------------------------------------------------------------------------------------------
+ */
+
+static void test_unfinished(void)
+{
+    static const char *const names[] = {"checkpoint-is-incomplete.txt",
+                                        "_unfinished",
+                                        "part-unfinished",
+                                        ".incomplete",
+                                        "x.incomplete",
+                                        "tmp-model",
+                                        ".tmpA1b2C3",
+                                        ".metadata.tmp"};
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "checkpoint-10/%s", names[i]);
+        run_put_text(path, "");
+        CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+        run_remove(path);
+        snprintf(path, sizeof path, "checkpoint-10/below/%s", names[i]);
+        run_put_text(path, "");
+        CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+        run_remove(path);
+    }
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
+    run_put_trainer("tmp-checkpoint-20");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("tmp-checkpoint-20"));
+    /* That a marker is gone proves nothing, nor does one that says the contrary. */
+    run_remove("checkpoint-10/optimizer.pt");
+    run_put_text("checkpoint-10/commit_success.txt", "");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+}
+
+static void test_proof(void)
+{
+    run_begin();
+    run_put_torch("iter_0000100/mp_rank_00/model_optim_rng.pt");
+    run_put_torch("iter_0000200/mp_rank_00/model_optim_rng.pt");
+    CHECK_EQUAL(COMPLETE_UNKNOWN, run_state("iter_0000100"));
+    run_put_text("latest_checkpointed_iteration.txt", "100\n");
+    CHECK_EQUAL(COMPLETE_YES, run_state("iter_0000100"));
+    CHECK_EQUAL(COMPLETE_UNKNOWN, run_state("iter_0000200"));
+    run_put_text("iter_0000200/_SUCCESS", "");
+    CHECK_EQUAL(COMPLETE_YES, run_state("iter_0000200"));
+    run_cut("iter_0000100/mp_rank_00/model_optim_rng.pt", 100);
+    CHECK_EQUAL(COMPLETE_NOT, run_state("iter_0000100"));
+}
+
+/* -- shards and ranks -------------------------------------------------------------------------------------
+ */
+
+static void test_index(void)
+{
+    run_begin();
+    run_put_text("m/config.json", "{}");
+    run_put_safetensors("m/model-00001-of-00002.safetensors");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("m"));
+    run_put_safetensors("m/model-00002-of-00002.safetensors");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("m"));
+    run_put_text("m/model.safetensors.index.json",
+                 "{\"metadata\":{},\"weight_map\":{\"a\":\"model-00001-of-00002.safetensors\","
+                 "\"b\":\"model-00002-of-00002.safetensors\"}}");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("m"));
+    run_remove("m/model-00001-of-00002.safetensors");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("m"));
+    run_remove("m/model-00002-of-00002.safetensors");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("m"));
+    /* A save in one file leaves the index of an older one. */
+    run_put_safetensors("m/model.safetensors");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("m"));
+}
+
+static void test_adapter(void)
+{
+    run_begin();
+    run_put_safetensors("m/adapter_model.safetensors");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("m"));
+    run_put_text("m/adapter_config.json", "{}");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("m"));
+}
+
+enum { MANY_RANKS = 1024 };
+
+static void test_many_ranks(void)
+{
+    char path[128];
+    run_begin();
+    for (int rank = 0; rank < MANY_RANKS; rank++) {
+        snprintf(path, sizeof path, "checkpoint-10/rank%d-of-%d-pytorch_model.bin", rank, MANY_RANKS);
+        run_put_torch(path);
+        snprintf(path, sizeof path, "checkpoint-10/rank%d-of-%d-optimizer.bin", rank, MANY_RANKS);
+        run_put_torch(path);
+        snprintf(path, sizeof path, "checkpoint-10/rng_state_%d.pth", rank);
+        run_put_torch(path);
+    }
+    run_put_torch("checkpoint-10/scheduler.pt");
+    run_put_trainer_file("checkpoint-10", "trainer_state.json");
+    cleanup_run struct run run = {0};
+    run_judge_all(&run);
+    CHECK_EQUAL(1, run.count);
+    CHECK_EQUAL(MANY_RANKS, run.at[0].complete.world_size);
+    CHECK_EQUAL(COMPLETE_YES, run.at[0].complete.state);
+    CHECK(run.at[0].no_template);
+    run_remove("checkpoint-10/rank777-of-1024-optimizer.bin");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+}
+
+static void test_ranks_of_every_kind(void)
+{
+    run_begin();
+    run_put_torch("global_step_10/actor/model_world_size_2_rank_0.pt");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("global_step_10"));
+    run_put_torch("global_step_10/actor/model_world_size_2_rank_1.pt");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("global_step_10"));
+    run_put_torch("global_step_10/actor/optim_world_size_2_rank_1.pt");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("global_step_10"));
+    run_put_torch("global_step_10/actor/optim_world_size_2_rank_0.pt");
+    CHECK_EQUAL(COMPLETE_YES, run_state("global_step_10"));
+}
+
+/* Of a number that lies, no more is told than fits. */
+static void test_number_that_lies(void)
+{
+    run_begin();
+    run_put_torch("m/rank0-of-999999999-pytorch_model.bin");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("m"));
+    run_put_torch("m/rng_state_999999999.pth");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("m"));
+}
+
+/* -- what is asked ----------------------------------------------------------------------------------------
+ */
+
+/* A folder that counts what is opened. */
+static struct folder counted;
+static unsigned opened;
+
+static errint counted_list(void *context, const char *path,
+                           bool (*visit)(void *visit_context, const struct folder_entry *entry),
+                           void *visit_context)
+{
+    (void)context;
+    return folder_list(&counted, path, visit, visit_context);
+}
+
+static errint counted_open(void *context, const char *path, struct format_source *out)
+{
+    (void)context;
+    opened++;
+    return folder_open(&counted, path, out);
+}
+
+static void counted_close(void *context, struct format_source *source)
+{
+    (void)context;
+    folder_close(&counted, source);
+}
+
+static unsigned kept;
+
+static bool memory_is_whole(void *context, const struct tree_entry *file)
+{
+    (void)file;
+    return *(bool *)context;
+}
+
+static void memory_keep(void *context, const struct tree_entry *file)
+{
+    (void)context, (void)file;
+    kept++;
+}
+
+static enum complete_state judge(const struct complete_asked *asked)
+{
+    const struct folder folder = {.list = counted_list, .open = counted_open, .close = counted_close};
+    cleanup_complete struct complete complete = {0};
+    opened = kept = 0;
+    CHECK_EQUAL(0, folder_plain(run_path("checkpoint-10"), &counted));
+    CHECK_EQUAL(0, complete_judge(&folder, asked, &complete));
+    folder_plain_release(&counted);
+    return complete.state;
+}
+
+static void test_memory(void)
+{
+    bool known = false;
+    const struct complete_memory memory = {&known, memory_is_whole, memory_keep};
+    const struct complete_asked asked = {.name = "checkpoint-10", .memory = &memory};
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
+    CHECK_EQUAL(10, kept);
+    unsigned before = opened;
+    known = true;
+    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
+    CHECK_EQUAL(0, kept);
+    CHECK_EQUAL(before - 10, opened);
+    /* What names say is known without opening the large files. */
+    known = false;
+    run_remove("checkpoint-10/optimizer.pt");
+    CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
+    CHECK_EQUAL(0, kept);
+}
+
+static void test_awaited(void)
+{
+    struct complete_asked asked = {.name = "checkpoint-10", .awaited = true};
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
+    run_remove("checkpoint-10/rng_state_0.pth");
+    CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
+    asked.awaited = false;
+    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
+    /* How many there are, an earlier checkpoint tells. */
+    run_put_trainer("checkpoint-10");
+    asked.ranks = 3;
+    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
+    asked.awaited = true;
+    CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
+}
+
+/* -- runs -------------------------------------------------------------------------------------------------
+ */
+
+static void test_order_and_marks(void)
+{
+    run_begin();
+    run_put_trainer("checkpoint-1000");
+    run_put_trainer("checkpoint-200");
+    run_put_trainer("checkpoint-30");
+    run_put_safetensors("model.safetensors");
+    run_put_text("config.json", "{}");
+    run_put_text("logs/events.txt", "x");
+    run_put_text(
+        "checkpoint-1000/trainer_state.json",
+        "{\"best_global_step\":200,\"best_metric\":0.25,\"best_model_checkpoint\":\"/a/b/checkpoint-200\","
+        "\"global_step\":1000,\"log_history\":[{\"step\":200,\"eval_loss\":0.5,\"eval_score\":0.25},"
+        "{\"step\":1000,\"eval_loss\":Infinity},{\"step\":1000,\"eval_score\":0.125}]}");
+    cleanup_run struct run run = {0};
+    run_judge_all(&run);
+    CHECK_EQUAL(4, run.count);
+    CHECK_EQUAL(30, run.at[0].step);
+    CHECK_EQUAL(200, run.at[1].step);
+    CHECK_EQUAL(1000, run.at[2].step);
+    CHECK_TEXT("", run.at[3].path);
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run.at[3].complete.state);
+    CHECK(run.at[2].latest && !run.at[1].latest);
+    CHECK(run.at[1].best && !run.at[2].best);
+    CHECK(run.at[2].measured && run.at[2].metric.value == 0.125);
+    CHECK_TEXT("eval_score", run.at[2].metric.name);
+}
+
+static void test_no_run(void)
+{
+    cleanup_run struct run run = {0};
+    run_begin();
+    run_put_text("notes/readme.txt", "x");
+    run_put_text("step-5/readme.txt", "x");
+    run_judge_all(&run);
+    CHECK_EQUAL(0, run.count);
+}
+
+static void test_empty_checkpoint(void)
+{
+    run_begin();
+    run_put_text("checkpoint-5/x", "");
+    run_remove("checkpoint-5/x");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-5"));
+}
+
+/* -- trainer_state.json -----------------------------------------------------------------------------------
+ */
+
+static void read_progress(const char *text, size_t length, struct trainer_progress *out)
+{
+    cleanup_folder_plain struct folder folder = {0};
+    run_put("trainer_state.json", text, length);
+    CHECK_EQUAL(0, folder_plain(run_path(""), &folder));
+    CHECK_EQUAL(0, trainer_progress_read(&folder, out));
+}
+
+static void test_progress(void)
+{
+    static const char text[] = "{\"best_global_step\": 4, \"best_metric\": -1.5e0, "
+                               "\"best_model_checkpoint\": \"../o\\u0075t/checkpoint-4/\","
+                               "\"global_step\": 6, \"is_x\": true, \"log_history\": [{\"epoch\": 0.5, "
+                               "\"eval_loss\": -1.5, \"step\": 4},"
+                               "{\"loss\": NaN, \"grad_norm\": -Infinity, \"step\": 6}, 5, [], "
+                               "{\"eval_loss\": 2, \"eval_runtime\": 3,"
+                               "\"step\": 6}], \"x\": {\"y\": [[Infinity]]}}";
+    struct trainer_progress progress;
+    double value;
+    run_begin();
+    read_progress(text, sizeof text - 1, &progress);
+    CHECK(progress.whole && progress.has_best && progress.best_metric == -1.5);
+    CHECK_EQUAL(6, progress.step);
+    CHECK_EQUAL(4, progress.best_step);
+    CHECK_TEXT("checkpoint-4", progress.best_name);
+    CHECK_TEXT("eval_loss", progress.best_metric_name);
+    CHECK(trainer_progress_find(&progress, "eval_loss", &value) && value == 2);
+    CHECK(trainer_progress_find(&progress, "loss", &value) && value != value);
+    CHECK(!trainer_progress_find(&progress, "eval_runtime", &value));
+    CHECK(!trainer_progress_find(&progress, "grad_norm", &value));
+    for (size_t length = 0; length < sizeof text - 1; length++) {
+        read_progress(text, length, &progress);
+        CHECK(!progress.whole);
+    }
+}
+
+static void test_hostile_progress(void)
+{
+    static const char *const texts[] = {
+        "[]",
+        "{\"global_step\": -5}",
+        "{\"global_step\": 99999999999999999999}",
+        "{\"best_metric\": 1e}",
+        "{\"log_history\": {\"step\": 1}}",
+        "{\"best_model_checkpoint\": \"\\n/..\\u0007\"}",
+        "{} {}",
+        "{\"log_history\": [{\"step\": 1, \"\\u0000\": 5, \"\": 2}], \"global_step\": 1}",
+    };
+    run_begin();
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct trainer_progress progress;
+        read_progress(texts[i], strlen(texts[i]), &progress);
+        CHECK(progress.step == -1 || progress.step == 1);
+        CHECK(progress.metric_count <= TRAINER_METRICS_MAX);
+        for (const char *at = progress.best_name; *at; at++)
+            CHECK((unsigned char)*at >= 0x20);
+    }
+}
+
+int main(void)
+{
+    check_run("a Trainer's checkpoint is complete", test_trainer);
+    check_run("no prefix of a save is complete", test_every_prefix_of_a_save);
+    check_run("every file removed or cut is noticed", test_every_file_removed_or_cut);
+    check_run("a save without what a resume needs", test_weights_only);
+    check_run("weights under a name that a Trainer gives", test_a_name_that_a_trainer_gives);
+    check_run("checkpoints of another configuration are not compared", test_other_configuration);
+    check_run("names that say that it is not finished", test_unfinished);
+    check_run("names that prove that it is complete", test_proof);
+    check_run("shards and their index", test_index);
+    check_run("an adapter and its configuration", test_adapter);
+    check_run("1024 ranks", test_many_ranks);
+    check_run("ranks that say how many they are", test_ranks_of_every_kind);
+    check_run("numbers that lie", test_number_that_lies);
+    check_run("files that were found whole are not read again", test_memory);
+    check_run("ranks that are awaited", test_awaited);
+    check_run("the order of a run, and its marks", test_order_and_marks);
+    check_run("a directory that is no run", test_no_run);
+    check_run("a checkpoint without a file", test_empty_checkpoint);
+    check_run("what trainer_state.json tells", test_progress);
+    check_run("what trainer_state.json may hold", test_hostile_progress);
+    run_end();
+    return check_done();
+}
