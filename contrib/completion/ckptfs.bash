@@ -67,7 +67,7 @@ _ckptfs() {
             ;;
         assemble)
             case $previous:$word in
-                -d:* | --dtype:*) _ckptfs_complete_words $'bf16\nfp16\nfp32' "$word" ;;
+                -d:* | --dtype:*) _ckptfs_complete_words $'bf16\nfp16\nfp32\nkeep' "$word" ;;
                 -t:* | --format:*) _ckptfs_complete_words $'safetensors\nbin' "$word" ;;
                 *:-*)
                     _ckptfs_complete_words \
