@@ -71,7 +71,8 @@ _ckptfs() {
                 -t:* | --format:*) _ckptfs_complete_words $'safetensors\nbin' "$word" ;;
                 *:-*)
                     _ckptfs_complete_words \
-                        $'--plain\n--output\n--dtype\n--max-shard-size\n--format\n--fp32\n--force\n--help' "$word"
+                        $'--plain\n--output\n--dtype\n--max-shard-size\n--format\n--fp32\n--force\n--check\n--base\n--python\n--timeout\n--help' \
+                        "$word"
                     ;;
                 *)
                     compopt -o filenames
@@ -81,7 +82,7 @@ _ckptfs() {
             ;;
         inspect)
             case $word in
-                -*) _ckptfs_complete_words $'--json\n--tensors\n--help' "$word" ;;
+                -*) _ckptfs_complete_words $'--json\n--tensors\n--check\n--base\n--python\n--timeout\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")

@@ -54,6 +54,14 @@ static void assemble_catch(int number)
     assemble_signal = number;
 }
 
+static void assemble_catch_signals(void)
+{
+    const struct sigaction action = {.sa_handler = assemble_catch, .sa_flags = SA_RESETHAND};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &action, NULL);
+}
+
 /* -- progress ---------------------------------------------------------------------------------------------
  */
 
@@ -245,18 +253,23 @@ static int assemble_check_output(const struct assemble_run *run)
     return stale && !run->force ? EXIT_FAILED : EXIT_FINE;
 }
 
-static void assemble_report(const struct assemble_run *run, const struct assemble_written *written)
+static void assemble_report_type(const struct assemble_run *run)
 {
-    char text[SIZE_TEXT_MAX];
+    size_t kept = 0;
     if (run->as_config_says)
-        printf("%s in the checkpoint, written as %s, as config.json says (--dtype keep leaves them)\n",
+        printf("%s in the checkpoint, written as %s, as config.json says (--dtype keep leaves it)\n",
                tensor_type_torch_name(assemble_type_most(&run->model, NULL)),
                tensor_type_torch_name(run->form.type));
-    size_t kept = 0;
     for (size_t i = 0; i < run->model.tensor_count; i++)
         kept += run->model.tensors[i].keeps_type;
     if (run->form.cast && kept > 0)
         printf("%zu tensor%s not cast: the architecture keeps the type\n", kept, kept == 1 ? " is" : "s are");
+}
+
+static void assemble_report(const struct assemble_run *run, const struct assemble_written *written)
+{
+    char text[SIZE_TEXT_MAX];
+    assemble_report_type(run);
     for (size_t i = 0; i < run->plan.file_count; i++)
         printf("%s/%s  %s\n", run->output, run->plan.files[i].name,
                size_text((double)run->plan.files[i].size, text));
@@ -430,10 +443,7 @@ static int assemble_command(int argc, char **argv)
         return EXIT_FAILED;
     run.source = argv[optind];
     run.progress = isatty(STDERR_FILENO);
-    const struct sigaction action = {.sa_handler = assemble_catch, .sa_flags = SA_RESETHAND};
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        sigaction(signals[i], &action, NULL);
+    assemble_catch_signals();
     int code = assemble_all(&run);
     /* What was begun is removed; the caller learns of the signal as of any other program. */
     if (assemble_signal)

@@ -56,6 +56,10 @@ run_module() {
     run_module test_sagemaker
 }
 
+@test "whether a model would load: by its architecture, by a base model, or not checked" {
+    run_module test_loadable
+}
+
 @test "damaged and hostile checkpoints" {
     run_module test_hostile
 }
