@@ -68,11 +68,12 @@ _ckptfs() {
             ;;
         assemble)
             case $previous:$word in
-                -d:* | --dtype:*) _ckptfs_complete_words $'bf16\nfp16\nfp32' "$word" ;;
+                -d:* | --dtype:*) _ckptfs_complete_words $'bf16\nfp16\nfp32\nkeep' "$word" ;;
                 -t:* | --format:*) _ckptfs_complete_words $'safetensors\nbin' "$word" ;;
                 *:-*)
                     _ckptfs_complete_words \
-                        $'--plain\n--output\n--dtype\n--max-shard-size\n--format\n--fp32\n--force\n--help' "$word"
+                        $'--plain\n--output\n--dtype\n--max-shard-size\n--format\n--fp32\n--force\n--check\n--base\n--python\n--timeout\n--help' \
+                        "$word"
                     ;;
                 *)
                     compopt -o filenames
@@ -91,7 +92,7 @@ _ckptfs() {
             ;;
         inspect)
             case $word in
-                -*) _ckptfs_complete_words $'--json\n--tensors\n--help' "$word" ;;
+                -*) _ckptfs_complete_words $'--json\n--tensors\n--check\n--base\n--python\n--timeout\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")

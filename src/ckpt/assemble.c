@@ -118,6 +118,12 @@ static bool assemble_is_number(enum tensor_type type)
     return type == TENSOR_F64 || type == TENSOR_F32 || type == TENSOR_F16 || type == TENSOR_BF16;
 }
 
+enum tensor_type assemble_type_of(const struct model_tensor *tensor, const struct assemble_wish *wish)
+{
+    bool cast = wish->cast && !tensor->buffer && !tensor->keeps_type && assemble_is_number(tensor->type);
+    return cast ? wish->type : tensor->type;
+}
+
 static int assemble_collect(struct assemble_work *work)
 {
     const struct model *model = work->model;
@@ -127,9 +133,8 @@ static int assemble_collect(struct assemble_work *work)
         if (tensor->tied)
             continue;
         struct assemble_entry *entry = &work->entries[work->entry_count++];
-        bool cast = work->wish->cast && !tensor->buffer && assemble_is_number(tensor->type);
         entry->tensor = tensor;
-        entry->type = cast ? work->wish->type : tensor->type;
+        entry->type = assemble_type_of(tensor, work->wish);
         work->by_tensor[i] = entry;
         if (!model_can_cast(tensor->stored, entry->type) || !tensor_count(&tensor->shape, &entry->count) ||
             !tensor_bytes(entry->type, entry->count, &entry->bytes))

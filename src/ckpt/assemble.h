@@ -52,6 +52,10 @@ struct assemble_plan {
     size_t file_count;
 };
 
+/* The type that a tensor of the model is written as: what is no floating-point number of 16 bits or more, is
+ * no parameter, or keeps its type stays what it is. */
+enum tensor_type assemble_type_of(const struct model_tensor *tensor, const struct assemble_wish *wish);
+
 /*
  * The model has passed model_check and is whole; it outlives the plan. -EINVAL with `problem`: the format
  * cannot hold a type. Neighbouring copies are one part. The caller gives the plan to assemble_release in any

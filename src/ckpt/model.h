@@ -38,7 +38,8 @@ struct model_tensor {
     /* Another tensor of the model with the very same bytes, of which only one goes into a file: its name.
      * NULL: it is its own. */
     const char *tied;
-    bool buffer; /* no parameter: kept as it is when parameters are cast */
+    bool buffer;     /* no parameter: kept as it is when parameters are cast */
+    bool keeps_type; /* a parameter that its library never casts: kept as well */
 };
 
 struct model_file {

@@ -17,8 +17,10 @@
 #include "ckpt/side_files.h"
 #include "ckpt/weights.h"
 #include "cmd/assemble_mounted.h"
+#include "cmd/assemble_type.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
+#include "cmd/loadable_check.h"
 #include "cmd/plain_text.h"
 #include "cmd/size_text.h"
 
@@ -29,6 +31,10 @@ struct assemble_run {
     bool force;
     struct framework_wish wish;
     struct assemble_wish form;
+    enum assemble_type_wish type_wish;
+    bool as_config_says; /* the form casts for that reason */
+    struct loadable_options check;
+    struct loadable loadable;
     struct folder folder;
     struct folder_listing listing;
     struct side_config config;
@@ -47,6 +53,14 @@ static volatile sig_atomic_t assemble_signal;
 static void assemble_catch(int number)
 {
     assemble_signal = number;
+}
+
+static void assemble_catch_signals(void)
+{
+    const struct sigaction action = {.sa_handler = assemble_catch, .sa_flags = SA_RESETHAND};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &action, NULL);
 }
 
 /* -- progress ---------------------------------------------------------------------------------------------
@@ -113,44 +127,53 @@ static int assemble_load(struct assemble_run *run)
     return EXIT_FAILED;
 }
 
-/* What most of the bytes are, or will be after a cast. */
-static enum tensor_type assemble_main_type(const struct assemble_run *run, bool cast)
-{
-    int64_t bytes[TENSOR_TYPE_COUNT] = {0};
-    enum tensor_type most = TENSOR_F32;
-    for (size_t i = 0; i < run->model.tensor_count; i++) {
-        const struct model_tensor *tensor = &run->model.tensors[i];
-        int64_t count, size;
-        if (tensor->tied || !tensor_count(&tensor->shape, &count) ||
-            !tensor_bytes(tensor->type, count, &size))
-            continue;
-        bool changed = cast && !tensor->buffer && model_can_cast(tensor->type, run->form.type);
-        enum tensor_type type = changed ? run->form.type : tensor->type;
-        bytes[type] += size;
-        if (bytes[type] > bytes[most])
-            most = type;
-    }
-    return most;
-}
-
-static int assemble_check(const struct assemble_run *run)
+/* Which type parameters become, and what config.json says of it. The FP32 copy is what its user asked for. */
+static int assemble_choose_type(struct assemble_run *run)
 {
     if (run->form.cast && run->config.quantized) {
         log_error("%s: config.json says that the model is quantized; --dtype would break it", run->source);
         return EXIT_FAILED;
     }
-    if (run->wish.master && assemble_main_type(run, false) != TENSOR_F32) {
+    if (run->wish.master && assemble_type_most(&run->model, NULL) != TENSOR_F32) {
         log_error("%s: no FP32 copy of the parameters is there", run->source);
         return EXIT_FAILED;
     }
     if (!run->config.found && strcmp(run->model.stem, "model") == 0)
         log_warning("%s: no config.json is there: the files cannot be loaded without one from elsewhere",
                     run->source);
-    enum tensor_type type = assemble_main_type(run, run->form.cast);
+    if (run->type_wish == ASSEMBLE_TYPE_CONFIG && !run->wish.master)
+        run->as_config_says = assemble_type_follow_config(&run->model, &run->config, &run->form);
+    enum tensor_type type = assemble_type_most(&run->model, &run->form);
     if (run->config.has_type && run->config.type != type)
         log_warning("%s: config.json says %s and is left as it is; the tensors are %s", run->source,
                     tensor_type_torch_name(run->config.type), tensor_type_torch_name(type));
     return EXIT_FINE;
+}
+
+static int assemble_check_loadable(struct assemble_run *run)
+{
+    enum tensor_type type = assemble_type_most(&run->model, &run->form);
+    const struct loadable_subject subject = {
+        .path = run->source,
+        .folder = &run->folder,
+        .listing = &run->listing,
+        .config = &run->config,
+        .model = &run->model,
+        .names_tied = run->form.format == ASSEMBLE_TORCH,
+        .type = model_can_cast(type, TENSOR_F32) ? type : TENSOR_F32,
+    };
+    errint error = run->check.wanted ? loadable_check(&subject, &run->check, &run->loadable) : 0;
+    if (error) {
+        if (error != -EINTR)
+            log_error("%s: %s", run->source, strerror(-error));
+        return EXIT_FAILED;
+    }
+    if (run->loadable.state != LOADABLE_NO || run->force)
+        return EXIT_FINE;
+    cleanup_free char *line = loadable_check_line(&run->loadable, true);
+    log_error("%s: loadable: %s; nothing is assembled without --force", run->source,
+              line ? line : "no memory");
+    return EXIT_FAILED;
 }
 
 /* -- writing ----------------------------------------------------------------------------------------------
@@ -247,9 +270,23 @@ static void assemble_ask_shared(const struct assemble_run *run, struct assemble_
     written->cloned = all - written->copied;
 }
 
+static void assemble_report_type(const struct assemble_run *run)
+{
+    size_t kept = 0;
+    if (run->as_config_says)
+        printf("%s in the checkpoint, written as %s, as config.json says (--dtype keep leaves it)\n",
+               tensor_type_torch_name(assemble_type_most(&run->model, NULL)),
+               tensor_type_torch_name(run->form.type));
+    for (size_t i = 0; i < run->model.tensor_count; i++)
+        kept += run->model.tensors[i].keeps_type;
+    if (run->form.cast && kept > 0)
+        printf("%zu tensor%s not cast: the architecture keeps the type\n", kept, kept == 1 ? " is" : "s are");
+}
+
 static void assemble_report(const struct assemble_run *run, const struct assemble_written *written)
 {
     char text[SIZE_TEXT_MAX];
+    assemble_report_type(run);
     for (size_t i = 0; i < run->plan.file_count; i++)
         printf("%s/%s  %s\n", run->output, run->plan.files[i].name,
                size_text((double)run->plan.files[i].size, text));
@@ -258,6 +295,8 @@ static void assemble_report(const struct assemble_run *run, const struct assembl
     printf("%s copied", size_text((double)written->copied, text));
     printf(", %s shared with the source", size_text((double)written->cloned, text));
     printf(", %s made anew\n", size_text((double)written->made, text));
+    cleanup_free char *line = loadable_check_line(&run->loadable, run->check.wanted);
+    printf("loadable: %s\n", line ? line : "no memory");
 }
 
 static int assemble_write_files(struct assemble_run *run)
@@ -318,7 +357,9 @@ static int assemble_all(struct assemble_run *run)
 {
     int code = assemble_load(run);
     if (!code)
-        code = assemble_check(run);
+        code = assemble_choose_type(run);
+    if (!code)
+        code = assemble_check_loadable(run);
     if (!code)
         code = assemble_make_plan(run);
     return code ? code : assemble_into_output(run);
@@ -326,6 +367,7 @@ static int assemble_all(struct assemble_run *run)
 
 static void assemble_run_release(struct assemble_run *run)
 {
+    loadable_release(&run->loadable);
     assemble_release(&run->plan);
     model_release(&run->model);
     folder_listing_release(&run->listing);
@@ -337,22 +379,6 @@ static void assemble_run_release(struct assemble_run *run)
 
 /* -- the command line -------------------------------------------------------------------------------------
  */
-
-static bool assemble_parse_type(const char *text, struct assemble_wish *form)
-{
-    static const struct {
-        const char *name;
-        enum tensor_type type;
-    } names[] = {{"fp32", TENSOR_F32}, {"fp16", TENSOR_F16}, {"bf16", TENSOR_BF16}};
-    form->cast = false;
-    for (size_t i = 0; i < sizeof names / sizeof *names && !form->cast; i++) {
-        if (strcmp(text, names[i].name) == 0 || strcmp(text, tensor_type_torch_name(names[i].type)) == 0) {
-            form->cast = true;
-            form->type = names[i].type;
-        }
-    }
-    return form->cast;
-}
 
 /* "5GB", "200MB", "1.5GiB", or bytes; decimal units, as huggingface_hub reads them, and binary ones. */
 static bool assemble_parse_size(const char *text, int64_t *out)
@@ -385,16 +411,19 @@ static bool assemble_parse_format(const char *text, struct assemble_wish *form)
 /* EXIT_FINE, or what command_usage_error returned. */
 static int assemble_take_option(struct assemble_run *run, int option, const char *bad)
 {
+    const char *wrong;
+    if (loadable_take_option(&run->check, option, optarg, &wrong))
+        return wrong ? command_usage_error(&command_assemble, "%s, found '%s'", wrong, optarg) : EXIT_FINE;
     switch (option) {
     case 'p': return EXIT_FINE; /* a mount is read as any other disk: nothing else is done */
     case 'o': run->output = optarg; return EXIT_FINE;
     case 'm': run->wish.master = true; return EXIT_FINE;
     case 'f': run->force = true; return EXIT_FINE;
     case 'd':
-        if (assemble_parse_type(optarg, &run->form))
+        if (assemble_type_parse(optarg, &run->type_wish, &run->form))
             return EXIT_FINE;
-        return command_usage_error(&command_assemble, "--dtype: expected bf16, fp16 or fp32, found '%s'",
-                                   optarg);
+        return command_usage_error(&command_assemble,
+                                   "--dtype: expected bf16, fp16, fp32 or keep, found '%s'", optarg);
     case 's':
         if (assemble_parse_size(optarg, &run->form.shard_size))
             return EXIT_FINE;
@@ -411,15 +440,20 @@ static int assemble_take_option(struct assemble_run *run, int option, const char
 
 static int assemble_command(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        {"plain", no_argument, NULL, 'p'},        {"output", required_argument, NULL, 'o'},
-        {"dtype", required_argument, NULL, 'd'},  {"max-shard-size", required_argument, NULL, 's'},
-        {"format", required_argument, NULL, 't'}, {"fp32", no_argument, NULL, 'm'},
-        {"force", no_argument, NULL, 'f'},        {0}};
+    static const struct option long_options[] = {{"plain", no_argument, NULL, 'p'},
+                                                 {"output", required_argument, NULL, 'o'},
+                                                 {"dtype", required_argument, NULL, 'd'},
+                                                 {"max-shard-size", required_argument, NULL, 's'},
+                                                 {"format", required_argument, NULL, 't'},
+                                                 {"fp32", no_argument, NULL, 'm'},
+                                                 {"force", no_argument, NULL, 'f'},
+                                                 LOADABLE_LONG_OPTIONS,
+                                                 {0}};
     __attribute__((cleanup(assemble_run_release))) struct assemble_run run = {.directory = -1};
     bool chosen = false;
     int option;
-    while ((option = getopt_long(argc, argv, ":po:d:s:t:mf", long_options, NULL)) != -1) {
+    loadable_begin(&run.loadable);
+    while ((option = getopt_long(argc, argv, ":po:d:s:t:mfcb:", long_options, NULL)) != -1) {
         int code = assemble_take_option(&run, option, argv[optind - 1]);
         chosen = true;
         if (code)
@@ -436,10 +470,7 @@ static int assemble_command(int argc, char **argv)
         return EXIT_FAILED;
     run.source = argv[optind];
     run.progress = isatty(STDERR_FILENO);
-    const struct sigaction action = {.sa_handler = assemble_catch, .sa_flags = SA_RESETHAND};
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        sigaction(signals[i], &action, NULL);
+    assemble_catch_signals();
     int code = assemble_all(&run);
     /* What was begun is removed; the caller learns of the signal as of any other program. */
     if (assemble_signal)
@@ -451,17 +482,18 @@ const struct command command_assemble = {
     .name = "assemble",
     .synopsis = "SRC [-o OUT [OPTION...]]",
     .summary = "make standard model files from the shards of a checkpoint",
-    .details = "  -p, --plain                read SRC and write OUT as ordinary files, which is always done\n"
-               "  -o, --output OUT           the directory to write into, which is made if it is not there\n"
-               "  -d, --dtype TYPE           floating-point parameters become bf16, fp16 or fp32\n"
-               "  -s, --max-shard-size SIZE  shards of at most that size (5GB), and an index; else one file\n"
-               "  -t, --format FORMAT        safetensors (the default), or bin: torch's\n"
-               "  -m, --fp32                 the FP32 copy that the optimizer holds, where there is one\n"
-               "  -f, --force                replace files that are there already\n"
-               "\n"
-               "Configuration, tokenizer and code beside the shards are copied to OUT. Nothing new is there\n"
-               "until all is; where the disk can share blocks between files, bytes are not copied.\n"
-               "Without -o, the mount that SRC lies on is asked to show the model in its view; its path\n"
-               "is printed when it does.\n",
+    .details =
+        "  -p, --plain                read SRC and write OUT as ordinary files, which is always done\n"
+        "  -o, --output OUT           the directory to write into, which is made if it is not there\n"
+        "  -d, --dtype TYPE           floating-point parameters become bf16, fp16 or fp32; keep: they stay\n"
+        "                             as they are; without it, they become what config.json names\n"
+        "  -s, --max-shard-size SIZE  shards of at most that size (5GB), and an index; else one file\n"
+        "  -t, --format FORMAT        safetensors (the default), or bin: torch's\n"
+        "  -m, --fp32                 the FP32 copy that the optimizer holds, where there is one\n"
+        "  -f, --force                replace files that are there already\n" LOADABLE_DETAILS "\n"
+        "Configuration, tokenizer and code beside the shards are copied to OUT. Nothing new is there\n"
+        "until all is; where the disk can share blocks between files, bytes are not copied.\n"
+        "Without -o, the mount that SRC lies on is asked to show the model in its view; its path\n"
+        "is printed when it does.\n",
     .run = assemble_command,
 };

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "cmd/assemble_type.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/plain_text.h"
@@ -20,7 +21,9 @@ enum { INSPECT_LABEL_WIDTH = 14 };
 static void inspect_release(struct inspect *inspect)
 {
     inspect_source_release(&inspect->source);
+    loadable_release(&inspect->loadable);
     model_release(&inspect->model);
+    folder_listing_release(&inspect->listing);
     folder_plain_release(&inspect->folder);
 }
 
@@ -47,11 +50,10 @@ static int64_t inspect_step_of_name(const char *path)
 
 static errint inspect_read(struct inspect *inspect)
 {
-    cleanup_folder_listing struct folder_listing listing = {0};
     errint error = framework_load(&inspect->folder, NULL, &inspect->model);
     if (!error)
-        error = folder_read(&inspect->folder, "", &listing);
-    return error ? error : side_config_read(&inspect->folder, &listing, &inspect->config);
+        error = folder_read(&inspect->folder, "", &inspect->listing);
+    return error ? error : side_config_read(&inspect->folder, &inspect->listing, &inspect->config);
 }
 
 static void inspect_count(struct inspect *inspect)
@@ -69,6 +71,7 @@ static void inspect_count(struct inspect *inspect)
         row->tensors++;
         row->elements += count;
         row->bytes += bytes;
+        inspect->parameters += tensor->buffer ? 0 : count;
     }
 }
 
@@ -84,6 +87,31 @@ static enum tensor_type inspect_main_type(const struct inspect *inspect)
         }
     }
     return most;
+}
+
+/* As what assemble would write the parameters; false: as they are. */
+static bool inspect_would_cast(const struct inspect *inspect, enum tensor_type *type)
+{
+    struct assemble_wish form = {0};
+    bool cast = assemble_type_follow_config(&inspect->model, &inspect->config, &form);
+    *type = form.type;
+    return cast;
+}
+
+static errint inspect_check(struct inspect *inspect)
+{
+    enum tensor_type type = assemble_type_most(&inspect->model, NULL), other;
+    if (inspect_would_cast(inspect, &other))
+        type = other;
+    const struct loadable_subject subject = {
+        .path = inspect->path,
+        .folder = &inspect->folder,
+        .listing = &inspect->listing,
+        .config = &inspect->config,
+        .model = &inspect->model,
+        .type = model_can_cast(type, TENSOR_F32) ? type : TENSOR_F32,
+    };
+    return loadable_check(&subject, &inspect->check, &inspect->loadable);
 }
 
 /* -- telling ----------------------------------------------------------------------------------------------
@@ -120,7 +148,7 @@ static void inspect_print_source(const struct inspect_source *source)
 
 static void inspect_print_config(const struct inspect *inspect)
 {
-    enum tensor_type type = inspect_main_type(inspect);
+    enum tensor_type type = inspect_main_type(inspect), made;
     if (!inspect->config.found) {
         inspect_print_source(&inspect->source);
         return;
@@ -129,7 +157,8 @@ static void inspect_print_config(const struct inspect *inspect)
     printf("%s%s", inspect->config.has_type ? tensor_type_torch_name(inspect->config.type) : "no dtype",
            inspect->config.quantized ? ", quantized" : "");
     if (inspect->config.has_type && type != TENSOR_TYPE_COUNT && type != inspect->config.type)
-        printf("; the tensors are %s", tensor_type_torch_name(type));
+        printf("; the tensors are %s%s", tensor_type_torch_name(type),
+               inspect_would_cast(inspect, &made) ? ", and assembled as config.json says" : "");
     putchar('\n');
 }
 
@@ -160,6 +189,13 @@ static void inspect_print_tensor(const struct model_tensor *tensor)
            tensor->buffer ? ", buffer" : "");
 }
 
+static void inspect_print_loadable(const struct inspect *inspect)
+{
+    cleanup_free char *text = loadable_check_line(&inspect->loadable, inspect->check.wanted);
+    inspect_print_label("loadable");
+    puts(text ? text : "no memory");
+}
+
 static void inspect_print(const struct inspect *inspect)
 {
     const struct model *model = &inspect->model;
@@ -176,8 +212,12 @@ static void inspect_print(const struct inspect *inspect)
         inspect_print_label("step");
         printf("%" PRId64 "\n", model->step);
     }
-    inspect_print_label("elements");
-    printf("%" PRId64 ", %s\n", inspect->elements, size_text((double)inspect->bytes, text));
+    /* Quantizers pack several into an element. */
+    inspect_print_label(inspect->config.quantized ? "elements" : "parameters");
+    printf("%" PRId64, inspect->config.quantized ? inspect->elements : inspect->parameters);
+    if (!inspect->config.quantized && inspect->elements > inspect->parameters)
+        printf(", %" PRId64 " elements of buffers", inspect->elements - inspect->parameters);
+    printf(", %s\n", size_text((double)inspect->bytes, text));
     inspect_print_label("tensors");
     printf("%zu, %zu of them tied, in %zu file%s\n", model->tensor_count, inspect->tied, model->file_count,
            model->file_count == 1 ? "" : "s");
@@ -186,6 +226,7 @@ static void inspect_print(const struct inspect *inspect)
     inspect_print_notes(model);
     inspect_print_label("assembled");
     puts(model_is_whole(model) ? "can be" : "cannot be");
+    inspect_print_loadable(inspect);
     for (size_t i = 0; i < model->tensor_count && inspect->tensors; i++)
         inspect_print_tensor(&model->tensors[i]);
 }
@@ -211,9 +252,11 @@ static int inspect_path(struct inspect *inspect, bool json)
         inspect_count(inspect);
         inspect_source_find(inspect->path, strcmp(inspect->model.stem, "adapter_model") == 0,
                             &inspect->source);
-        if (!json)
+        if (inspect->check.wanted)
+            error = inspect_check(inspect);
+        if (!error && !json)
             inspect_print(inspect);
-        else
+        else if (!error)
             error = inspect_print_json(inspect);
     }
     if (error)
@@ -224,15 +267,24 @@ static int inspect_path(struct inspect *inspect, bool json)
 static int inspect_command(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        {"json", no_argument, NULL, 'j'}, {"tensors", no_argument, NULL, 't'}, {0}};
+        {"json", no_argument, NULL, 'j'}, {"tensors", no_argument, NULL, 't'}, LOADABLE_LONG_OPTIONS, {0}};
     __attribute__((cleanup(inspect_release))) struct inspect inspect = {0};
     bool json = false;
     int option;
-    while ((option = getopt_long(argc, argv, ":jt", long_options, NULL)) != -1) {
+    loadable_begin(&inspect.loadable);
+    while ((option = getopt_long(argc, argv, ":jtcb:", long_options, NULL)) != -1) {
+        const char *wrong;
+        if (loadable_take_option(&inspect.check, option, optarg, &wrong)) {
+            if (wrong)
+                return command_usage_error(&command_inspect, "%s, found '%s'", wrong, optarg);
+            continue;
+        }
         switch (option) {
         case 'j': json = true; break;
         case 't': inspect.tensors = true; break;
-        default: return command_usage_error(&command_inspect, "unknown option: %s", argv[optind - 1]);
+        default:
+            return command_usage_error(&command_inspect, "unknown option or missing argument: %s",
+                                       argv[optind - 1]);
         }
     }
     if (argc - optind != 1)
@@ -243,11 +295,10 @@ static int inspect_command(int argc, char **argv)
 
 const struct command command_inspect = {
     .name = "inspect",
-    .synopsis = "[-j] [-t] PATH",
+    .synopsis = "[-j] [-t] [-c] [-b DIR] PATH",
     .summary = "show what a checkpoint is, what is in it, and what keeps it from being assembled",
-    .details = "  -j, --json     one JSON document\n"
-               "  -t, --tensors  every tensor too\n"
-               "\n"
+    .details = "  -j, --json                 one JSON document\n"
+               "  -t, --tensors              every tensor too\n" LOADABLE_DETAILS "\n"
                "PATH is the directory of a checkpoint or a file of weights, on a mount or on any disk.\n",
     .run = inspect_command,
 };

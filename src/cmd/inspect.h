@@ -8,6 +8,7 @@
 #include "ckpt/framework.h"
 #include "ckpt/side_files.h"
 #include "cmd/inspect_source.h"
+#include "cmd/loadable_check.h"
 
 /* Tensors of one type. */
 struct inspect_type {
@@ -18,12 +19,16 @@ struct inspect {
     const char *path;
     bool tensors; /* they are listed */
     struct folder folder;
+    struct folder_listing listing;
     struct model model;
     struct side_config config;
     struct inspect_source source;                 /* of the configuration */
     struct inspect_type types[TENSOR_TYPE_COUNT]; /* of tensors that are not tied */
     int64_t elements, bytes;
+    int64_t parameters; /* elements that are no buffer's */
     size_t tied;
+    struct loadable_options check;
+    struct loadable loadable;
 };
 
 /* Prints one JSON document. -ENOMEM. */

@@ -105,6 +105,33 @@ static bool inspect_add_source(cJSON *document, const struct inspect_source *sou
            inspect_add_text(document, "template_run", source->run);
 }
 
+static bool inspect_add_list(cJSON *object, const char *key, const struct loadable_list *list)
+{
+    cJSON *array = cJSON_AddArrayToObject(object, key);
+    bool fine = array;
+    for (size_t i = 0; i < list->listed && fine; i++) {
+        cleanup_free char *plain = plain_text(list->at[i]);
+        cJSON *item = plain ? cJSON_CreateString(plain) : NULL;
+        fine = item && cJSON_AddItemToArray(array, item);
+    }
+    return fine;
+}
+
+static bool inspect_add_loadable(cJSON *document, const struct loadable *loadable)
+{
+    bool checked = loadable->state != LOADABLE_NOT_CHECKED;
+    cJSON *object = cJSON_AddObjectToObject(document, "loadable");
+    return object && cJSON_AddStringToObject(object, "verdict", loadable_state_name(loadable->state)) &&
+           inspect_add_text(object, "against", checked ? loadable->against : NULL) &&
+           inspect_add_text(object, "reason", checked ? NULL : loadable->reason) &&
+           inspect_add_number(object, "missing_count", loadable->missing.count, true) &&
+           inspect_add_list(object, "missing", &loadable->missing) &&
+           inspect_add_number(object, "unexpected_count", loadable->unexpected.count, true) &&
+           inspect_add_list(object, "unexpected", &loadable->unexpected) &&
+           inspect_add_number(object, "mismatched_count", loadable->mismatched.count, true) &&
+           inspect_add_list(object, "mismatched", &loadable->mismatched);
+}
+
 static bool inspect_fill(cJSON *document, const struct inspect *inspect)
 {
     const struct model *model = &inspect->model;
@@ -118,12 +145,14 @@ static bool inspect_fill(cJSON *document, const struct inspect *inspect)
            inspect_add_number(document, "tensor_count", (int64_t)model->tensor_count, true) &&
            inspect_add_number(document, "tied_tensors", (int64_t)inspect->tied, true) &&
            inspect_add_number(document, "elements", inspect->elements, true) &&
+           inspect_add_number(document, "parameters", inspect->parameters, true) &&
            inspect_add_number(document, "bytes", inspect->bytes, true) &&
            inspect_add_types(document, inspect) &&
            cJSON_AddBoolToObject(document, "config", inspect->config.found) &&
            inspect_add_text(document, "config_dtype", config) &&
            cJSON_AddBoolToObject(document, "quantized", inspect->config.quantized) &&
-           inspect_add_source(document, &inspect->source) && inspect_add_files(document, model) &&
+           inspect_add_source(document, &inspect->source) &&
+           inspect_add_loadable(document, &inspect->loadable) && inspect_add_files(document, model) &&
            inspect_add_notes(document, model) && (!inspect->tensors || inspect_add_tensors(document, model));
 }
 

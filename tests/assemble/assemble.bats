@@ -64,6 +64,10 @@ run_module() {
     run_module test_complete_ranks
 }
 
+@test "whether a model would load: by its architecture, by a base model, or not checked" {
+    run_module test_loadable
+}
+
 @test "damaged and hostile checkpoints" {
     run_module test_hostile
 }
