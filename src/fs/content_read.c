@@ -54,54 +54,109 @@ static ssize_t content_read_object(struct filesystem *fs, struct backing *backin
     return transfer_read_some(backing->fd, buffer, size, offset);
 }
 
-/* One piece of a file of several; a short object is damage, never zeros. */
-static errint content_read_piece(struct filesystem *fs, const struct node *node,
-                                 const struct meta_extent *extent, char *buffer, int64_t offset,
-                                 size_t length)
+/* -- the pieces of several objects ------------------------------------------------------------------------
+ */
+
+/* What of a file's extent is asked for. */
+struct content_piece {
+    const struct meta_extent *extent;
+    int64_t offset; /* in the file */
+    size_t length;
+};
+
+static errint content_get_backing(struct filesystem *fs, const struct node *node,
+                                  const struct meta_extent *extent, struct backing **backing)
 {
-    struct backing *backing;
-    int64_t at = extent->object_offset + (offset - extent->offset);
-    if (damage_touches(fs, extent->object, at, (int64_t)length))
-        return -EIO; /* said when it was found */
-    errint error = backing_get(&fs->backings, extent->object, &backing);
-    if (error) {
+    errint error = backing_get(&fs->backings, extent->object, backing);
+    if (error)
         log_error("inode %llu: object %016llx of bytes %lld to %lld cannot be opened: %s",
                   (unsigned long long)node->ino, (unsigned long long)extent->object,
                   (long long)extent->offset, (long long)(extent->offset + extent->length), strerror(-error));
-        return -EIO;
-    }
-    ssize_t got = transfer_read_some(backing->fd, buffer, length, at);
-    if (got >= 0 && (size_t)got != length)
+    return error ? -EIO : 0;
+}
+
+/*
+ * `buffer` has room for piece->length + 2 * CONTENT_ALIGNMENT bytes and is aligned; the bytes start at *data,
+ * inside it. A short object is damage, never zeros.
+ */
+static errint content_read_piece(struct filesystem *fs, const struct node *node,
+                                 const struct content_piece *piece, char *buffer, char **data)
+{
+    struct backing *backing;
+    const struct meta_extent *extent = piece->extent;
+    int64_t at = extent->object_offset + (piece->offset - extent->offset);
+    if (damage_touches(fs, extent->object, at, (int64_t)piece->length))
+        return -EIO; /* said when it was found */
+    errint error = content_get_backing(fs, node, extent, &backing);
+    if (error)
+        return error;
+    ssize_t got = content_read_object(fs, backing, true, buffer, piece->length, at, data);
+    if (got >= 0 && (size_t)got != piece->length)
         log_error("inode %llu: object %016llx ends at %lld, expected at least %lld bytes",
                   (unsigned long long)node->ino, (unsigned long long)extent->object, (long long)(at + got),
-                  (long long)(at + (int64_t)length));
+                  (long long)(at + (int64_t)piece->length));
     backing_put(&fs->backings, backing);
     if (got < 0)
         return (errint)got;
-    return (size_t)got == length ? 0 : -EIO;
+    return (size_t)got == piece->length ? 0 : -EIO;
+}
+
+/* The first piece of the extents from `*index` on that lies in a range, and the index behind it. */
+static bool content_next_piece(const struct node *node, size_t *index, int64_t offset, int64_t end,
+                               struct content_piece *piece)
+{
+    while (*index < node->extent_count) {
+        const struct meta_extent *extent = &node->extents[(*index)++];
+        int64_t from = extent->offset > offset ? extent->offset : offset;
+        int64_t to = extent->offset + extent->length < end ? extent->offset + extent->length : end;
+        if (extent->offset >= end)
+            return false;
+        if (from < to) {
+            *piece = (struct content_piece){extent, from, (size_t)(to - from)};
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Several pieces are read beside the buffer, as each has an alignment of its own; what no extent covers is
+ * zero. */
+static errint content_gather(struct filesystem *fs, const struct node *node, char *buffer, size_t size,
+                             int64_t offset)
+{
+    int64_t end = offset + (int64_t)size, done = offset;
+    struct content_piece piece;
+    cleanup_free char *beside = aligned_alloc(
+        CONTENT_ALIGNMENT,
+        (size + CONTENT_ALIGNMENT - 1) / CONTENT_ALIGNMENT * CONTENT_ALIGNMENT + 2 * CONTENT_ALIGNMENT);
+    if (!beside)
+        return -ENOMEM;
+    for (size_t i = 0; content_next_piece(node, &i, offset, end, &piece);) {
+        char *data;
+        errint error = content_read_piece(fs, node, &piece, beside, &data);
+        if (error)
+            return error;
+        memset(buffer + (done - offset), 0, (size_t)(piece.offset - done));
+        memcpy(buffer + (piece.offset - offset), data, piece.length);
+        done = piece.offset + (int64_t)piece.length;
+    }
+    memset(buffer + (done - offset), 0, (size_t)(end - done));
+    return 0;
 }
 
 static ssize_t content_read_extents(struct filesystem *fs, struct node *node, char *buffer, size_t size,
-                                    int64_t offset)
+                                    int64_t offset, char **data)
 {
     if (offset >= node->size)
         return 0;
     if ((int64_t)size > node->size - offset)
         size = (size_t)(node->size - offset);
-    memset(buffer, 0, size);
-    int64_t end = offset + (int64_t)size;
-    for (size_t i = 0; i < node->extent_count; i++) {
-        const struct meta_extent *extent = &node->extents[i];
-        int64_t from = extent->offset > offset ? extent->offset : offset;
-        int64_t to = extent->offset + extent->length < end ? extent->offset + extent->length : end;
-        if (from >= to)
-            continue;
-        errint error =
-            content_read_piece(fs, node, extent, buffer + (from - offset), from, (size_t)(to - from));
-        if (error)
-            return error;
-    }
-    return (ssize_t)size;
+    size_t first = 0;
+    struct content_piece piece;
+    bool found = content_next_piece(node, &first, offset, offset + (int64_t)size, &piece);
+    errint error = found && piece.length == size ? content_read_piece(fs, node, &piece, buffer, data)
+                                                 : content_gather(fs, node, buffer, size, offset);
+    return error ? error : (ssize_t)size;
 }
 
 static ssize_t content_read_inline(struct filesystem *fs, struct node *node, char *buffer, size_t size,
@@ -147,7 +202,7 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
         }
         return got;
     }
-    return content_read_extents(fs, node, buffer, size, offset);
+    return content_read_extents(fs, node, buffer, size, offset, data);
 }
 
 ssize_t content_read(struct filesystem *fs, struct node *node, char *buffer, size_t size, int64_t offset,
