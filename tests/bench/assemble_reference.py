@@ -16,6 +16,8 @@ os.environ.update(DS_ACCELERATOR="cpu", DS_BUILD_OPS="0", ACCELERATE_USE_CPU="tr
 
 def merge_fsdp(checkpoint, output):
     """What `accelerate merge-weights` calls."""
+    import safetensors.torch  # noqa: F401 it loads it itself otherwise, and is measured by then
+    import torch.distributed.checkpoint.format_utils  # noqa: F401
     from accelerate.utils import merge_fsdp_weights
 
     return lambda: merge_fsdp_weights(os.path.join(checkpoint, "pytorch_model_fsdp_0"), output)
@@ -32,7 +34,13 @@ def consolidate_hf(checkpoint, output):
             with safe_open(os.path.join(checkpoint, name), framework="pt") as shard:
                 names.update(shard.keys())
     index = dict.fromkeys(names, 1)
-    return lambda: consolidate_safetensors_files(checkpoint, output, index)
+
+    def consolidate():
+        consolidate_safetensors_files(checkpoint, output, index)
+        (only,) = (name for name in os.listdir(output) if name.endswith(".safetensors"))
+        os.rename(os.path.join(output, only), os.path.join(output, "model.safetensors"))
+
+    return consolidate
 
 
 def merge_zero(checkpoint, output):

@@ -25,7 +25,8 @@ def median(samples, key):
 
 
 def tool_summary(samples, base):
-    summary = {key: median(samples, key) for key in ("seconds", "whole", "loading", "cpu", "peak_bytes", "written_bytes")}
+    keys = ("seconds", "whole", "loading", "cpu", "peak_bytes", "written_bytes")
+    summary = {key: median(samples, key) for key in keys}
     if base:
         summary["faster"] = report.spread([b["seconds"] / s["seconds"] for s, b in zip(samples, base)])
     return summary | {"samples": samples}
@@ -59,8 +60,10 @@ def load_summary(by_side, target):
 
 
 def case_summary(kind, world, size, tools, saves, first, loads):
-    rows = {name: tool_summary(samples, tools.get("reference, " + name.rsplit(", ", 1)[1]) if "assemble" in name else None)
-            for name, samples in tools.items()}
+    rows = {}
+    for name, samples in tools.items():
+        tool, state = name.split(", ")
+        rows[name] = tool_summary(samples, tools[f"reference, {state}"] if tool == "assemble" else None)
     mounts = {name: mount_summary(samples, saves["assemble=off"]) for name, samples in saves.items()
               if name != "assemble=off"}
     summary = {"kind": kind, "world": world, "model_bytes": size, "tools": rows, "mounts": mounts, "loads": {}}
