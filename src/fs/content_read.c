@@ -20,39 +20,74 @@
 /* Below this a buffered read is as good, and leaves the object's own read-ahead in charge. */
 enum { CONTENT_DIRECT_MIN = 64 * 1024 };
 
-/* O_DIRECT, widened to whole blocks; the wanted bytes start at *data. */
-static ssize_t content_pread_direct(int fd, char *buffer, size_t size, int64_t offset, char **data)
+/* How far an offset is behind the begin of its block. */
+static size_t content_lead(int64_t offset)
 {
-    int64_t start = offset & ~(int64_t)(CONTENT_ALIGNMENT - 1);
-    int64_t end = (offset + (int64_t)size + CONTENT_ALIGNMENT - 1) & ~(int64_t)(CONTENT_ALIGNMENT - 1);
-    ssize_t got = transfer_read_some(fd, buffer, (size_t)(end - start), start);
-    if (got < 0)
-        return got;
-    ssize_t useful = got - (offset - start);
-    *data = buffer + (offset - start);
-    if (useful <= 0)
-        return 0;
-    return useful < (ssize_t)size ? useful : (ssize_t)size;
+    return (size_t)(offset & (CONTENT_ALIGNMENT - 1));
 }
 
-static ssize_t content_read_object(struct filesystem *fs, struct backing *backing, bool sealed, char *buffer,
-                                   size_t size, int64_t offset, char **data)
+/* O_DIRECT, widened to whole blocks: so `to` lies in memory as `offset` does on the disk, and what is around
+ * it in its first and its last block is overwritten. */
+static ssize_t content_pread_direct(int fd, char *to, size_t size, int64_t offset)
 {
-    *data = buffer;
-    if (!sealed || size < CONTENT_DIRECT_MIN)
-        return transfer_read_some(backing->fd, buffer, size, offset);
-    struct iovec vector = {.iov_base = buffer, .iov_len = size};
+    size_t lead = content_lead(offset);
+    size_t whole = (lead + size + CONTENT_ALIGNMENT - 1) / CONTENT_ALIGNMENT * CONTENT_ALIGNMENT;
+    ssize_t got = transfer_read_some(fd, to - lead, whole, offset - (int64_t)lead);
+    if (got <= (ssize_t)lead)
+        return got < 0 ? got : 0;
+    size_t useful = (size_t)got - lead;
+    return (ssize_t)(useful < size ? useful : size);
+}
+
+/* The same to any place. */
+static ssize_t content_pread_beside(int fd, char *to, size_t size, int64_t offset)
+{
+    size_t room = (size / CONTENT_ALIGNMENT + 3) * CONTENT_ALIGNMENT;
+    cleanup_free char *beside = aligned_alloc(CONTENT_ALIGNMENT, room);
+    if (!beside)
+        return -ENOMEM;
+    char *place = beside + content_lead(offset);
+    ssize_t got = content_pread_direct(fd, place, size, offset);
+    if (got > 0)
+        memcpy(to, place, (size_t)got);
+    return got;
+}
+
+/* Whether the bytes at `to` lie as content_pread_direct wants them, with room around them. */
+enum content_place { CONTENT_ANYWHERE, CONTENT_LIKE_ON_DISK };
+
+static ssize_t content_read_sealed(struct filesystem *fs, struct backing *backing, char *to, size_t size,
+                                   int64_t offset, enum content_place place)
+{
+    if (size < CONTENT_DIRECT_MIN)
+        return transfer_read_some(backing->fd, to, size, offset);
+    struct iovec vector = {.iov_base = to, .iov_len = size};
     ssize_t cached = preadv2(backing->fd, &vector, 1, offset, RWF_NOWAIT);
     if (cached == (ssize_t)size)
         return cached;
     cleanup_fd int direct = backing_direct(&fs->backings, backing);
     if (direct >= 0) {
-        ssize_t got = content_pread_direct(direct, buffer, size, offset, data);
-        if (got != -EINVAL)
+        ssize_t got = place == CONTENT_LIKE_ON_DISK ? content_pread_direct(direct, to, size, offset)
+                                                    : content_pread_beside(direct, to, size, offset);
+        if (got != -EINVAL && got != -ENOMEM)
             return got;
-        *data = buffer;
     }
-    return transfer_read_some(backing->fd, buffer, size, offset);
+    return transfer_read_some(backing->fd, to, size, offset);
+}
+
+/* -- the pieces of several objects ------------------------------------------------------------------------
+ */
+
+/* What of a file's extent is asked for. */
+struct content_piece {
+    const struct meta_extent *extent;
+    int64_t offset; /* in the file */
+    size_t length;
+};
+
+static int64_t content_piece_at(const struct content_piece *piece)
+{
+    return piece->extent->object_offset + (piece->offset - piece->extent->offset);
 }
 
 /* Objects that a read has used already: its pieces come from few, by turns. */
@@ -85,15 +120,15 @@ static errint content_hold(struct content_held *held, uint64_t object, struct ba
     return 0;
 }
 
-/* One piece of a file of several; a short object is damage, never zeros. */
+/* A short object is damage, never zeros. */
 static errint content_read_piece(struct content_held *held, const struct node *node,
-                                 const struct meta_extent *extent, char *buffer, int64_t offset,
-                                 size_t length)
+                                 const struct content_piece *piece, char *to, enum content_place place)
 {
     struct filesystem *fs = held->fs;
     struct backing *backing;
-    int64_t at = extent->object_offset + (offset - extent->offset);
-    if (damage_touches(fs, extent->object, at, (int64_t)length))
+    const struct meta_extent *extent = piece->extent;
+    int64_t at = content_piece_at(piece);
+    if (damage_touches(fs, extent->object, at, (int64_t)piece->length))
         return -EIO; /* said when it was found */
     errint error = content_hold(held, extent->object, &backing);
     if (error) {
@@ -102,40 +137,68 @@ static errint content_read_piece(struct content_held *held, const struct node *n
                   (long long)extent->offset, (long long)(extent->offset + extent->length), strerror(-error));
         return -EIO;
     }
-    ssize_t got = transfer_read_some(backing->fd, buffer, length, at);
-    if (got >= 0 && (size_t)got != length)
+    ssize_t got = content_read_sealed(fs, backing, to, piece->length, at, place);
+    if (got >= 0 && (size_t)got != piece->length)
         log_error("inode %llu: object %016llx ends at %lld, expected at least %lld bytes",
                   (unsigned long long)node->ino, (unsigned long long)extent->object, (long long)(at + got),
-                  (long long)(at + (int64_t)length));
+                  (long long)(at + (int64_t)piece->length));
     if (got < 0)
         return (errint)got;
-    return (size_t)got == length ? 0 : -EIO;
+    return (size_t)got == piece->length ? 0 : -EIO;
 }
 
+/* The next piece of the range, from the extent `*index` on, which goes behind it. */
+static bool content_next_piece(const struct node *node, size_t *index, int64_t offset, int64_t end,
+                               struct content_piece *piece)
+{
+    while (*index < node->extent_count) {
+        const struct meta_extent *extent = &node->extents[(*index)++];
+        int64_t from = extent->offset > offset ? extent->offset : offset;
+        int64_t to = extent->offset + extent->length < end ? extent->offset + extent->length : end;
+        if (extent->offset >= end)
+            return false;
+        if (from < to) {
+            *piece = (struct content_piece){extent, from, (size_t)(to - from)};
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * The bytes are put so that the longest piece lies in the buffer as it does on the disk: it is not copied. It
+ * is read first, as that overwrites what is around it. What no extent covers is zero.
+ */
 static ssize_t content_read_extents(struct filesystem *fs, struct node *node, char *buffer, size_t size,
-                                    int64_t offset)
+                                    int64_t offset, char **data)
 {
     if (offset >= node->size)
         return 0;
-    if ((int64_t)size > node->size - offset)
-        size = (size_t)(node->size - offset);
+    int64_t end = node->size - offset < (int64_t)size ? node->size : offset + (int64_t)size, done = offset;
+    struct content_piece piece, longest = {0};
+    size_t first = node_find_extent(node, offset);
     __attribute__((cleanup(content_held_release))) struct content_held held = {.fs = fs};
-    int64_t end = offset + (int64_t)size, filled = offset;
-    for (size_t i = node_find_extent(node, offset); i < node->extent_count; i++) {
-        const struct meta_extent *extent = &node->extents[i];
-        if (extent->offset >= end)
-            break;
-        int64_t from = extent->offset > offset ? extent->offset : offset;
-        int64_t to = extent->offset + extent->length < end ? extent->offset + extent->length : end;
-        memset(buffer + (filled - offset), 0, (size_t)(from - filled));
-        errint error =
-            content_read_piece(&held, node, extent, buffer + (from - offset), from, (size_t)(to - from));
-        if (error)
-            return error;
-        filled = to;
+    for (size_t i = first; content_next_piece(node, &i, offset, end, &piece);) {
+        if (piece.length > longest.length)
+            longest = piece;
     }
-    memset(buffer + (filled - offset), 0, (size_t)(end - filled));
-    return (ssize_t)size;
+    errint error = 0;
+    if (longest.length > 0) {
+        *data = buffer + content_lead(content_piece_at(&longest) - (longest.offset - offset));
+        error = content_read_piece(&held, node, &longest, *data + (longest.offset - offset),
+                                   CONTENT_LIKE_ON_DISK);
+    }
+    for (size_t i = first; !error && content_next_piece(node, &i, offset, end, &piece);) {
+        memset(*data + (done - offset), 0, (size_t)(piece.offset - done));
+        if (piece.extent != longest.extent)
+            error =
+                content_read_piece(&held, node, &piece, *data + (piece.offset - offset), CONTENT_ANYWHERE);
+        done = piece.offset + (int64_t)piece.length;
+    }
+    if (error)
+        return error;
+    memset(*data + (done - offset), 0, (size_t)(end - done));
+    return end - offset;
 }
 
 static ssize_t content_read_inline(struct filesystem *fs, struct node *node, char *buffer, size_t size,
@@ -166,13 +229,14 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
     switch (node->kind) {
     case META_NONE: return 0;
     case META_INLINE: return content_read_inline(fs, node, buffer, size, offset, data);
-    case META_OBJECT: return content_read_object(fs, node->backing, false, buffer, size, offset, data);
+    case META_OBJECT: return transfer_read_some(node->backing->fd, buffer, size, offset);
     case META_EXTENTS: break;
     }
     if (node->backing) {
         if (damage_touches(fs, node->backing->object, offset, (int64_t)size))
             return -EIO;
-        ssize_t got = content_read_object(fs, node->backing, true, buffer, size, offset, data);
+        *data = buffer + content_lead(offset);
+        ssize_t got = content_read_sealed(fs, node->backing, *data, size, offset, CONTENT_LIKE_ON_DISK);
         if (got >= 0 && got < (ssize_t)size && offset + got < node->size) {
             log_error("inode %llu: object %016llx ends at %lld, expected %lld bytes",
                       (unsigned long long)node->ino, (unsigned long long)node->backing->object,
@@ -181,7 +245,7 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
         }
         return got;
     }
-    return content_read_extents(fs, node, buffer, size, offset);
+    return content_read_extents(fs, node, buffer, size, offset, data);
 }
 
 ssize_t content_read(struct filesystem *fs, struct node *node, char *buffer, size_t size, int64_t offset,

@@ -330,6 +330,31 @@ die_at() {
     shards same "$MODEL"
 }
 
+# What the page cache holds of the store goes, so that the objects are read from the disk.
+forget_objects() {
+    sync
+    find "$STORE/objects" -type f -exec dd of={} oflag=nocache conv=notrunc,fdatasync count=0 status=none \;
+}
+
+@test "pieces from several objects are right from the disk as from memory, in reads of any size" {
+    save_model "$CHECKPOINT" --mib 9 --shards 5
+    appears "$MODEL"
+    settle
+    cp "$MODEL" "$TEST_DIR/whole"
+    shards same "$TEST_DIR/whole" --mib 9 --shards 5
+    local size
+    # By the page cache of the mount in large requests, and past it in those of the program, off any block.
+    for size in 4M 1M 700001 65537 4097; do
+        forget_objects
+        dd if="$MODEL" of=/dev/null iflag=nocache count=0 status=none
+        dd if="$MODEL" bs="$size" status=none | cmp - "$TEST_DIR/whole"
+        [ "$size" = 4097 ] && continue
+        forget_objects
+        dd if="$MODEL" bs="$size" iflag=direct status=none | cmp - "$TEST_DIR/whole"
+    done
+    end_and_check
+}
+
 @test "from_pretrained loads what save_pretrained wrote in shards" {
     local python=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
     [ -x "$python" ] || skip "needs a Python environment in CKPTFS_VENV"
