@@ -79,6 +79,7 @@ static int daemon_run(int argc, char **argv)
     serve.verify_on_share = options.verify_on_share;
     serve.share_owners = options.share_owners;
     serve.assemble = options.assemble;
+    serve.assemble_beside = options.assemble_beside;
     serve.inline_limit = options.inline_limit;
     serve.threads = options.threads;
     serve.backup_interval = options.backup_interval;

@@ -122,11 +122,12 @@ static errint option_set_sharing(struct mount_options *options, const char *valu
 
 static errint option_set_assemble(struct mount_options *options, const char *value, char problem[256])
 {
-    if (strcmp(value, "auto") == 0 || strcmp(value, "off") == 0) {
-        options->assemble = value[0] == 'a';
+    if (strcmp(value, "auto") == 0 || strcmp(value, "view") == 0 || strcmp(value, "off") == 0) {
+        options->assemble = value[0] != 'o';
+        options->assemble_beside = value[0] != 'v';
         return 0;
     }
-    snprintf(problem, 256, "option assemble: expected auto or off, found '%.64s'", value);
+    snprintf(problem, 256, "option assemble: expected auto, view or off, found '%.64s'", value);
     return -EINVAL;
 }
 
@@ -215,6 +216,7 @@ errint mount_options_init(struct mount_options *options)
         .passthrough = FS_PASSTHROUGH_AUTO,
         .sharing = FS_SHARING_BACKWARD,
         .assemble = true,
+        .assemble_beside = true,
         .inline_limit = OPTION_INLINE_DEFAULT,
         .read_ahead_kib = OPTION_READ_AHEAD_DEFAULT,
         .hang_timeout = OPTION_HANG_TIMEOUT_DEFAULT,

@@ -21,8 +21,9 @@ struct mount_options {
     bool verify_on_share;
     bool share_owners;
     bool assemble;
-    size_t inline_limit; /* bytes */
-    unsigned threads;    /* 0: by the number of processors */
+    bool assemble_beside; /* what there is keeps its name, also where nothing new is assembled */
+    size_t inline_limit;  /* bytes */
+    unsigned threads;     /* 0: by the number of processors */
     unsigned read_ahead_kib;
     unsigned hang_timeout;    /* seconds */
     unsigned backup_interval; /* seconds; 0: no backup for this alone */

@@ -14,6 +14,7 @@
 #include "base/transfer.h"
 #include "ckpt/assemble.h"
 #include "ckpt/assemble_source.h"
+#include "ckpt/beside.h"
 #include "ckpt/framework.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
@@ -23,6 +24,7 @@
 #include "fs/stored.h"
 #include "fs/writeback.h"
 #include "meta/assembled.h"
+#include "meta/beside.h"
 #include "store/object.h"
 
 /* A save that goes over an older one is thought to be under way so long after its last write. */
@@ -92,29 +94,50 @@ static int build_input_holds(struct filesystem *fs, uint64_t directory, const st
 
 /*
  * Whether the model outlives its shards. One that was made of a single file is that file in another form, and
- * what the root has would be kept for ever.
+ * what the root has would be kept for ever; but what has a name can be removed by it.
  */
-static bool build_outlives(uint64_t directory, const struct build_look *look)
+static bool build_outlives(uint64_t directory, const struct meta_inode *shown, const struct build_look *look)
 {
     size_t shards = 0;
+    if (shown->nlink > 0)
+        return true;
     for (size_t i = 0; i < look->count; i++)
         shards += look->at[i].row.mtime != BUILD_NO_SHARD;
     return directory != META_ROOT_INO && shards > 1;
 }
 
-/* A model file of the directory's own: 1, 0 or an error. */
+/* A model file of the directory's own, which no assembled one is: 1, 0 or an error. */
 static int build_has_own(struct filesystem *fs, uint64_t directory)
 {
     static const char *const names[] = {"model.safetensors", "adapter_model.safetensors"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        struct meta_inode row;
-        errint error = meta_lookup(fs->meta, directory, names[i], strlen(names[i]), &row);
+        struct meta_inode row, shown;
+        size_t length = strlen(names[i]);
+        errint error = meta_lookup(fs->meta, directory, names[i], length, &row);
+        if (!error && (row.state & META_ASSEMBLED))
+            error = meta_assembled_find(fs->meta, directory, names[i], length, &shown) || shown.ino != row.ino
+                        ? 0
+                        : -ENOENT;
         if (!error)
             return 1;
         if (error != -ENOENT)
             return error;
     }
     return 0;
+}
+
+/* Whether what is shown lies beside weights that have come since: 1, 0 or an error. */
+static int build_is_in_the_way(struct filesystem *fs, uint64_t directory, const struct meta_inode *shown)
+{
+    cleanup_namespace_folder struct namespace_folder folder = {0};
+    cleanup_folder_listing struct folder_listing listing = {0};
+    struct folder reader;
+    if (shown->nlink == 0)
+        return 0;
+    errint error = namespace_folder_open(fs, directory, NULL, &folder, &reader);
+    if (!error)
+        error = folder_read(&reader, "", &listing);
+    return error ? error : beside_has_weights(&listing);
 }
 
 int assemble_check(struct filesystem *fs, uint64_t directory)
@@ -128,7 +151,9 @@ int assemble_check(struct filesystem *fs, uint64_t directory)
     if (!error)
         error = look.error;
     int holds = error ? error : !build_has_own(fs, directory);
-    bool outlives = holds > 0 && build_outlives(directory, &look);
+    if (holds > 0)
+        holds = !build_is_in_the_way(fs, directory, &row);
+    bool outlives = holds > 0 && build_outlives(directory, &row, &look);
     for (size_t i = 0; holds > 0 && i < look.count; i++)
         holds =
             build_input_holds(fs, directory, &look.at[i], outlives || look.at[i].row.mtime == BUILD_NO_SHARD);
@@ -154,15 +179,17 @@ static bool build_is_former(const struct build_look *former, const struct namesp
 }
 
 /*
- * Whether some shards were written anew since the directory's last model was made and others were not: the
- * save is under way. After a time without a change it is taken for what was meant: 1, 0 or an error.
+ * What the directory's last model forbids. Some shards were written anew since it was made and others were
+ * not: the save is under way, -EAGAIN. After a time without a change it is taken for what was meant. And
+ * -EEXIST where none was written anew, but somebody has removed that model.
  */
-static int build_is_mixed(const struct namespace_folder *folder, const struct model *model)
+static errint build_check_former(const struct namespace_folder *folder, const struct model *model)
 {
     cleanup_look struct build_look former = {.fs = folder->fs};
+    int removed = meta_assembled_is_removed(folder->fs->meta, folder->directory);
     errint error = meta_assembled_inputs(folder->fs->meta, folder->directory, build_note_input, &former);
-    if (error || former.error)
-        return error ? error : former.error;
+    if (error || former.error || removed < 0)
+        return error ? error : former.error ? former.error : removed;
     size_t kept = 0, changed = 0;
     int64_t newest = 0;
     for (size_t i = 0; i < model->file_count && former.count > 0; i++) {
@@ -174,7 +201,65 @@ static int build_is_mixed(const struct namespace_folder *folder, const struct mo
         changed += !is_former;
         newest = input->row.mtime > newest ? input->row.mtime : newest;
     }
-    return kept > 0 && changed > 0 && clock_file_time() - newest < BUILD_MIXED_NS;
+    if (removed && kept > 0 && changed == 0)
+        return -EEXIST;
+    return kept > 0 && changed > 0 && clock_file_time() - newest < BUILD_MIXED_NS ? -EAGAIN : 0;
+}
+
+/* -- checkpoints whose shards lie one level below ---------------------------------------------------------
+ */
+
+/* Whether the checkpoint takes shards from that directory in it. */
+static bool build_takes_from(const struct model *model, const char *name, size_t length)
+{
+    for (size_t i = 0; i < model->file_count; i++) {
+        const char *path = model->files[i].path;
+        if (strncmp(path, name, length) == 0 && path[length] == '/')
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Whether the directory is a part of a checkpoint that the one above it is, which is then assembled there: 1,
+ * 0 or an error. -EBUSY: that cannot be told yet.
+ */
+static int build_is_part(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
+{
+    cleanup_namespace_folder struct namespace_folder folder = {0};
+    struct folder reader;
+    struct meta_name name;
+    size_t count;
+    if (directory == META_ROOT_INO)
+        return 0;
+    errint error = meta_find_names(fs->meta, directory, NULL, &name, 1, &count);
+    if (error || count == 0)
+        return error;
+    error = namespace_folder_open(fs, name.parent, stops, &folder, &reader);
+    if (error)
+        return error;
+    cleanup_model struct model model;
+    error = framework_load(&reader, NULL, &model);
+    if (!error && build_takes_from(&model, name.bytes, name.length))
+        return 1;
+    return folder.busy ? -EBUSY : error == -ENOMEM || error == -EIO || error == -ECANCELED ? error : 0;
+}
+
+/* Such parts show what an earlier version has assembled in them: the whole shows it now. */
+static void build_withdraw_parts(struct filesystem *fs, uint64_t directory, const struct model *model)
+{
+    const char *last = "";
+    size_t last_length = 0;
+    for (size_t i = 0; i < model->file_count; i++) {
+        const char *path = model->files[i].path, *slash = strchr(path, '/');
+        struct meta_inode row;
+        if (!slash || ((size_t)(slash - path) == last_length && memcmp(path, last, last_length) == 0))
+            continue;
+        last = path;
+        last_length = (size_t)(slash - path);
+        if (namespace_find(fs, directory, path, last_length, &row) == 0)
+            meta_assembled_withdraw(fs->meta, row.ino, NULL);
+    }
 }
 
 /* -- who may read it ------------------------------------------------------------------------------------
@@ -256,6 +341,7 @@ struct build {
     uint64_t object; /* 0: none is made */
     int fd;
     int64_t written, flushed;
+    bool beside;  /* it gets its name in the directory too */
     uint64_t ino; /* 0: none is made */
     bool mapped;  /* the object is the inode's */
 };
@@ -395,8 +481,11 @@ static errint build_publish(struct build *build)
     errint error = fault_hit("fs.assemble.publish");
     if (error)
         return error;
-    return inputs_publish(build->fs, folder->directory, build->file->name, build->ino, inputs,
-                          folder->input_count);
+    error = inputs_publish(build->fs, folder->directory, build->file->name, build->ino, build->beside, inputs,
+                           folder->input_count);
+    if (!error)
+        build_withdraw_parts(build->fs, folder->directory, build->model);
+    return error;
 }
 
 /* What nobody will see is removed. */
@@ -464,6 +553,16 @@ static bool build_is_lone_file(const struct model *model)
     return true;
 }
 
+/* Whether the file may have its name in the directory: 1, 0 or an error. */
+static int build_goes_beside(struct filesystem *fs, const struct folder *reader, const struct model *model)
+{
+    cleanup_folder_listing struct folder_listing listing = {0};
+    if (!fs->options->assemble_beside)
+        return 0;
+    errint error = folder_read(reader, "", &listing);
+    return error ? error : beside_is_harmless(&listing, model);
+}
+
 static errint build_file(struct filesystem *fs, struct namespace_folder *folder, const struct folder *reader,
                          const struct model *model, bool (*stops)(struct filesystem *fs))
 {
@@ -473,6 +572,9 @@ static errint build_file(struct filesystem *fs, struct namespace_folder *folder,
     errint error = assemble_plan(model, &wish, &plan, &problem);
     if (!error && (plan.file_count != 1 || !models_is_model(plan.files[0].name, strlen(plan.files[0].name))))
         error = -EINVAL;
+    int beside = error ? 0 : build_goes_beside(fs, reader, model);
+    if (beside < 0)
+        error = beside;
     if (!error) {
         cleanup_build struct build build = {.fs = fs,
                                             .folder = folder,
@@ -480,6 +582,7 @@ static errint build_file(struct filesystem *fs, struct namespace_folder *folder,
                                             .file = &plan.files[0],
                                             .sources = {.model = model, .folder = reader},
                                             .stops = stops,
+                                            .beside = beside,
                                             .fd = -1};
         error = build_make(&build);
         if (!error) {
@@ -506,10 +609,14 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(s
     cleanup_model struct model model;
     error = framework_load(&reader, NULL, &model);
     bool whole = !error && model_is_whole(&model) && !build_is_lone_file(&model);
-    int mixed = whole ? build_is_mixed(&folder, &model) : 0;
-    if (mixed)
-        return mixed < 0 ? mixed : -EAGAIN;
+    int part = whole ? build_is_part(fs, directory, stops) : 0;
+    if (part)
+        return part < 0 ? part : 0;
     if (whole)
+        error = build_check_former(&folder, &model);
+    if (error == -EEXIST || error == -EAGAIN)
+        return error == -EEXIST ? 0 : error;
+    if (whole && !error)
         error = build_file(fs, &folder, &reader, &model, stops);
     if (folder.busy)
         return -EBUSY;

@@ -35,6 +35,7 @@ struct fs_options {
     bool verify_on_share;     /* compare bytes, not only hashes */
     bool share_owners;        /* share between owners too, always after a compare */
     bool assemble;            /* make models of shards */
+    bool assemble_beside;     /* show them in the checkpoints' directories too, where that is harmless */
     size_t inline_limit;      /* bytes; a closed file of at most this many lives in the database */
     unsigned threads;         /* that answer the kernel; 0: by the number of processors */
     unsigned backup_interval; /* seconds; 0: no backup of the database for this alone */

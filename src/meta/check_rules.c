@@ -292,6 +292,13 @@ const struct check_rule check_rules_rows[] = {
          "s.directory") " GROUP BY s.directory",
      {"DELETE FROM assembled_input WHERE NOT EXISTS"
       " (SELECT 1 FROM inode i WHERE i.ino = assembled_input.directory)"}},
+    {"assembled-removed",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "a missing directory's assembled file was removed; that is forgotten",
+     "SELECT s.directory FROM assembled_removed s WHERE " NO_INODE("s.directory"),
+     {"DELETE FROM assembled_removed WHERE NOT EXISTS"
+      " (SELECT 1 FROM inode i WHERE i.ino = assembled_removed.directory)"}},
     {"damage-object",
      META_FINDING_MENDED,
      CHECK_OBJECT,

@@ -104,7 +104,8 @@ static bool usage_take_assembled(void *context, const char *name, size_t length,
     struct usage_page *page = context;
     struct meta_inode hidden = *inode;
     hidden.nlink = 1;
-    if (usage_counts(page->usage, inode->uid))
+    /* Not those that are among the names. */
+    if (inode->nlink == 0 && usage_counts(page->usage, inode->uid))
         page->error = usage_add_file(page->usage, &hidden);
     return !page->error;
 }
@@ -238,7 +239,7 @@ static errint usage_read_extents(struct usage *usage, uint64_t ino, int64_t *aft
 /* It is found beside a directory's files, and is not what was asked for itself. */
 static bool usage_is_hidden(const struct usage *usage, const struct meta_inode *inode)
 {
-    return (inode->state & META_ASSEMBLED) && inode->ino != usage->request->ino;
+    return (inode->state & META_ASSEMBLED) && inode->nlink == 0 && inode->ino != usage->request->ino;
 }
 
 static errint usage_add_extents(struct usage *usage, const struct meta_inode *inode)

@@ -4,7 +4,7 @@
  * those that nothing outside covers. Computed from the extents each time, in small pieces between which the
  * lock is given up: what changes meanwhile is counted as it was or as it is.
  *
- * Assembled files (meta/assembled.h) of a directory are stored bytes of it, and none of its files.
+ * Assembled files (meta/assembled.h) without a name are stored bytes of the directory, and none of its files.
  *
  * Bytes of an object count as far as extents cover them, each once, holes that were written as such included;
  * what punching then really gives back are whole chunks.

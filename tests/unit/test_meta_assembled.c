@@ -35,7 +35,7 @@ static uint64_t make_model(void)
 static errint publish(uint64_t ino)
 {
     const struct meta_assembled_input inputs[] = {{"1", first, 11}, {"sub/2", second, 12}};
-    return meta_assembled_publish(meta, directory, "model", ino, inputs, 2);
+    return meta_assembled_publish(meta, directory, "model", ino, false, inputs, 2);
 }
 
 static uint64_t shown(void)

@@ -171,7 +171,8 @@ static void test_format_1(void)
     frame_close();
     alter(frame_path, "DROP TABLE summed; DROP TABLE segment; DROP TABLE shrunk; DROP TABLE damage;"
                       " DROP TABLE total; DROP TABLE checksum; DROP TABLE assembled;"
-                      " DROP TABLE assembled_input; DROP TABLE stand_in; UPDATE format SET version = 1");
+                      " DROP TABLE assembled_input; DROP TABLE stand_in; DROP TABLE assembled_removed;"
+                      " UPDATE format SET version = 1");
     frame_open();
     CHECK(frame_find(1, "f") == file);
     cleanup_ids struct ids objects = {0};
