@@ -226,9 +226,9 @@ PY
     cmp "$VIEW/c/model.safetensors" "$MNT/c/model.safetensors"
 }
 
-@test "assemble= takes auto and off" {
+@test "assemble= takes auto, view and off" {
     ckptfs_umount
-    refused "expected auto or off, found 'on'" ckptfs_mount assemble=on
+    refused "expected auto, view or off, found 'on'" ckptfs_mount assemble=on
     ckptfs_mount assemble=off
     [ -d "$VIEW" ]
 }
