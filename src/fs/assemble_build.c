@@ -16,6 +16,7 @@
 #include "ckpt/assemble_source.h"
 #include "ckpt/beside.h"
 #include "ckpt/framework.h"
+#include "fs/assemble_part.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
 #include "fs/models.h"
@@ -204,62 +205,6 @@ static errint build_check_former(const struct namespace_folder *folder, const st
     if (removed && kept > 0 && changed == 0)
         return -EEXIST;
     return kept > 0 && changed > 0 && clock_file_time() - newest < BUILD_MIXED_NS ? -EAGAIN : 0;
-}
-
-/* -- checkpoints whose shards lie one level below ---------------------------------------------------------
- */
-
-/* Whether the checkpoint takes shards from that directory in it. */
-static bool build_takes_from(const struct model *model, const char *name, size_t length)
-{
-    for (size_t i = 0; i < model->file_count; i++) {
-        const char *path = model->files[i].path;
-        if (strncmp(path, name, length) == 0 && path[length] == '/')
-            return true;
-    }
-    return false;
-}
-
-/*
- * Whether the directory is a part of a checkpoint that the one above it is, which is then assembled there: 1,
- * 0 or an error. -EBUSY: that cannot be told yet.
- */
-static int build_is_part(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
-{
-    cleanup_namespace_folder struct namespace_folder folder = {0};
-    struct folder reader;
-    struct meta_name name;
-    size_t count;
-    if (directory == META_ROOT_INO)
-        return 0;
-    errint error = meta_find_names(fs->meta, directory, NULL, &name, 1, &count);
-    if (error || count == 0)
-        return error;
-    error = namespace_folder_open(fs, name.parent, stops, &folder, &reader);
-    if (error)
-        return error;
-    cleanup_model struct model model;
-    error = framework_load(&reader, NULL, &model);
-    if (!error && build_takes_from(&model, name.bytes, name.length))
-        return 1;
-    return folder.busy ? -EBUSY : error == -ENOMEM || error == -EIO || error == -ECANCELED ? error : 0;
-}
-
-/* Such parts show what an earlier version has assembled in them: the whole shows it now. */
-static void build_withdraw_parts(struct filesystem *fs, uint64_t directory, const struct model *model)
-{
-    const char *last = "";
-    size_t last_length = 0;
-    for (size_t i = 0; i < model->file_count; i++) {
-        const char *path = model->files[i].path, *slash = strchr(path, '/');
-        struct meta_inode row;
-        if (!slash || ((size_t)(slash - path) == last_length && memcmp(path, last, last_length) == 0))
-            continue;
-        last = path;
-        last_length = (size_t)(slash - path);
-        if (namespace_find(fs, directory, path, last_length, &row) == 0)
-            meta_assembled_withdraw(fs->meta, row.ino, NULL);
-    }
 }
 
 /* -- who may read it ------------------------------------------------------------------------------------
@@ -484,7 +429,7 @@ static errint build_publish(struct build *build)
     error = inputs_publish(build->fs, folder->directory, build->file->name, build->ino, build->beside, inputs,
                            folder->input_count);
     if (!error)
-        build_withdraw_parts(build->fs, folder->directory, build->model);
+        assemble_withdraw_parts(build->fs, folder->directory, build->model);
     return error;
 }
 
@@ -609,7 +554,7 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, bool (*stops)(s
     cleanup_model struct model model;
     error = framework_load(&reader, NULL, &model);
     bool whole = !error && model_is_whole(&model) && !build_is_lone_file(&model);
-    int part = whole ? build_is_part(fs, directory, stops) : 0;
+    int part = whole ? assemble_is_part(fs, directory, stops) : 0;
     if (part)
         return part < 0 ? part : 0;
     if (whole)

@@ -8,6 +8,7 @@ checkpoint's directory.
 """
 
 import os
+import shutil
 import sys
 import time
 
@@ -104,6 +105,7 @@ def wait_for(path):
 def prepare(checkpoint):
     """What rank 0 does before the run is resumed; ZeRO-2 gathers a model of its own, which shall not be there."""
     model = os.path.join(checkpoint, "model.safetensors")
+    shutil.rmtree(os.path.join(os.path.dirname(checkpoint), "checkpoint-4"))
     if kind == "zero2":
         os.unlink(model)
     if checkpoint.startswith(mount):
