@@ -344,3 +344,13 @@ resumes() {
 @test "FSDP2 resumes beside it bit by bit, rotates, and from_pretrained loads the checkpoint" {
     resumes fsdp2
 }
+
+@test "DeepSpeed ZeRO-3 resumes beside it bit by bit, rotates, and from_pretrained loads the checkpoint" {
+    "$PYTHON" -c 'import deepspeed' 2>/dev/null || skip "needs DeepSpeed"
+    resumes zero3
+}
+
+@test "DeepSpeed ZeRO-2 resumes beside it bit by bit, where the gathered model was removed" {
+    "$PYTHON" -c 'import deepspeed' 2>/dev/null || skip "needs DeepSpeed"
+    resumes zero2
+}

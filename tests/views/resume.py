@@ -23,6 +23,7 @@ from accelerate.state import PartialState  # noqa: E402
 from accelerate.utils import DistributedType  # noqa: E402
 from torch.distributed.tensor import DTensor  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed  # noqa: E402
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 ZERO = {
     "train_micro_batch_size_per_gpu": "auto",
@@ -122,6 +123,7 @@ def check_loads(directory):
     if kind == "fsdp2":
         # What a run of this kind does not save itself.
         make_model().config.save_pretrained(checkpoint)
+    unset_hf_deepspeed_config()  # or it would be loaded in parts, by all ranks
     return LlamaForCausalLM.from_pretrained(checkpoint).state_dict()
 
 
