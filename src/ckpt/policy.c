@@ -11,6 +11,7 @@
 
 static const char *const policy_assembling_words[] = {
     [POLICY_ASSEMBLING_AUTO] = "auto",
+    [POLICY_ASSEMBLING_VIEW] = "view",
     [POLICY_ASSEMBLING_OFF] = "off",
     [POLICY_ASSEMBLING_ASK] = "ask",
 };
@@ -50,7 +51,7 @@ static bool policy_is_path(const char *value)
 
 static const struct policy_key policy_table[] = {
     {.name = POLICY_ASSEMBLE,
-     .expected = "auto, off or ask",
+     .expected = "auto, view, off or ask",
      .summary = "when the shards of a checkpoint become a model: by themselves, never, or when asked for",
      .fallback = "auto",
      .fits = policy_is_assembling},

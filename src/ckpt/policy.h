@@ -15,6 +15,7 @@
 enum policy_assembling {
     POLICY_ASSEMBLING_UNSET, /* as a mount option: none was given */
     POLICY_ASSEMBLING_AUTO,  /* as soon as they are all there */
+    POLICY_ASSEMBLING_VIEW,  /* likewise, and is shown in the view only */
     POLICY_ASSEMBLING_OFF,   /* never: and what was made goes */
     POLICY_ASSEMBLING_ASK,   /* when somebody asks for it: what was made stays */
 };
@@ -29,7 +30,7 @@ const char *policy_assembling_text(enum policy_assembling assembling);
 
 struct policy_key {
     const char *name;
-    const char *expected; /* what a value may be: "auto, off or ask" */
+    const char *expected; /* what a value may be: "auto, view, off or ask" */
     const char *summary;  /* one line */
     const char *fallback; /* the value where nobody has set one; NULL: none */
     const char *command;  /* it is only set by this one; NULL: by `ckptfs policy set` */

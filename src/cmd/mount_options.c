@@ -124,7 +124,7 @@ static errint option_set_assemble(struct mount_options *options, const char *val
 {
     if (policy_parse_assembling(value, &options->assemble))
         return 0;
-    snprintf(problem, 256, "option assemble: expected auto, off or ask, found '%.64s'", value);
+    snprintf(problem, 256, "option assemble: expected auto, view, off or ask, found '%.64s'", value);
     return -EINVAL;
 }
 

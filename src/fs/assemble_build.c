@@ -15,17 +15,21 @@
 #include "base/transfer.h"
 #include "ckpt/assemble.h"
 #include "ckpt/assemble_source.h"
+#include "ckpt/beside.h"
 #include "ckpt/framework.h"
 #include "ckpt/weights.h"
 #include "fs/assemble_names.h"
+#include "fs/assemble_part.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
 #include "fs/namespace_folder.h"
+#include "fs/policy.h"
 #include "fs/share.h"
 #include "fs/share_models.h"
 #include "fs/stored.h"
 #include "fs/writeback.h"
 #include "meta/assembled.h"
+#include "meta/beside.h"
 #include "store/object.h"
 
 /* A save that goes over an older one is thought to be under way so long after its last write. */
@@ -95,11 +99,13 @@ static int build_input_holds(struct filesystem *fs, uint64_t directory, const st
 
 /*
  * Whether the model outlives its shards. One that was made of a single file is that file in another form, and
- * what the root has would be kept for ever.
+ * what the root has would be kept for ever; but what has a name can be removed by it.
  */
-static bool build_outlives(uint64_t directory, const struct build_look *look)
+static bool build_outlives(uint64_t directory, const struct meta_inode *shown, const struct build_look *look)
 {
     size_t shards = 0;
+    if (shown->nlink > 0)
+        return true;
     for (size_t i = 0; i < look->count; i++)
         shards += look->at[i].row.mtime != BUILD_NO_SHARD;
     return directory != META_ROOT_INO && shards > 1;
@@ -128,6 +134,25 @@ static int build_has_new_index(struct filesystem *fs, uint64_t directory, const 
     return 0;
 }
 
+/* Whether what is shown lies beside weights that have come since, or where it should not any more: 1, 0 or
+ * an error. */
+static int build_is_in_the_way(struct filesystem *fs, uint64_t directory, const struct meta_inode *shown)
+{
+    cleanup_namespace_folder struct namespace_folder folder = {0};
+    cleanup_folder_listing struct folder_listing listing = {0};
+    struct folder reader;
+    enum policy_assembling assembling;
+    if (shown->nlink == 0)
+        return 0;
+    errint error = policy_assemble(fs, directory, &assembling, NULL);
+    if (error || assembling == POLICY_ASSEMBLING_VIEW)
+        return error ? error : 1;
+    error = namespace_folder_open(fs, directory, NULL, &folder, &reader);
+    if (!error)
+        error = folder_read(&reader, "", &listing);
+    return error ? error : beside_has_weights(&listing);
+}
+
 int assemble_check(struct filesystem *fs, uint64_t directory)
 {
     cleanup_look struct build_look look = {.fs = fs};
@@ -139,10 +164,12 @@ int assemble_check(struct filesystem *fs, uint64_t directory)
     if (!error)
         error = look.error;
     int holds = error ? error : assemble_names_hold(fs, directory);
-    int new_index = holds > 0 ? build_has_new_index(fs, directory, &look) : 0;
-    if (new_index)
-        holds = new_index < 0 ? new_index : 0;
-    bool outlives = holds > 0 && build_outlives(directory, &look);
+    int changed = holds > 0 ? build_has_new_index(fs, directory, &look) : 0;
+    if (holds > 0 && !changed)
+        changed = build_is_in_the_way(fs, directory, &row);
+    if (changed)
+        holds = changed < 0 ? changed : 0;
+    bool outlives = holds > 0 && build_outlives(directory, &row, &look);
     for (size_t i = 0; holds > 0 && i < look.count; i++)
         holds =
             build_input_holds(fs, directory, &look.at[i], outlives || look.at[i].row.mtime == BUILD_NO_SHARD);
@@ -168,15 +195,17 @@ static bool build_is_former(const struct build_look *former, const struct namesp
 }
 
 /*
- * Whether some shards were written anew since the directory's last model was made and others were not: the
- * save is under way. After a time without a change it is taken for what was meant: 1, 0 or an error.
+ * What the directory's last model forbids. Some shards were written anew since it was made and others were
+ * not: the save is under way, -EAGAIN. After a time without a change it is taken for what was meant. And
+ * -EEXIST where none was written anew, but somebody has removed that model.
  */
-static int build_is_mixed(const struct namespace_folder *folder, const struct model *model)
+static errint build_check_former(const struct namespace_folder *folder, const struct model *model)
 {
     cleanup_look struct build_look former = {.fs = folder->fs};
+    int removed = meta_assembled_is_removed(folder->fs->meta, folder->directory);
     errint error = meta_assembled_inputs(folder->fs->meta, folder->directory, build_note_input, &former);
-    if (error || former.error)
-        return error ? error : former.error;
+    if (error || former.error || removed < 0)
+        return error ? error : former.error ? former.error : removed;
     size_t kept = 0, changed = 0;
     int64_t newest = 0;
     for (size_t i = 0; i < model->file_count && former.count > 0; i++) {
@@ -188,7 +217,9 @@ static int build_is_mixed(const struct namespace_folder *folder, const struct mo
         changed += !is_former;
         newest = input->row.mtime > newest ? input->row.mtime : newest;
     }
-    return kept > 0 && changed > 0 && clock_file_time() - newest < BUILD_MIXED_NS;
+    if (removed && kept > 0 && changed == 0)
+        return -EEXIST;
+    return kept > 0 && changed > 0 && clock_file_time() - newest < BUILD_MIXED_NS ? -EAGAIN : 0;
 }
 
 /* -- who may read it ------------------------------------------------------------------------------------
@@ -271,9 +302,10 @@ struct build {
     uint64_t object; /* 0: none is made */
     int fd;
     int64_t written, flushed;
+    bool named;   /* it gets its name in the directory too */
     uint64_t ino; /* 0: none is made */
     bool mapped;  /* the object is the inode's */
-    bool beside;  /* the directory shows another form of the model already */
+    bool second;  /* the directory shows another form of the model already */
 };
 
 /* Half of the way is that all parts have their place, the other half that they are mapped. */
@@ -421,10 +453,13 @@ static errint build_publish(struct build *build)
     errint error = fault_hit("fs.assemble.publish");
     if (error)
         return error;
-    if (build->beside)
-        return inputs_publish_beside(build->fs, folder->directory, build->file->name, build->ino);
-    return inputs_publish(build->fs, folder->directory, build->file->name, build->ino, inputs,
-                          folder->input_count);
+    if (build->second)
+        return inputs_publish_more(build->fs, folder->directory, build->file->name, build->ino);
+    error = inputs_publish(build->fs, folder->directory, build->file->name, build->ino, build->named, inputs,
+                           folder->input_count);
+    if (!error)
+        assemble_withdraw_parts(build->fs, folder->directory, build->model);
+    return error;
 }
 
 /* What nobody will see is removed. */
@@ -492,6 +527,18 @@ static bool build_is_lone_file(const struct model *model)
     return true;
 }
 
+/* Whether the file may have its name in the directory: 1, 0 or an error. */
+static int build_goes_beside(const struct build *build)
+{
+    cleanup_folder_listing struct folder_listing listing = {0};
+    enum policy_assembling assembling;
+    errint error = policy_assemble(build->fs, build->folder->directory, &assembling, NULL);
+    if (error || assembling == POLICY_ASSEMBLING_VIEW)
+        return error;
+    error = folder_read(build->sources.folder, "", &listing);
+    return error ? error : beside_is_harmless(&listing, build->model);
+}
+
 static void build_refuse(struct assemble_asked *asked, const char *reason)
 {
     if (asked && !asked->reason[0])
@@ -519,9 +566,13 @@ static errint build_file(const struct build *start, enum assemble_format format)
         error = -EINVAL;
     if (error == -EINVAL && problem.text[0])
         build_refuse(start->asked, problem.text);
+    int named = error || start->second ? 0 : build_goes_beside(start);
+    if (named < 0)
+        error = named;
     if (!error) {
         cleanup_build struct build build = *start;
         build.file = &plan.files[0];
+        build.named = named;
         error = build_make(&build);
         if (!error) {
             build_tell(&build);
@@ -540,9 +591,9 @@ static errint build_files(struct build *start, const struct assemble_names *name
     errint error = names->safetensors ? build_file(start, ASSEMBLE_SAFETENSORS) : 0;
     if (error || !names->torch || strcmp(start->model->framework, framework_sagemaker.name) != 0)
         return error;
-    start->beside = names->safetensors;
+    start->second = names->safetensors;
     error = build_file(start, ASSEMBLE_TORCH);
-    if (error && start->beside) {
+    if (error && start->second) {
         meta_assembled_withdraw(start->fs->meta, start->folder->directory, NULL);
         writeback_kick(start->fs);
     }
@@ -569,9 +620,12 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, struct assemble
     else if (!error && !model_is_whole(&model))
         build_explain(asked, &model);
     bool whole = !error && model_is_whole(&model) && (asked || !build_is_lone_file(&model));
-    int mixed = whole ? build_is_mixed(&folder, &model) : 0;
-    if (mixed)
-        return mixed < 0 ? mixed : -EAGAIN;
+    int part = whole && !asked ? assemble_is_part(fs, directory, stops) : 0;
+    if (part)
+        return part < 0 ? part : 0;
+    errint former = whole ? build_check_former(&folder, &model) : 0;
+    if (former && !(asked && former == -EEXIST))
+        return former == -EEXIST ? 0 : former;
     struct build start = {.fs = fs,
                           .folder = &folder,
                           .model = &model,

@@ -14,11 +14,18 @@ static const char names_sagemaker[] = "user_content.pt";
 
 static const char *const names_safetensors[] = {"model.safetensors", "adapter_model.safetensors"};
 
-/* 1, 0 or an error. */
+/* A file that is not an assembled one: 1, 0 or an error. */
 static int names_own(struct filesystem *fs, uint64_t directory, const char *name)
 {
     struct meta_inode row;
     errint error = meta_lookup(fs->meta, directory, name, strlen(name), &row);
+    if (!error && (row.state & META_ASSEMBLED)) {
+        struct meta_inode shown;
+        error = meta_assembled_find(fs->meta, directory, name, strlen(name), &shown);
+        if (!error)
+            return shown.ino != row.ino;
+        error = error == -ENOENT ? 0 : error;
+    }
     return error ? (error == -ENOENT ? 0 : error) : 1;
 }
 

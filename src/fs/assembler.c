@@ -246,7 +246,7 @@ static void assembler_note(struct filesystem *fs)
     struct assembler *assembler = fs->assembler;
     char text[24];
     trees_finish(fs, &assembler->trees);
-    if (assembler->found == assembler->noted || fs->options->assemble > POLICY_ASSEMBLING_AUTO)
+    if (assembler->found == assembler->noted || fs->options->assemble > POLICY_ASSEMBLING_VIEW)
         return;
     snprintf(text, sizeof text, "%" PRIu64, assembler->found);
     errint error = meta_setting_put(fs->meta, ASSEMBLER_SETTING, text);
@@ -317,7 +317,8 @@ static errint assembler_look(struct filesystem *fs, uint64_t directory, struct a
     if (assembling == POLICY_ASSEMBLING_OFF && set)
         return asked ? assembler_refuse(asked) : assembler_withdraw(fs, directory);
     int holds = assemble_check(fs, directory);
-    if (holds || (!asked && assembling != POLICY_ASSEMBLING_AUTO))
+    bool unasked = assembling == POLICY_ASSEMBLING_AUTO || assembling == POLICY_ASSEMBLING_VIEW;
+    if (holds || (!asked && !unasked))
         return holds < 0 ? holds : 0;
     if (atomic_load(&fs->disk_full))
         return asked ? -ENOSPC : -EBUSY;

@@ -11,6 +11,7 @@
 #include "fs/inputs.h"
 #include "fs/seal.h"
 #include "fs/share.h"
+#include "meta/beside.h"
 
 static bool handle_writes(uint32_t flags)
 {
@@ -132,6 +133,10 @@ errint handle_prepare_change(struct filesystem *fs, struct node *node)
 {
     inputs_change(fs, node->ino);
     errint error = node_load(fs, node);
+    if (!error && node->assembled) {
+        error = meta_assembled_adopt(fs->meta, node->ino);
+        node->assembled = error != 0;
+    }
     if (error || node->mode != NODE_PASSTHROUGH)
         return error;
     error = content_make_writable(fs, node);

@@ -16,7 +16,8 @@
 errint handle_open(struct filesystem *fs, struct node *node, int flags, struct fuse_file_info *fi);
 
 /*
- * Loads a file that is about to be changed; what was assembled from it is withdrawn. -ESTALE: passthrough
+ * Loads a file that is about to be changed; what was assembled from it is withdrawn, and an assembled one is
+ * a file like others from now on. -ESTALE: passthrough
  * readers hold its shared object, so its names were moved to a new inode, node->moved_to, for expire_names();
  * or it has no name. The lock is held exclusively.
  */

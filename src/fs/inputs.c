@@ -12,6 +12,7 @@
 #include "fs/assembler.h"
 #include "fs/filesystem.h"
 #include "fs/writeback.h"
+#include "meta/beside.h"
 
 /* Open addressing; 0 is a free slot, UINT64_MAX one that was freed. */
 #define INPUTS_FREED UINT64_MAX
@@ -134,21 +135,21 @@ errint inputs_watch(struct filesystem *fs, uint64_t ino)
     return error;
 }
 
-errint inputs_publish(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino,
+errint inputs_publish(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino, bool beside,
                       const struct meta_assembled_input *inputs, size_t count)
 {
     pthread_mutex_lock(&fs->inputs->lock);
-    errint error =
-        fs->inputs->spoiled ? -EBUSY : meta_assembled_publish(fs->meta, directory, name, ino, inputs, count);
+    errint error = fs->inputs->spoiled
+                       ? -EBUSY
+                       : meta_assembled_publish(fs->meta, directory, name, ino, beside, inputs, count);
     pthread_mutex_unlock(&fs->inputs->lock);
     return error;
 }
 
-errint inputs_publish_beside(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino)
+errint inputs_publish_more(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino)
 {
     pthread_mutex_lock(&fs->inputs->lock);
-    errint error =
-        fs->inputs->spoiled ? -EBUSY : meta_assembled_publish_beside(fs->meta, directory, name, ino);
+    errint error = fs->inputs->spoiled ? -EBUSY : meta_assembled_publish_more(fs->meta, directory, name, ino);
     pthread_mutex_unlock(&fs->inputs->lock);
     return error;
 }
@@ -174,6 +175,8 @@ errint inputs_load(struct filesystem *fs)
     pthread_mutex_init(&inputs->lock, NULL);
     fs->inputs = inputs;
     errint error = fs->options->read_only ? 0 : inputs_withdraw_torn(fs);
+    if (!error && !fs->options->read_only && fs->options->assemble == POLICY_ASSEMBLING_VIEW)
+        error = meta_assembled_hide_all(fs->meta);
     if (!error)
         error = meta_assembled_all_inputs(fs->meta, &all);
     for (size_t i = 0; !error && i < all.count; i++)

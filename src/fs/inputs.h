@@ -32,9 +32,9 @@ bool inputs_has(struct filesystem *fs, uint64_t ino);
 void inputs_begin(struct filesystem *fs);
 errint inputs_watch(struct filesystem *fs, uint64_t ino);
 /* As meta_assembled_publish; -EBUSY when a watched file was changed since the begin. */
-errint inputs_publish(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino,
+errint inputs_publish(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino, bool beside,
                       const struct meta_assembled_input *inputs, size_t count);
-/* Another file of the same assembly. As meta_assembled_publish_beside; -EBUSY likewise. */
-errint inputs_publish_beside(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino);
+/* Another file of the same assembly. As meta_assembled_publish_more; -EBUSY likewise. */
+errint inputs_publish_more(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino);
 
 #endif

@@ -50,6 +50,8 @@ static bool namespace_collect(void *context, const char *name, size_t length, ui
 {
     (void)cookie;
     struct namespace_list *list = context;
+    if (inode->state & META_ASSEMBLED)
+        return true; /* nobody saved it */
     if (!S_ISDIR(inode->mode) && !S_ISREG(inode->mode))
         return true;
     if (list->count == NAMESPACE_ENTRIES_MAX) {

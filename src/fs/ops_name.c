@@ -8,6 +8,7 @@
 
 #include "base/fault.h"
 #include "fs/assembler.h"
+#include "fs/caller.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
 #include "fs/models.h"
@@ -22,7 +23,8 @@ void ops_fill_entry(struct filesystem *fs, const struct meta_inode *row, struct 
     *entry = (struct fuse_entry_param){
         .ino = row->ino,
         .attr_timeout = FS_TIMEOUT_SECONDS,
-        .entry_timeout = FS_TIMEOUT_SECONDS,
+        /* What is assembled goes by itself. */
+        .entry_timeout = row->state & META_ASSEMBLED ? 0 : FS_TIMEOUT_SECONDS,
     };
     node_stat_row(fs, row, &entry->attr);
 }
@@ -80,9 +82,13 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     errint error = dots                     ? ops_lookup_dots(fs, parent, name[1] == '.', &row)
                    : length > META_NAME_MAX ? -ENAMETOOLONG
                                             : meta_lookup(fs->meta, parent, name, length, &row);
+    /* Who makes a file of an assembled one's name shall not be told that there is one: it gives way. */
+    if (!error && !dots && (row.state & META_ASSEMBLED) && caller_makes(fuse_req_ctx(request)->pid, name))
+        error = -ENOENT;
     if (error == -ENOENT && !dots) {
-        /* Only the kernel makes names, so it may remember that there is none. */
-        const struct fuse_entry_param none = {.entry_timeout = FS_TIMEOUT_SECONDS};
+        /* Only the kernel makes names, so it may remember that there is none; but for those of models. */
+        const struct fuse_entry_param none = {.entry_timeout =
+                                                  models_is_model(name, length) ? 0 : FS_TIMEOUT_SECONDS};
         fuse_reply_entry(request, &none);
         return;
     }

@@ -100,11 +100,14 @@ errint meta_assembled_map(struct meta *meta, uint64_t ino, const struct meta_ass
 /* -- showing and withdrawing ------------------------------------------------------------------------------
  */
 
-static errint assembled_let_go(struct change *change, uint64_t ino)
+errint assembled_let_go(struct change *change, uint64_t ino)
 {
     struct meta *meta = change->meta;
-    errint error = db_run(meta->db, "DELETE FROM assembled WHERE ino = $1", DB_INTEGER(ino));
-    return error ? error : ids_append(change->shadows ? change->shadows : &meta->released, ino);
+    bool kept = false;
+    errint error = beside_hide(change, ino, &kept);
+    if (!error)
+        error = db_run(meta->db, "DELETE FROM assembled WHERE ino = $1", DB_INTEGER(ino));
+    return error || kept ? error : ids_append(change->shadows ? change->shadows : &meta->released, ino);
 }
 
 static errint assembled_collect(struct db_rows *rows, struct ids *out)
@@ -136,9 +139,10 @@ errint assembled_withdraw(struct change *change, uint64_t directory)
 errint assembled_forget(struct change *change, uint64_t directory)
 {
     errint error = assembled_withdraw(change, directory);
-    return error ? error
-                 : db_run(change->meta->db, "DELETE FROM assembled_input WHERE directory = $1",
-                          DB_INTEGER(directory));
+    if (!error)
+        error = db_run(change->meta->db, "DELETE FROM assembled_input WHERE directory = $1",
+                       DB_INTEGER(directory));
+    return error ? error : beside_forget(change->meta, directory);
 }
 
 errint meta_assembled_withdraw(struct meta *meta, uint64_t directory, bool *changed)
@@ -189,7 +193,7 @@ int assembled_is(struct meta *meta, uint64_t ino)
 }
 
 static errint assembled_publish(struct change *change, uint64_t directory, const char *name, uint64_t ino,
-                                const struct meta_assembled_input *inputs, size_t count)
+                                bool beside, const struct meta_assembled_input *inputs, size_t count)
 {
     struct meta *meta = change->meta;
     struct meta_inode inode, parent;
@@ -210,20 +214,20 @@ static errint assembled_publish(struct change *change, uint64_t directory, const
                        " ON CONFLICT (directory, path) DO NOTHING",
                        DB_INTEGER(directory), DB_BLOB(inputs[i].path, strlen(inputs[i].path)),
                        DB_INTEGER(inputs[i].ino), DB_INTEGER(inputs[i].mtime));
-    return error;
+    return error || !beside ? error : beside_show(change, directory, name, &inode);
 }
 
 errint meta_assembled_publish(struct meta *meta, uint64_t directory, const char *name, uint64_t ino,
-                              const struct meta_assembled_input *inputs, size_t count)
+                              bool beside, const struct meta_assembled_input *inputs, size_t count)
 {
     struct change change = {.meta = meta};
     while (change_next(&change))
-        change.error = assembled_publish(&change, directory, name, ino, inputs, count);
+        change.error = assembled_publish(&change, directory, name, ino, beside, inputs, count);
     return change.error;
 }
 
-static errint assembled_publish_beside(struct change *change, uint64_t directory, const char *name,
-                                       uint64_t ino)
+static errint assembled_publish_more(struct change *change, uint64_t directory, const char *name,
+                                     uint64_t ino)
 {
     struct meta *meta = change->meta;
     struct meta_inode inode;
@@ -240,11 +244,11 @@ static errint assembled_publish_beside(struct change *change, uint64_t directory
                   DB_INTEGER(directory), DB_BLOB(name, strlen(name)), DB_INTEGER(ino));
 }
 
-errint meta_assembled_publish_beside(struct meta *meta, uint64_t directory, const char *name, uint64_t ino)
+errint meta_assembled_publish_more(struct meta *meta, uint64_t directory, const char *name, uint64_t ino)
 {
     struct change change = {.meta = meta};
     while (change_next(&change))
-        change.error = assembled_publish_beside(&change, directory, name, ino);
+        change.error = assembled_publish_more(&change, directory, name, ino);
     return change.error;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Assembled files: inodes without a name that have META_ASSEMBLED, whose extents are ranges of other files'
- * objects. A directory shows them under names that are not the namespace's, and keeps them as long as it is
- * there: they are withdrawn when one of the files that they were made from changes, and go with the
- * directory.
+ * Assembled files: inodes that have META_ASSEMBLED, whose extents are ranges of other files' objects. A
+ * directory shows them under names that are not the namespace's, and keeps them as long as it is there: they
+ * are withdrawn when one of the files that they were made from changes, and go with the directory. Some have
+ * the same name in the directory itself (meta/beside.h).
  *
  * What is withdrawn is an inode without a name like others: meta_shadows_released tells of it, for the caller
  * to meta_reap when nobody has it open. Otherwise as meta.h.
@@ -41,15 +41,16 @@ errint meta_assembled_begin(struct meta *meta, const struct meta_inode *like, ui
 errint meta_assembled_map(struct meta *meta, uint64_t ino, const struct meta_assembled_part *parts,
                           size_t count);
 /*
- * The directory shows it as `name` from now on, and nothing else; what it showed before is withdrawn. -ENOENT
- * when the directory, or the inode, is gone.
+ * The directory shows it as `name` from now on, and nothing else; what it showed before is withdrawn.
+ * `beside`: it gets that name in the directory too, if no other file has it. -ENOENT when the directory, or
+ * the inode, is gone.
  */
 errint meta_assembled_publish(struct meta *meta, uint64_t directory, const char *name, uint64_t ino,
-                              const struct meta_assembled_input *inputs, size_t count);
+                              bool beside, const struct meta_assembled_input *inputs, size_t count);
 
 /* The directory, which shows something, shows this file too, made from the same inputs. -ENOENT as above, and
  * when it shows nothing. */
-errint meta_assembled_publish_beside(struct meta *meta, uint64_t directory, const char *name, uint64_t ino);
+errint meta_assembled_publish_more(struct meta *meta, uint64_t directory, const char *name, uint64_t ino);
 
 /* Withdraws all that the directory shows. `changed` (may be NULL) tells whether there was any. */
 errint meta_assembled_withdraw(struct meta *meta, uint64_t directory, bool *changed);

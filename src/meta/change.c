@@ -254,15 +254,17 @@ static errint change_count_stand_ins(struct meta *meta)
     return 0;
 }
 
+/* As inode_account has it: regular files, but not what is shown without a name. */
+#define CHANGE_COUNTED "(mode & 61440) = 32768 AND ((state & 4) = 0 OR nlink > 0)"
+
 errint change_count_totals(struct meta *meta)
 {
     struct meta_known *known = &meta->known;
     /* The sizes are summed in two parts, since their sum may not fit the database's integers. */
     static const char text[] =
         "SELECT count(*),"
-        " coalesce(sum(CASE WHEN (mode & 61440) = 32768 AND (state & 4) = 0 THEN size >> 20 ELSE 0 END), 0),"
-        " coalesce(sum(CASE WHEN (mode & 61440) = 32768 AND (state & 4) = 0 THEN size & 1048575 ELSE 0 END),"
-        " 0),"
+        " coalesce(sum(CASE WHEN " CHANGE_COUNTED " THEN size >> 20 ELSE 0 END), 0),"
+        " coalesce(sum(CASE WHEN " CHANGE_COUNTED " THEN size & 1048575 ELSE 0 END), 0),"
         " coalesce(sum(state & 1), 0), coalesce(sum((state >> 1) & 1), 0),"
         " (SELECT count(*) FROM object), (SELECT count(*) FROM shadow) FROM inode";
     cleanup_rows struct db_rows rows;

@@ -310,6 +310,13 @@ const struct check_rule check_rules_rows[] = {
      " WHERE i.ino = s.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ") GROUP BY s.directory",
      {"DELETE FROM policy WHERE NOT EXISTS (SELECT 1 FROM inode i"
       " WHERE i.ino = policy.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
+    {"assembled-removed",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "a missing directory's assembled file was removed; that is forgotten",
+     "SELECT s.directory FROM assembled_removed s WHERE " NO_INODE("s.directory"),
+     {"DELETE FROM assembled_removed WHERE NOT EXISTS"
+      " (SELECT 1 FROM inode i WHERE i.ino = assembled_removed.directory)"}},
     {"damage-object",
      META_FINDING_MENDED,
      CHECK_OBJECT,

@@ -61,7 +61,7 @@ static void inode_account(struct meta *meta, const struct meta_inode *inode, int
     struct meta_known *known = &meta->known;
     uint64_t one = (uint64_t)sign;
     known->inodes += one;
-    if (S_ISREG(inode->mode) && !(inode->state & META_ASSEMBLED))
+    if (S_ISREG(inode->mode) && (!(inode->state & META_ASSEMBLED) || inode->nlink > 0))
         known->logical_bytes += (__int128)inode->size * sign;
     if (inode->state & META_DIRTY)
         known->dirty += one;

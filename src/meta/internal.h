@@ -4,8 +4,8 @@
  * table has. Nothing outside src/meta and its unit tests includes this.
  *
  * Names: meta_* is the public contract (meta.h); change_* a transaction; inode_*, name_*, shadow_*,
- * stand_in_*, extents_*, content_*, object_*, checksum_* work on one table inside a transaction, with the
- * lock held.
+ * stand_in_*, assembled_*, beside_*, extents_*, content_*, object_*, checksum_* work on one table inside a
+ * transaction, with the lock held.
  */
 #ifndef CKPTFS_META_INTERNAL_H
 #define CKPTFS_META_INTERNAL_H
@@ -176,7 +176,7 @@ errint name_point(struct meta *meta, uint64_t parent, const char *name, size_t l
 /* The directory that holds (one of) the inode's names; -ENOENT when it has none. */
 errint name_parent(struct meta *meta, uint64_t ino, uint64_t *parent);
 
-/* Whether the directory has entries: 1, 0 or an error. */
+/* Whether the directory has entries, other than those of assembled files: 1, 0 or an error. */
 int name_any(struct meta *meta, uint64_t directory);
 
 struct shadow {
@@ -211,6 +211,8 @@ int stand_in_is(struct meta *meta, uint64_t ino);
 errint assembled_withdraw(struct change *change, uint64_t directory);
 /* The same, and from which files it was made. */
 errint assembled_forget(struct change *change, uint64_t directory);
+/* Withdraws one inode. */
+errint assembled_let_go(struct change *change, uint64_t ino);
 /* Whether a directory shows the inode: 1, 0 or an error. */
 int assembled_is(struct meta *meta, uint64_t ino);
 
@@ -225,6 +227,22 @@ errint template_forget(struct change *change, uint64_t directory);
 
 /* The hidden directory of a kind (meta/hidden.h), which is made where it is not there yet. */
 errint hidden_open(struct change *change, const char *kind, int64_t now, uint64_t *ino);
+
+/* Gives an assembled inode its name in the directory; none where another file has it. */
+errint beside_show(struct change *change, uint64_t directory, const char *name,
+                   const struct meta_inode *inode);
+/* Takes that name away, if it has it. `kept`: it has others, and is a file like others now. */
+errint beside_hide(struct change *change, uint64_t ino, bool *kept);
+/* Whether that name of that inode is one of these: 1, 0 or an error. */
+int beside_is(struct meta *meta, uint64_t directory, const char *name, size_t length,
+              const struct meta_inode *inode);
+/* If it is, the inode becomes a file like others, also in `inode`, and is not assembled again. */
+errint beside_leave(struct change *change, uint64_t directory, const char *name, size_t length,
+                    struct meta_inode *inode);
+/* Somebody makes a file of that name: if that is the name of one of these, it is withdrawn. */
+errint beside_give_way(struct change *change, uint64_t directory, const char *name, size_t length);
+/* Nothing was removed from the directory, as far as meta_assembled_is_removed knows. */
+errint beside_forget(struct meta *meta, uint64_t directory);
 
 /* Bytes of the object up to `size` are used: it gets a row when it has none. */
 errint object_note(struct meta *meta, uint64_t object, int64_t size);

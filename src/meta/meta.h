@@ -44,7 +44,7 @@ enum meta_kind {
 enum meta_state {
     META_DIRTY = 1,     /* may have bytes or attributes that are not on stable storage */
     META_TORN = 2,      /* lost bytes in a crash, or may have */
-    META_ASSEMBLED = 4, /* has no name and is shown by a directory (meta/assembled.h); set when it is made */
+    META_ASSEMBLED = 4, /* is shown by a directory (meta/assembled.h), and has a name there or none */
 };
 
 struct meta_inode {

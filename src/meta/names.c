@@ -75,8 +75,11 @@ errint name_parent(struct meta *meta, uint64_t ino, uint64_t *parent)
 int name_any(struct meta *meta, uint64_t directory)
 {
     cleanup_rows struct db_rows rows;
-    errint error =
-        db_select(meta->db, &rows, "SELECT 1 FROM name WHERE parent = $1 LIMIT 1", DB_INTEGER(directory));
+    errint error = db_select(meta->db, &rows,
+                             "SELECT 1 FROM name n WHERE n.parent = $1 AND NOT EXISTS (SELECT 1"
+                             " FROM assembled a WHERE a.directory = n.parent AND a.name = n.name"
+                             " AND a.ino = n.ino) LIMIT 1",
+                             DB_INTEGER(directory));
     return error ? error : db_next(&rows);
 }
 
@@ -188,6 +191,17 @@ static errint name_load_parent(struct meta *meta, uint64_t ino, struct meta_inod
     return error || out->nlink > 0 ? error : -ENOENT;
 }
 
+/* As name_insert, where an assembled file of that name gives way. */
+static errint name_insert_new(struct change *change, uint64_t parent, const char *name, size_t length,
+                              uint64_t ino)
+{
+    errint error = name_insert(change->meta, parent, name, length, ino);
+    if (error != -EEXIST)
+        return error;
+    error = beside_give_way(change, parent, name, length);
+    return error ? error : name_insert(change->meta, parent, name, length, ino);
+}
+
 static errint name_check_new(const struct meta_new *new)
 {
     switch (new->mode &S_IFMT) {
@@ -261,7 +275,7 @@ errint name_create(struct change *change, const struct meta_new *new, struct met
     if (!error)
         error = change_take_number(meta, META_COUNTER_INO, &out->ino);
     if (!error && new->parent)
-        error = name_insert(meta, new->parent, new->name, new->length, out->ino);
+        error = name_insert_new(change, new->parent, new->name, new->length, out->ino);
     if (!error && new->parent)
         error = name_touch_parent(meta, &parent, S_ISDIR(new->mode) ? 1 : 0, new->now);
     if (error)
@@ -294,7 +308,7 @@ static errint name_link(struct change *change, uint64_t ino, uint64_t parent, co
         return -EPERM;
     error = name_load_parent(meta, parent, &directory);
     if (!error)
-        error = name_insert(meta, parent, name, length, ino);
+        error = name_insert_new(change, parent, name, length, ino);
     if (error)
         return error;
     if (inode.nlink >= NAME_LINKS_MAX)
@@ -358,6 +372,8 @@ static errint name_remove(struct change *change, const struct name_removal *remo
         error = inode_load(meta, ino, &before);
     if (!error)
         error = name_check_removal(meta, removal, &before);
+    if (!error)
+        error = beside_leave(change, removal->parent, removal->name, removal->length, &before);
     if (!error)
         error = shadow_release(change, removal->parent, removal->name, removal->length);
     if (!error)

@@ -19,6 +19,7 @@ struct rename_pair {
     struct rename_side from, to;
     struct meta_inode directory[2];
     bool across; /* the directories differ */
+    bool yields; /* what `to` names is an assembled file, which gives way as if it were not there */
 };
 
 /* -- loading and judging ----------------------------------------------------------------------------------
@@ -43,7 +44,11 @@ static errint rename_load(struct meta *meta, struct rename_pair *pair)
     if (error)
         return error;
     error = rename_load_side(meta, &pair->to);
-    return error == -ENOENT ? 0 : error;
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    int beside = beside_is(meta, pair->to.parent, pair->to.name, pair->to.length, &pair->to.inode);
+    pair->yields = beside > 0;
+    return beside < 0 ? beside : 0;
 }
 
 /* Whether `directory` is `ancestor` or lies below it: 1, 0 or an error. */
@@ -70,7 +75,7 @@ static errint rename_check_loop(struct meta *meta, const struct rename_side *sid
 static errint rename_check_target(struct meta *meta, const struct rename_pair *pair)
 {
     bool directory = S_ISDIR(pair->from.inode.mode);
-    if (pair->to.inode.ino == 0)
+    if (pair->to.inode.ino == 0 || pair->yields)
         return 0;
     if (directory && !S_ISDIR(pair->to.inode.mode))
         return -ENOTDIR;
@@ -87,7 +92,7 @@ static errint rename_check(struct meta *meta, const struct meta_rename *rename,
     bool exchange = rename->flags & RENAME_EXCHANGE;
     if (pair->from.inode.ino != rename->expected)
         return -ESTALE;
-    if ((rename->flags & RENAME_NOREPLACE) && pair->to.inode.ino)
+    if ((rename->flags & RENAME_NOREPLACE) && pair->to.inode.ino && !pair->yields)
         return -EEXIST;
     if (exchange && !pair->to.inode.ino)
         return -ENOENT;
@@ -228,6 +233,20 @@ static errint rename_exchange(struct change *change, const struct rename_pair *p
     return error ? error : rename_touch_directories(meta, pair, (int[2]){more, -more}, now);
 }
 
+/* An assembled file that is moved becomes a file like others; one that is in the way goes. */
+static errint rename_settle_assembled(struct change *change, struct rename_pair *pair, bool exchange)
+{
+    struct rename_side *from = &pair->from, *to = &pair->to;
+    errint error = beside_leave(change, from->parent, from->name, from->length, &from->inode);
+    if (error || !pair->yields)
+        return error;
+    if (exchange)
+        return beside_leave(change, to->parent, to->name, to->length, &to->inode);
+    error = assembled_let_go(change, to->inode.ino);
+    to->inode = (struct meta_inode){0};
+    return error;
+}
+
 static errint rename_names(struct change *change, const struct meta_rename *rename)
 {
     struct rename_pair pair = {
@@ -245,6 +264,9 @@ static errint rename_names(struct change *change, const struct meta_rename *rena
         change->nothing = true;
         return 0;
     }
+    error = rename_settle_assembled(change, &pair, rename->flags & RENAME_EXCHANGE);
+    if (error)
+        return error;
     if (rename->flags & RENAME_EXCHANGE)
         return rename_exchange(change, &pair, rename->now);
     return rename_move(change, &pair, rename);

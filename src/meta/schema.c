@@ -50,6 +50,9 @@
     " mtime INTEGER NOT NULL, PRIMARY KEY (directory, path)) WITHOUT ROWID;"                                 \
     "CREATE INDEX assembled_input_by_input ON assembled_input (input);"
 
+/* Directories whose assembled file somebody removed, renamed or wrote to (meta/beside.h). */
+#define SCHEMA_REMOVED "CREATE TABLE assembled_removed (directory INTEGER PRIMARY KEY);"
+
 /* Instead of a file's unsynced bytes, a power cut leaves those of its stand-in (meta/stand_in.h). */
 #define SCHEMA_STAND_IN                                                                                      \
     "CREATE TABLE stand_in (ino INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                              \
@@ -96,14 +99,14 @@ static const char schema_tables[] =
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
     "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
-        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY;
+        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED;
 
 const struct schema_step *schema_steps(size_t *count)
 {
     static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
                                                {.from = 2, .text = SCHEMA_CHECKSUM},
                                                {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
-                                               {.from = 4, .text = SCHEMA_POLICY}};
+                                               {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

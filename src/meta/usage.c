@@ -99,17 +99,22 @@ static bool usage_take_entry(void *context, const char *name, size_t length, uin
     return !page->error && ++page->count < USAGE_ROWS;
 }
 
-/* What the directory shows besides its names takes space, and goes with it. */
-static bool usage_take_assembled(void *context, const char *name, size_t length,
-                                 const struct meta_inode *inode)
+/* What is found besides a directory's names takes space, and goes with it. */
+static bool usage_take_hidden(struct usage_page *page, const struct meta_inode *inode)
 {
-    (void)name, (void)length;
-    struct usage_page *page = context;
     struct meta_inode hidden = *inode;
     hidden.nlink = 1;
     if (usage_counts(page->usage, inode->uid))
         page->error = usage_add_file(page->usage, &hidden, true);
     return !page->error;
+}
+
+static bool usage_take_assembled(void *context, const char *name, size_t length,
+                                 const struct meta_inode *inode)
+{
+    (void)name, (void)length;
+    bool named = inode->nlink > 0; /* and is among the names */
+    return named || usage_take_hidden(context, inode);
 }
 
 static errint usage_read_assembled(struct usage *usage, uint64_t directory)
@@ -123,8 +128,8 @@ static errint usage_read_assembled(struct usage *usage, uint64_t directory)
 static bool usage_take_template(void *context, const char *name, size_t length, uint64_t cookie,
                                 const struct meta_inode *inode)
 {
-    (void)cookie;
-    return usage_take_assembled(context, name, length, inode);
+    (void)name, (void)length, (void)cookie;
+    return usage_take_hidden(context, inode);
 }
 
 static errint usage_read_template(struct usage *usage, uint64_t directory)

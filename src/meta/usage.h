@@ -4,8 +4,8 @@
  * those that nothing outside covers. Computed from the extents each time, in small pieces between which the
  * lock is given up: what changes meanwhile is counted as it was or as it is.
  *
- * Assembled files (meta/assembled.h) of a directory are stored bytes of it, and none of its files; so is its
- * template (meta/template.h).
+ * Assembled files (meta/assembled.h) of a directory that have no name are stored bytes of it, and none of its
+ * files; so is its template (meta/template.h).
  *
  * Bytes of an object count as far as extents cover them, each once, holes that were written as such included;
  * what punching then really gives back are whole chunks.

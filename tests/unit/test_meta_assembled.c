@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "meta/assembled.h"
+#include "meta/beside.h"
 #include "meta/check.h"
 #include "meta/sharing.h"
 #include "meta/usage.h"
@@ -35,7 +36,7 @@ static uint64_t make_model(void)
 static errint publish(uint64_t ino)
 {
     const struct meta_assembled_input inputs[] = {{"1", first, 11}, {"sub/2", second, 12}};
-    return meta_assembled_publish(meta, directory, "model", ino, inputs, 2);
+    return meta_assembled_publish(meta, directory, "model", ino, false, inputs, 2);
 }
 
 static uint64_t shown(void)
@@ -337,7 +338,7 @@ static void test_check(void)
 }
 
 /* The other form of the same model. */
-static void test_beside(void)
+static void test_other_form(void)
 {
     uint64_t ino = make_model(), other;
     const struct meta_inode like = {.mode = 0644, .size = SHARD_SIZE, .mtime = FRAME_NOW};
@@ -345,10 +346,10 @@ static void test_beside(void)
     struct meta_inode row;
     CHECK_EQUAL(0, meta_assembled_begin(meta, &like, &other));
     CHECK_EQUAL(0, meta_assembled_map(meta, other, &part, 1));
-    CHECK_EQUAL(-ENOENT, meta_assembled_publish_beside(meta, directory, "other", other));
+    CHECK_EQUAL(-ENOENT, meta_assembled_publish_more(meta, directory, "other", other));
     CHECK_EQUAL(0, publish(ino));
-    CHECK_EQUAL(-ENOENT, meta_assembled_publish_beside(meta, directory, "other", 98765));
-    CHECK_EQUAL(0, meta_assembled_publish_beside(meta, directory, "other", other));
+    CHECK_EQUAL(-ENOENT, meta_assembled_publish_more(meta, directory, "other", 98765));
+    CHECK_EQUAL(0, meta_assembled_publish_more(meta, directory, "other", other));
     CHECK_EQUAL(ino, shown());
     CHECK_EQUAL(0, meta_assembled_find(meta, directory, "other", 5, &row));
     CHECK_EQUAL(other, row.ino);
@@ -359,12 +360,163 @@ static void test_beside(void)
     CHECK(is_released(ino));
 }
 
+/* -- beside the shards ------------------------------------------------------------------------------------
+ */
+
+static uint64_t publish_beside(void)
+{
+    const struct meta_assembled_input inputs[] = {{"1", first, 11}, {"sub/2", second, 12}};
+    uint64_t ino = make_model();
+    CHECK_EQUAL(0, meta_assembled_publish(meta, directory, "model", ino, true, inputs, 2));
+    CHECK_EQUAL(ino, frame_find(directory, "model"));
+    return ino;
+}
+
+static void test_beside(void)
+{
+    uint64_t ino = publish_beside();
+    struct meta_inode shards = frame_get(directory);
+    CHECK_EQUAL(1, frame_get(ino).nlink);
+    CHECK_EQUAL(META_ASSEMBLED, frame_get(ino).state);
+    CHECK_EQUAL(ino, shown());
+    CHECK_TEXT("", check(true));
+    /* What has a name counts as a file. */
+    struct meta_totals totals;
+    CHECK_EQUAL(0, meta_count(meta, &totals));
+    CHECK_EQUAL(2 * SHARD_SIZE + MODEL_SIZE, totals.logical_bytes);
+    frame_reopen();
+    CHECK(frame_is_consistent(meta));
+    CHECK_EQUAL(ino, frame_find(directory, "model"));
+    cleanup_ids struct ids directories = {0};
+    CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, first, &directories));
+    CHECK_EQUAL(0, frame_find(directory, "model"));
+    CHECK(is_released(ino));
+    CHECK(is_orphan(ino));
+    /* Nothing of it is seen in the directory's times. */
+    struct meta_inode after = frame_get(directory);
+    CHECK_EQUAL(shards.mtime, after.mtime);
+    CHECK_EQUAL(shards.ctime, after.ctime);
+    CHECK_EQUAL(0, meta_assembled_is_removed(meta, directory));
+    CHECK(frame_is_consistent(meta));
+}
+
+static void test_beside_gives_way(void)
+{
+    uint64_t ino = publish_beside();
+    uint64_t own = frame_make(directory, "model", S_IFREG | 0600);
+    CHECK_EQUAL(own, frame_find(directory, "model"));
+    CHECK_EQUAL(0, shown());
+    CHECK(is_released(ino));
+    CHECK_EQUAL(0, meta_assembled_is_removed(meta, directory));
+    CHECK(frame_is_consistent(meta));
+    /* And does not take the place of another. */
+    const struct meta_inode like = {.mode = 0600, .size = 1, .mtime = FRAME_NOW};
+    const struct meta_assembled_input input = {"1", first, 11};
+    uint64_t newer;
+    CHECK_EQUAL(0, meta_assembled_begin(meta, &like, &newer));
+    CHECK_EQUAL(0, meta_assembled_publish(meta, directory, "model", newer, true, &input, 1));
+    CHECK_EQUAL(own, frame_find(directory, "model"));
+    CHECK_EQUAL(newer, shown());
+    CHECK(frame_is_consistent(meta));
+}
+
+static void test_beside_removed(void)
+{
+    uint64_t ino = publish_beside();
+    cleanup_ids struct ids freed = {0};
+    CHECK_EQUAL(0, meta_unlink(meta, directory, "model", 5, ino, true, FRAME_NOW, 0, &freed));
+    CHECK(!exists(ino));
+    CHECK(frame_has(&freed, header));
+    CHECK_EQUAL(0, shown());
+    frame_reopen();
+    CHECK_EQUAL(1, meta_assembled_is_removed(meta, directory));
+    /* Until something is assembled anew. */
+    const struct meta_inode like = {.mode = 0600, .size = 1, .mtime = FRAME_NOW};
+    uint64_t newer;
+    CHECK_EQUAL(0, meta_assembled_begin(meta, &like, &newer));
+    CHECK_EQUAL(0, publish(newer));
+    CHECK_EQUAL(0, meta_assembled_is_removed(meta, directory));
+    CHECK(frame_is_consistent(meta));
+}
+
+static void test_beside_moved(void)
+{
+    uint64_t ino = publish_beside();
+    struct meta_rename rename = {.parent = directory,
+                                 .name = "model",
+                                 .length = 5,
+                                 .new_parent = 1,
+                                 .new_name = "moved",
+                                 .new_length = 5,
+                                 .expected = ino,
+                                 .now = FRAME_NOW};
+    cleanup_ids struct ids freed = {0}, directories = {0};
+    CHECK_EQUAL(0, meta_rename(meta, &rename, 0, &freed));
+    CHECK_EQUAL(0, frame_get(ino).state);
+    CHECK_EQUAL(0, shown());
+    CHECK_EQUAL(1, meta_assembled_is_removed(meta, directory));
+    CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, first, &directories));
+    CHECK_EQUAL(ino, frame_find(1, "moved"));
+    CHECK(frame_is_consistent(meta));
+}
+
+static void test_beside_written_and_linked(void)
+{
+    uint64_t ino = publish_beside();
+    struct meta_inode row;
+    cleanup_ids struct ids directories = {0};
+    CHECK_EQUAL(0, meta_link(meta, ino, 1, "link", 4, FRAME_NOW, 0, &row));
+    CHECK_EQUAL(2, row.nlink);
+    CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, first, &directories));
+    CHECK_EQUAL(0, frame_find(directory, "model"));
+    CHECK_EQUAL(ino, frame_find(1, "link"));
+    CHECK_EQUAL(1, frame_get(ino).nlink);
+    CHECK_EQUAL(0, frame_get(ino).state);
+    CHECK(frame_is_consistent(meta));
+}
+
+static void test_beside_adopted(void)
+{
+    uint64_t ino = publish_beside();
+    cleanup_ids struct ids directories = {0};
+    CHECK_EQUAL(0, meta_assembled_adopt(meta, ino));
+    CHECK_EQUAL(0, meta_assembled_adopt(meta, ino));
+    CHECK_EQUAL(0, frame_get(ino).state);
+    CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, first, &directories));
+    CHECK_EQUAL(ino, frame_find(directory, "model"));
+    CHECK(frame_is_consistent(meta));
+}
+
+static void test_beside_hidden(void)
+{
+    uint64_t ino = publish_beside();
+    CHECK_EQUAL(0, meta_assembled_hide_all(meta));
+    CHECK_EQUAL(0, frame_find(directory, "model"));
+    CHECK_EQUAL(ino, shown());
+    CHECK(!is_orphan(ino));
+    CHECK_EQUAL(0, meta_assembled_hide_all(meta));
+    CHECK(frame_is_consistent(meta));
+}
+
+static void test_beside_in_a_directory_that_goes(void)
+{
+    uint64_t ino = publish_beside();
+    cleanup_ids struct ids freed = {0};
+    CHECK_EQUAL(-ENOTEMPTY, meta_rmdir(meta, 1, "checkpoint", 10, directory, true, FRAME_NOW, 0));
+    CHECK_EQUAL(0, meta_unlink(meta, directory, "1", 1, first, true, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(0, meta_unlink(meta, directory, "2", 1, second, true, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(0, meta_rmdir(meta, 1, "checkpoint", 10, directory, true, FRAME_NOW, 0));
+    CHECK(is_released(ino));
+    CHECK(is_orphan(ino));
+    CHECK(frame_is_consistent(meta));
+}
+
 int main(void)
 {
     frame_run("a file of ranges of others", test_extents);
     frame_run("what is written, torn or too short gives no part", test_refused);
     frame_run("a directory shows it, and it has no name", test_shown);
-    frame_run("another form of it is shown and withdrawn with it", test_beside);
+    frame_run("another form of it is shown and withdrawn with it", test_other_form);
     frame_run("it keeps the bytes of a file that is removed", test_keeps_bytes);
     frame_run("it is withdrawn with what it was made from", test_inputs);
     frame_run("it goes with its directory", test_goes_with_directory);
@@ -373,5 +525,13 @@ int main(void)
     frame_run("it is stored where its directory is", test_usage);
     frame_run("files are found by their numbers", test_files_after);
     frame_run("rows that lead nowhere are found and mended", test_check);
+    frame_run("one beside its shards has a name, and leaves no trace", test_beside);
+    frame_run("it gives way to a file of its name", test_beside_gives_way);
+    frame_run("removed, it is not wanted again", test_beside_removed);
+    frame_run("moved, it is a file like others", test_beside_moved);
+    frame_run("a link to it stays", test_beside_written_and_linked);
+    frame_run("written, it is a file like others", test_beside_adopted);
+    frame_run("hidden, it is shown without a name", test_beside_hidden);
+    frame_run("a directory that has nothing else is empty", test_beside_in_a_directory_that_goes);
     return check_done();
 }

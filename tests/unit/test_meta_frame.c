@@ -168,7 +168,8 @@ static bool frame_holds(struct meta *of, const char *rule, const char *text)
 static bool frame_totals_agree(struct meta *of)
 {
     static const char text[] =
-        "SELECT count(*), coalesce(sum(CASE WHEN (mode & 61440) = 32768 AND (state & 4) = 0 THEN size"
+        "SELECT count(*), coalesce(sum(CASE WHEN (mode & 61440) = 32768 AND ((state & 4) = 0 OR nlink > 0) "
+        "THEN size"
         " ELSE 0 END), 0),"
         " coalesce(sum(state & 1), 0), coalesce(sum((state & 2) / 2), 0), (SELECT count(*) FROM object),"
         " (SELECT count(*) FROM shadow), (SELECT count(*) FROM stand_in) FROM inode";

@@ -169,10 +169,11 @@ static void test_format_1(void)
 {
     uint64_t file = frame_make_sealed(1, "f", 5000);
     frame_close();
-    alter(frame_path, "DROP TABLE summed; DROP TABLE segment; DROP TABLE shrunk; DROP TABLE damage;"
-                      " DROP TABLE total; DROP TABLE checksum; DROP TABLE assembled;"
-                      " DROP TABLE assembled_input; DROP TABLE stand_in; DROP TABLE policy; DROP TABLE "
-                      "template; UPDATE format SET version = 1");
+    alter(frame_path,
+          "DROP TABLE summed; DROP TABLE segment; DROP TABLE shrunk; DROP TABLE damage;"
+          " DROP TABLE total; DROP TABLE checksum; DROP TABLE assembled;"
+          " DROP TABLE assembled_input; DROP TABLE stand_in; DROP TABLE policy; DROP TABLE template;"
+          " DROP TABLE assembled_removed; UPDATE format SET version = 1");
     frame_open();
     CHECK(frame_find(1, "f") == file);
     cleanup_ids struct ids objects = {0};

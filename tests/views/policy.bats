@@ -58,8 +58,8 @@ of() {
 @test "what cannot be set is refused with a line" {
     mkdir "$RUN"
     echo >"$RUN/file"
-    refused "assemble: expected auto, off or ask, found 'on'" policy set "$RUN" assemble=on
-    refused "assemble: expected auto, off or ask, found ''" policy set "$RUN" assemble=
+    refused "assemble: expected auto, view, off or ask, found 'on'" policy set "$RUN" assemble=on
+    refused "assemble: expected auto, view, off or ask, found ''" policy set "$RUN" assemble=
     refused "unknown key 'asemble'; the keys are assemble" policy set "$RUN" asemble=off
     refused "unknown key 'colour'" policy unset "$RUN" colour
     refused "expected KEY=VALUE, found 'assemble'" policy set "$RUN" assemble

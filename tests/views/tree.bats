@@ -226,9 +226,9 @@ PY
     cmp "$VIEW/c/model.safetensors" "$MNT/c/model.safetensors"
 }
 
-@test "assemble= takes auto, off and ask" {
+@test "assemble= takes auto, view, off and ask" {
     ckptfs_umount
-    refused "expected auto, off or ask, found 'on'" ckptfs_mount assemble=on
+    refused "expected auto, view, off or ask, found 'on'" ckptfs_mount assemble=on
     ckptfs_mount assemble=off
     [ -d "$VIEW" ]
 }
