@@ -158,7 +158,7 @@ static errint write_planned(struct write *write, const struct assemble_file *pla
 static errint write_beside(struct write *write, struct write_file *file)
 {
     struct format_source source;
-    const struct folder *folder = write->output->folder;
+    const struct folder *folder = write->output->beside_folder;
     errint error = folder_open(folder, file->name, &source);
     if (error) {
         log_error("%s: %s", file->name, strerror(-error));

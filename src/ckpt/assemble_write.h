@@ -12,8 +12,9 @@
 struct assemble_output {
     const struct model *model;
     const struct assemble_plan *plan;
-    const struct folder *folder; /* that the model was read from */
-    const char *const *beside;   /* files of the folder that are copied as they are, by their names in it */
+    const struct folder *folder;        /* that the model was read from */
+    const struct folder *beside_folder; /* it, or another one */
+    const char *const *beside; /* files of that one that are copied as they are, by their names in it */
     size_t beside_count;
     int directory;    /* where to; a descriptor */
     const char *name; /* the directory's, for messages */

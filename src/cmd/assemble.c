@@ -22,6 +22,7 @@
 #include "cmd/exit.h"
 #include "cmd/loadable_check.h"
 #include "cmd/plain_text.h"
+#include "cmd/side_source.h"
 #include "cmd/size_text.h"
 
 enum { ASSEMBLE_PROGRESS_NS = 200 * 1000 * 1000 };
@@ -36,8 +37,8 @@ struct assemble_run {
     struct loadable_options check;
     struct loadable loadable;
     struct folder folder;
-    struct folder_listing listing;
-    struct side_config config;
+    struct side_source side;
+    struct side_config config; /* of that */
     struct model model;
     struct assemble_plan plan;
     const char **beside;
@@ -111,9 +112,9 @@ static int assemble_load(struct assemble_run *run)
         return EXIT_FAILED;
     }
     if (!error)
-        error = folder_read(&run->folder, "", &run->listing);
+        error = side_source_open(run->source, &run->side);
     if (!error)
-        error = side_config_read(&run->folder, &run->listing, &run->config);
+        error = side_config_read(&run->side.folder, &run->side.listing, &run->config);
     if (error) {
         log_error("%s: %s", run->source, strerror(-error));
         return EXIT_FAILED;
@@ -155,8 +156,7 @@ static int assemble_check_loadable(struct assemble_run *run)
     enum tensor_type type = assemble_type_most(&run->model, &run->form);
     const struct loadable_subject subject = {
         .path = run->source,
-        .folder = &run->folder,
-        .listing = &run->listing,
+        .side = &run->side,
         .config = &run->config,
         .model = &run->model,
         .names_tied = run->form.format == ASSEMBLE_TORCH,
@@ -201,11 +201,12 @@ static int assemble_open_output(struct assemble_run *run, bool *made)
  * otherwise. */
 static bool assemble_choose_beside(struct assemble_run *run)
 {
-    run->beside = calloc(run->listing.count + 1, sizeof *run->beside);
+    const struct folder_listing *listing = &run->side.listing;
+    run->beside = calloc(listing->count + 1, sizeof *run->beside);
     if (!run->beside)
         return false;
-    for (size_t i = 0; i < run->listing.count && !run->same; i++) {
-        const struct folder_entry *entry = &run->listing.at[i];
+    for (size_t i = 0; i < listing->count && !run->same; i++) {
+        const struct folder_entry *entry = &listing->at[i];
         struct stat status;
         if (entry->directory || !side_file_is(entry->name))
             continue;
@@ -305,6 +306,7 @@ static int assemble_write_files(struct assemble_run *run)
     struct assemble_output output = {.model = &run->model,
                                      .plan = &run->plan,
                                      .folder = &run->folder,
+                                     .beside_folder = &run->side.folder,
                                      .beside = run->beside,
                                      .beside_count = run->beside_count,
                                      .directory = run->directory,
@@ -370,7 +372,7 @@ static void assemble_run_release(struct assemble_run *run)
     loadable_release(&run->loadable);
     assemble_release(&run->plan);
     model_release(&run->model);
-    folder_listing_release(&run->listing);
+    side_source_release(&run->side);
     folder_plain_release(&run->folder);
     free(run->beside);
     if (run->directory >= 0)

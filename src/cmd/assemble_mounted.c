@@ -59,15 +59,33 @@ int64_t assemble_stored_bytes(int directory, const char *name)
     return fd >= 0 && ioctl(fd, CKPTFS_IOCTL_USAGE, &usage) == 0 ? (int64_t)usage.unique_bytes : -1;
 }
 
-/* The directory as the mount's view shows it. */
-static void mounted_print_view(const struct mount_entry *entry, const char *path)
+/* Whether the real path is one of the view's. */
+static bool mounted_is_view(const struct mount_entry *entry, const char *path)
 {
     const char *below = path + strlen(entry->mountpoint);
     size_t length = sizeof MOUNTED_MODELS - 1;
-    /* It may be a directory of the view already. */
-    bool shown =
-        strncmp(below, MOUNTED_MODELS, length) == 0 && (below[length] == '/' || below[length] == '\0');
-    printf("%s%s%s\n", entry->mountpoint, shown ? "" : MOUNTED_MODELS, below);
+    return strncmp(below, MOUNTED_MODELS, length) == 0 && (below[length] == '/' || below[length] == '\0');
+}
+
+/* The directory as the mount's view shows it. */
+static void mounted_print_view(const struct mount_entry *entry, const char *path)
+{
+    printf("%s%s%s\n", entry->mountpoint, mounted_is_view(entry, path) ? "" : MOUNTED_MODELS,
+           path + strlen(entry->mountpoint));
+}
+
+char *assemble_view_of(const char *path)
+{
+    cleanup_mount_table struct mount_table table = {0};
+    cleanup_fd int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cleanup_free char *real = directory < 0 ? NULL : realpath(path, NULL);
+    const struct mount_entry *entry =
+        real && mount_table_read(&table) == 0 ? mounted_at(&table, directory, real) : NULL;
+    char *view;
+    if (!entry || mounted_is_view(entry, real) ||
+        asprintf(&view, "%s" MOUNTED_MODELS "%s", entry->mountpoint, real + strlen(entry->mountpoint)) < 0)
+        return NULL;
+    return view;
 }
 
 /* -- asking -----------------------------------------------------------------------------------------------

@@ -15,6 +15,13 @@ bool assemble_is_mounted(int directory);
 int64_t assemble_stored_bytes(int directory, const char *name);
 
 /*
+ * The path of the directory that stands for a checkpoint's in the view of the mount that it lies on, whether
+ * it is there or not; NULL: it lies on no mount of ours, or in the view already, or no memory. The caller
+ * frees it.
+ */
+char *assemble_view_of(const char *path);
+
+/*
  * Asks the mount to assemble the directory at `path` in its view, waits for it, and prints the view's path.
  * Without a handler, a signal ends the waiting, not the assembly. The exit code, after one line that says why
  * it is not EXIT_FINE; -1, and nothing is said, when it does not lie on a mount of ours.

@@ -23,7 +23,7 @@ static void inspect_release(struct inspect *inspect)
     inspect_source_release(&inspect->source);
     loadable_release(&inspect->loadable);
     model_release(&inspect->model);
-    folder_listing_release(&inspect->listing);
+    side_source_release(&inspect->side);
     folder_plain_release(&inspect->folder);
 }
 
@@ -52,8 +52,8 @@ static errint inspect_read(struct inspect *inspect)
 {
     errint error = framework_load(&inspect->folder, NULL, &inspect->model);
     if (!error)
-        error = folder_read(&inspect->folder, "", &inspect->listing);
-    return error ? error : side_config_read(&inspect->folder, &inspect->listing, &inspect->config);
+        error = side_source_open(inspect->path, &inspect->side);
+    return error ? error : side_config_read(&inspect->side.folder, &inspect->side.listing, &inspect->config);
 }
 
 static void inspect_count(struct inspect *inspect)
@@ -105,8 +105,7 @@ static errint inspect_check(struct inspect *inspect)
         type = other;
     const struct loadable_subject subject = {
         .path = inspect->path,
-        .folder = &inspect->folder,
-        .listing = &inspect->listing,
+        .side = &inspect->side,
         .config = &inspect->config,
         .model = &inspect->model,
         .type = model_can_cast(type, TENSOR_F32) ? type : TENSOR_F32,
@@ -159,6 +158,10 @@ static void inspect_print_config(const struct inspect *inspect)
     if (inspect->config.has_type && type != TENSOR_TYPE_COUNT && type != inspect->config.type)
         printf("; the tensors are %s%s", tensor_type_torch_name(type),
                inspect_would_cast(inspect, &made) ? ", and assembled as config.json says" : "");
+    if (inspect_source_is_lent(&inspect->source)) {
+        cleanup_free char *line = inspect_source_line(&inspect->source);
+        printf(" (%s)", line ? line : "no memory");
+    }
     putchar('\n');
 }
 

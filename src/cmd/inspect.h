@@ -19,9 +19,9 @@ struct inspect {
     const char *path;
     bool tensors; /* they are listed */
     struct folder folder;
-    struct folder_listing listing;
     struct model model;
-    struct side_config config;
+    struct side_source side;
+    struct side_config config;                    /* of that */
     struct inspect_source source;                 /* of the configuration */
     struct inspect_type types[TENSOR_TYPE_COUNT]; /* of tensors that are not tied */
     int64_t elements, bytes;

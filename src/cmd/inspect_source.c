@@ -78,6 +78,11 @@ bool inspect_source_is_missing(const struct inspect_source *source)
     return source->mounted && source->from == MODELS_FROM_NOBODY;
 }
 
+bool inspect_source_is_lent(const struct inspect_source *source)
+{
+    return source->from != MODELS_FROM_NOBODY && source->from != MODELS_FROM_DIRECTORY;
+}
+
 const char *inspect_source_word(const struct inspect_source *source)
 {
     switch (source->from) {

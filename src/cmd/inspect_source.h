@@ -21,6 +21,8 @@ void inspect_source_release(struct inspect_source *source);
 
 /* Whether a template would help. */
 bool inspect_source_is_missing(const struct inspect_source *source);
+/* Whether another directory lends it. */
+bool inspect_source_is_lent(const struct inspect_source *source);
 /* The word for JSON; NULL: nobody has it. */
 const char *inspect_source_word(const struct inspect_source *source);
 /* A line for people, without its end, which the caller frees. NULL: no memory. */

@@ -113,6 +113,8 @@ static errint check_find_bases(struct check *check)
         error = base_models_add(&check->bases, check->options->bases[i], check->real);
     if (!error && check->adapter.base)
         error = check_add_named(check, check->adapter.base);
+    if (!error && check->subject->side->base)
+        error = base_models_add(&check->bases, check->subject->side->base, check->real);
     if (!error && check->config)
         error = check_add_config_name(check);
     if (!error && check->real && !check_is_adapter(check))
@@ -235,9 +237,9 @@ static errint check_all(struct check *check)
     const struct loadable_subject *subject = check->subject;
     errint error = check_find_directory(check);
     if (!error)
-        error = adapter_config_read(subject->folder, subject->listing, &check->adapter);
+        error = adapter_config_read(&subject->side->folder, &subject->side->listing, &check->adapter);
     if (!error && subject->config->found)
-        error = check_read_config(check, subject->folder);
+        error = check_read_config(check, &subject->side->folder);
     if (!error)
         error = check_find_bases(check);
     if (error || check_is_adapter(check))

@@ -9,6 +9,7 @@
 #include "ckpt/folder.h"
 #include "ckpt/loadable.h"
 #include "ckpt/side_files.h"
+#include "cmd/side_source.h"
 
 /* What the command line says of it. Starts as {0}. */
 enum { LOADABLE_BASES_MAX = 16, LOADABLE_SECONDS = 300 };
@@ -46,13 +47,12 @@ bool loadable_take_option(struct loadable_options *options, int option, const ch
                           const char **wrong);
 
 struct loadable_subject {
-    const char *path; /* of the checkpoint, or a file in it */
-    const struct folder *folder;
-    const struct folder_listing *listing; /* the folder's */
-    const struct side_config *config;     /* the folder's */
-    struct model *model;                  /* `keeps_type` of its tensors is set where the library says so */
-    bool names_tied;                      /* the file will have the names of tied tensors too */
-    enum tensor_type type;                /* that floating-point parameters will have */
+    const char *path;                 /* of the checkpoint, or a file in it */
+    const struct side_source *side;   /* its */
+    const struct side_config *config; /* of that */
+    struct model *model;              /* `keeps_type` of its tensors is set where the library says so */
+    bool names_tied;                  /* the file will have the names of tied tensors too */
+    enum tensor_type type;            /* that floating-point parameters will have */
 };
 
 /* 0, or a negative errno of reading, of memory, or -EINTR after a signal that has a handler. `out` was begun.

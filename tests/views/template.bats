@@ -296,17 +296,38 @@ is_lent() { cmp "$BASE/config.json" "$SHOWN/config.json"; }
     end_and_check
 }
 
+@test "assemble writes what a template lends beside the model, in the type that it names" {
+    save_bare "$CHECKPOINT"
+    appears "$SHOWN/model.safetensors"
+    template "$RUN" "$BASE"
+    "$CKPTFS" assemble "$CHECKPOINT" -o "$TEST_DIR/out" >"$TEST_DIR/said"
+    cmp "$BASE/config.json" "$TEST_DIR/out/config.json"
+    cmp "$BASE/tokenizer.json" "$TEST_DIR/out/tokenizer.json"
+    cmp "$SHOWN/model.safetensors" "$TEST_DIR/out/model.safetensors"
+    [ "$(ls "$TEST_DIR/out" | tr '\n' ' ')" = "config.json generation_config.json model.safetensors modeling_base.py tokenizer.json tokenizer_config.json " ]
+    # The shards' type is F32.
+    rm "$BASE/config.json"
+    echo '{"dtype": "bfloat16"}' >"$BASE/config.json"
+    template "$RUN" "$BASE"
+    "$CKPTFS" assemble "$CHECKPOINT" -o "$TEST_DIR/other" >"$TEST_DIR/said"
+    grep -qF "written as bfloat16, as config.json says" "$TEST_DIR/said"
+    "$CKPTFS" inspect "$CHECKPOINT" | grep -qE "^config.json +bfloat16; the tensors are float32"
+    "$CKPTFS" inspect "$CHECKPOINT" --check --python /bin/false --base "$TEST_DIR/nowhere" |
+        grep -E "^loadable +not checked"
+}
+
 @test "inspect says who has the configuration, or that a template is missing and how to give one" {
     save_bare "$CHECKPOINT"
+    appears "$SHOWN/model.safetensors"
     "$CKPTFS" inspect "$CHECKPOINT" | grep -qF "none: a template is missing; give the run one: ckptfs template $RUN DIR"
     "$CKPTFS" inspect --json "$CHECKPOINT" >"$TEST_DIR/json"
     [ "$(jq -r '.config, .config_source, .template_missing, .template_run' "$TEST_DIR/json")" = \
         false$'\n'null$'\n'true$'\n'"$RUN" ]
     template "$RUN" "$BASE"
-    "$CKPTFS" inspect "$CHECKPOINT" | grep -qE "^config.json +of the run's template"
+    "$CKPTFS" inspect "$CHECKPOINT" | grep -qE "^config.json .*\(of the run's template, in the view"
     "$CKPTFS" inspect --json "$CHECKPOINT" >"$TEST_DIR/json"
     [ "$(jq -r '.config, .config_source, .template_missing, .template_run' "$TEST_DIR/json")" = \
-        false$'\n'template$'\n'false$'\n'null ]
+        true$'\n'template$'\n'false$'\n'null ]
     cp "$BASE/config.json" "$RUN/config.json"
     [ "$("$CKPTFS" inspect --json "$CHECKPOINT" | jq -r .config_source)" = above ]
     rm "$RUN/config.json"
