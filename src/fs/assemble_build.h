@@ -27,11 +27,4 @@ struct assemble_asked {
 errint assemble_build(struct filesystem *fs, uint64_t directory, struct assemble_asked *asked,
                       bool (*stops)(struct filesystem *fs));
 
-/*
- * Whether what the directory shows is still of the files that lie there: 1; 0: it shows nothing, or shows
- * nothing any more, as they are others or elsewhere. Shards that were removed and not replaced are missed by
- * nobody, unless there was one alone, or the directory is the root.
- */
-int assemble_check(struct filesystem *fs, uint64_t directory);
-
 #endif

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/assemble_build.h"
+#include "fs/assemble_former.h"
 #include "fs/assemble_request.h"
 #include "fs/filesystem.h"
 #include "fs/policy.h"

@@ -82,7 +82,7 @@ complete_line() {
     local command
     complete_line ckptfs '' | grep -v '^--' | sort | diff - <(printf '%s\n' "${COMMANDS[@]}" | sort)
     for command in "${COMMANDS[@]}"; do
-        "$CKPTFS" "$command" --help | grep -oE '^ +-[a-z], --[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+' >"$TEST_DIR/help"
+        "$CKPTFS" "$command" --help | grep -oE '^ +(-[a-z], )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+' >"$TEST_DIR/help"
         echo --help >>"$TEST_DIR/help"
         complete_line ckptfs "$command" -- | sort | diff - <(sort "$TEST_DIR/help")
     done
