@@ -16,6 +16,7 @@
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/share.h"
+#include "fs/share_models.h"
 #include "fs/stored.h"
 #include "fs/writeback.h"
 #include "store/object.h"
@@ -186,6 +187,8 @@ static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
         writeback_kick(fs);
         stored_kick(fs);
         share_add(fs, node->ino);
+    } else if (done) {
+        share_models_pass(fs, node->ino);
     }
     return outcome;
 }

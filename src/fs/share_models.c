@@ -54,8 +54,8 @@ struct share_models {
     size_t count; /* of those */
     bool busy;
     atomic_bool stopping;
+    uint64_t found; /* files up to this number were taken up; while `finding`, the thread's own */
     /* The thread's own. */
-    uint64_t found; /* files up to this number were taken up */
     uint64_t noted; /* what the database has */
     int64_t noted_at;
     bool finding; /* there may be more files of before this start; read with the lock */
@@ -109,6 +109,17 @@ void share_models_touch(struct filesystem *fs, uint64_t ino)
     pthread_mutex_lock(&models->lock);
     if (ids_append(&models->files, ino) == 0)
         pthread_cond_signal(&models->wake);
+    pthread_mutex_unlock(&models->lock);
+}
+
+void share_models_pass(struct filesystem *fs, uint64_t ino)
+{
+    struct share_models *models = fs->share_models;
+    if (!models)
+        return;
+    pthread_mutex_lock(&models->lock);
+    if (!models->finding && ino > models->found)
+        models->found = ino;
     pthread_mutex_unlock(&models->lock);
 }
 
@@ -193,13 +204,16 @@ static void share_models_note(struct filesystem *fs)
 {
     struct share_models *models = fs->share_models;
     char text[24];
-    if (models->found == models->noted)
+    pthread_mutex_lock(&models->lock);
+    uint64_t found = models->found;
+    pthread_mutex_unlock(&models->lock);
+    if (found == models->noted)
         return;
-    snprintf(text, sizeof text, "%" PRIu64, models->found);
+    snprintf(text, sizeof text, "%" PRIu64, found);
     errint error = meta_setting_put(fs->meta, SHARE_MODELS_SETTING, text);
     if (error && error != -ENOSPC)
         log_warning("the next start compares model files with shards again: %s", strerror(-error));
-    models->noted = models->found;
+    models->noted = found;
     models->noted_at = clock_monotonic();
 }
 

@@ -26,6 +26,8 @@ void share_models_stop(struct filesystem *fs);
 
 /* The file is hashed, on stable storage, and was looked at for equal chunks. */
 void share_models_touch(struct filesystem *fs, uint64_t ino);
+/* The file is too small to be compared with any: the next start need not look at it for that. */
+void share_models_pass(struct filesystem *fs, uint64_t ino);
 /* What is made of the directory's shards has changed. */
 void share_models_touch_directory(struct filesystem *fs, uint64_t directory);
 
