@@ -396,7 +396,7 @@ END
         journal_has_all
     done
     journal_is_new() { [ "$(stat -c %i "$JOURNAL")" != "$inode" ]; }
-    wait_until 20 journal_is_new
+    wait_until 90 journal_is_new
     journal_is_small() { [ "$(journal_size)" -lt "$(stat -c %s "$STORE/meta.db")" ]; }
     # A backup that could not follow what was committed meanwhile is tried again after a minute.
     wait_until 90 journal_is_small

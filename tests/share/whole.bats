@@ -55,21 +55,22 @@ expect_sound() {
     same_bytes
 }
 
-# in_both_orders KIND [OPTION...]: the whole file is in the run's last directory; after its shards, and before.
+# in_both_orders KIND [OPTION...]: the whole file is in the run's last directory; after its shards, and before. The
+# assembled file has no name beside the shards, as the trees are compared.
 in_both_orders() {
     local size order
     saves "$1" "$PLAIN/run/checkpoint-7" "${@:2}"
     saves whole "$PLAIN/run/final/model.safetensors"
     size=$(size_of "$PLAIN/run/final/model.safetensors")
     for order in "checkpoint-7 final" "final checkpoint-7"; do
-        ckptfs_mount
+        ckptfs_mount assemble=view
         for name in $order; do
             put "run/$name"
             settle_all
         done
         expect_once "$size"
         expect_view run/checkpoint-7
-        expect_sound
+        expect_sound assemble=view
         expect_view run/checkpoint-7
         rm -r "${MNT:?}/run"
         wait_until 20 stored_at_most 65536
