@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
 
 import dcp_saves
+import saved
 import tool
 from tool import assemble, inspect
 
@@ -38,13 +39,7 @@ TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 def saves(tmp_path_factory):
     """A function from the number of ranks to the directory of what they saved, which is made once."""
     root = tmp_path_factory.mktemp("saves")
-
-    def directory(world):
-        if not (root / str(world)).exists():
-            dcp_saves.save(root / str(world), world)
-        return root / str(world)
-
-    return directory
+    return lambda world: saved.distributed(world, root)
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ import contextlib
 import io
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import deepspeed_saves
+import saved
 from assembled import assemble, assert_same, header_size, refused
 from deepspeed_saves import CASES, SHARED
 from tool import inspect
@@ -29,10 +27,7 @@ ALL_FP32 = [(ranks, name) for ranks, name in PARTITIONED if not {"frozen", "empt
 @pytest.fixture(scope="session")
 def saves(tmp_path_factory):
     """The directory of all checkpoints, made once."""
-    directory = tmp_path_factory.mktemp("saves")
-    script = Path(__file__).with_name("deepspeed_saves.py")
-    subprocess.run([sys.executable, "-B", script, directory], check=True, timeout=600)
-    return directory
+    return saved.deepspeed(tmp_path_factory.mktemp("saves"))
 
 
 def read(saves, ranks, name, what):

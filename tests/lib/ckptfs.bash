@@ -170,6 +170,11 @@ require_root() {
     [ "$(id -u)" -eq 0 ] || skip "needs root"
 }
 
+# Skips what repeats other tests with other numbers, but for `make check-long`.
+long_only() {
+    [ -n "${CKPTFS_TEST_LONG:-}" ] || skip "only in make check-long"
+}
+
 require_command() {
     command -v "$1" >/dev/null || skip "needs $1"
 }

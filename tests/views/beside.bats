@@ -351,6 +351,7 @@ resumes() {
 }
 
 @test "DeepSpeed ZeRO-2 resumes beside it bit by bit, where the gathered model was removed" {
+    long_only
     "$PYTHON" -c 'import deepspeed' 2>/dev/null || skip "needs DeepSpeed"
     resumes zero2
 }
