@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "cmd/command.h"
+#include "cmd/directory.h"
 #include "cmd/exit.h"
 #include "cmd/size_text.h"
 #include "fs/control.h"
@@ -123,21 +124,6 @@ static void du_show(struct du *du, const char *path, const struct control_usage 
 /* -- asking -----------------------------------------------------------------------------------------------
  */
 
-static int du_explain(const char *path, int error)
-{
-    switch (error) {
-    case ENOTTY:
-    case ENOSYS:
-        log_error("%s is not on a mount of ckptfs, or its daemon is older than this command", path);
-        return EXIT_NOT_MOUNTED;
-    case ENOTCONN:
-    case ECONNABORTED:
-        log_error("%s is on a dead mount: its daemon is gone", path);
-        return EXIT_MOUNTPOINT_DEAD;
-    default: log_error("%s: %s", path, strerror(error)); return EXIT_FAILED;
-    }
-}
-
 /* Other programs' files are not asked: what they would make of the question is not known. */
 static int du_ask(int fd, struct control_usage *out)
 {
@@ -154,7 +140,7 @@ static bool du_measure(struct du *du, const char *path, int fd, struct control_u
 {
     int error = du_ask(fd, out);
     if (error)
-        du_fail(du, du_explain(path, error));
+        du_fail(du, directory_explain(path, error));
     return error == 0;
 }
 
@@ -182,13 +168,13 @@ static void du_enter(struct du *du, const char *path, int parent, const char *na
     size_t length = strlen(path);
     if (asprintf(&below, "%s%s%s", path, length > 0 && path[length - 1] == '/' ? "" : "/", name) < 0) {
         below = NULL;
-        du_fail(du, du_explain(path, ENOMEM));
+        du_fail(du, directory_explain(path, ENOMEM));
         return;
     }
     cleanup_fd int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) < 0) {
         if (errno != ENOENT) /* It was removed meanwhile. */
-            du_fail(du, du_explain(below, errno));
+            du_fail(du, directory_explain(below, errno));
     } else if (status.st_dev == device) {
         du_walk(du, below, fd, device, depth);
     }
@@ -199,7 +185,7 @@ static void du_walk_children(struct du *du, const char *path, int fd, dev_t devi
     int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = copy < 0 ? NULL : fdopendir(copy);
     if (!directory) {
-        du_fail(du, du_explain(path, errno));
+        du_fail(du, directory_explain(path, errno));
         if (copy >= 0)
             close(copy);
         return;
@@ -210,7 +196,7 @@ static void du_walk_children(struct du *du, const char *path, int fd, dev_t devi
             du_enter(du, path, fd, entry->d_name, device, depth);
     }
     if (errno)
-        du_fail(du, du_explain(path, errno));
+        du_fail(du, directory_explain(path, errno));
     closedir(directory);
 }
 
@@ -230,7 +216,7 @@ static void du_start(struct du *du, const char *path)
     struct control_usage usage = {0};
     struct stat status;
     if (stat(path, &status) < 0) {
-        du_fail(du, du_explain(path, errno));
+        du_fail(du, directory_explain(path, errno));
         return;
     }
     if (!S_ISDIR(status.st_mode) && !S_ISREG(status.st_mode)) {
@@ -241,7 +227,7 @@ static void du_start(struct du *du, const char *path)
     /* Should the path have become a pipe meanwhile, nobody waits for it. */
     cleanup_fd int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) < 0)
-        du_fail(du, du_explain(path, errno));
+        du_fail(du, directory_explain(path, errno));
     else if (S_ISDIR(status.st_mode))
         du_walk(du, path, fd, status.st_dev, 0);
     else if (du_measure(du, path, fd, &usage))

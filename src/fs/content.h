@@ -31,6 +31,12 @@ errint content_truncate(struct filesystem *fs, struct node *node, int64_t size);
  */
 ssize_t content_read(struct filesystem *fs, struct node *node, char *buffer, size_t size, int64_t offset,
                      char **data);
+/*
+ * Reads all of a range into `to`, through a buffer as content_read wants it. Before each part `stops` is
+ * asked: true ends it with -ECANCELED. -EIO: the file ends before.
+ */
+errint content_read_all(struct filesystem *fs, struct node *node, char *scratch, char *to, size_t length,
+                        int64_t offset, bool (*stops)(struct filesystem *fs));
 
 /* Writes all of it, or fails with a negative errno (then a part may be written). Takes the lock itself. */
 errint content_write(struct filesystem *fs, struct node *node, const char *bytes, size_t size,

@@ -268,3 +268,22 @@ ssize_t content_read(struct filesystem *fs, struct node *node, char *buffer, siz
     node_unlock(node);
     return got;
 }
+
+errint content_read_all(struct filesystem *fs, struct node *node, char *scratch, char *to, size_t length,
+                        int64_t offset, bool (*stops)(struct filesystem *fs))
+{
+    while (length > 0) {
+        size_t part = length < FS_MAX_WRITE ? length : FS_MAX_WRITE;
+        char *data;
+        if (stops(fs))
+            return -ECANCELED;
+        ssize_t got = content_read(fs, node, scratch, part, offset, &data);
+        if (got <= 0)
+            return got < 0 ? (errint)got : -EIO;
+        memcpy(to, data, (size_t)got);
+        to += got;
+        offset += got;
+        length -= (size_t)got;
+    }
+    return 0;
+}

@@ -22,20 +22,7 @@ struct inode_model {
 static errint inode_model_read(void *context, void *buffer, size_t length, int64_t offset)
 {
     const struct inode_model *file = context;
-    for (char *to = buffer; length > 0;) {
-        size_t part = length < FS_MAX_WRITE ? length : FS_MAX_WRITE;
-        char *data;
-        if (file->stops(file->fs))
-            return -ECANCELED;
-        ssize_t got = content_read(file->fs, file->node, file->buffer, part, offset, &data);
-        if (got <= 0)
-            return got < 0 ? (errint)got : -EIO;
-        memcpy(to, data, (size_t)got);
-        to += got;
-        offset += got;
-        length -= (size_t)got;
-    }
-    return 0;
+    return content_read_all(file->fs, file->node, file->buffer, buffer, length, offset, file->stops);
 }
 
 static errint inode_model_list(void *context, const char *path,

@@ -111,20 +111,7 @@ static errint namespace_read(void *context, void *buffer, size_t length, int64_t
 {
     const struct namespace_file *file = context;
     const struct namespace_folder *folder = file->folder;
-    for (char *to = buffer; length > 0;) {
-        size_t part = length < FS_MAX_WRITE ? length : FS_MAX_WRITE;
-        char *data;
-        if (folder->stops(folder->fs))
-            return -ECANCELED;
-        ssize_t got = content_read(folder->fs, file->node, folder->buffer, part, offset, &data);
-        if (got <= 0)
-            return got < 0 ? (errint)got : -EIO;
-        memcpy(to, data, (size_t)got);
-        to += got;
-        offset += got;
-        length -= (size_t)got;
-    }
-    return 0;
+    return content_read_all(folder->fs, file->node, folder->buffer, buffer, length, offset, folder->stops);
 }
 
 /* -EBUSY while somebody can write the file, or its bytes are not safe. */
