@@ -93,8 +93,8 @@ static errint content_unseal(struct filesystem *fs, struct node *node)
         return error == -EBUSY ? 0 : error;
     node_forget_extents(node);
     node->kind = META_OBJECT;
-    /* The mark must be on stable storage before changed bytes are: soon, and never after our own write-back.
-     */
+    /* The mark must be on stable storage before changed bytes are: soon, and never after our own write-back
+     * (writeback_sync_mark). */
     node->marked = meta_commit_last(fs->meta);
     writeback_add(fs, node);
     writeback_kick(fs);
@@ -119,9 +119,19 @@ errint content_make_writable(struct filesystem *fs, struct node *node)
     return length < 0 ? (errint)length : content_move_to_object(fs, node, bytes, (size_t)length);
 }
 
+/*
+ * A descriptor for a change that the disk may write before any sync of this file: the rest of a block that is
+ * cut is zeroed with the next transaction that commits, whoever asks for it (ext4, data=ordered).
+ */
+static int content_early_writer(struct filesystem *fs, struct node *node)
+{
+    errint error = writeback_sync_mark(fs, node);
+    return error ? error : backing_writer(&fs->backings, node->backing);
+}
+
 static errint content_truncate_object(struct filesystem *fs, struct node *node, int64_t size)
 {
-    int fd = backing_writer(&fs->backings, node->backing);
+    int fd = content_early_writer(fs, node);
     if (fd < 0)
         return fd;
     if (ftruncate(fd, size) < 0)
@@ -338,7 +348,7 @@ errint content_allocate(struct filesystem *fs, struct node *node, int mode, int6
         return error;
     if (node->kind != META_OBJECT)
         return content_allocate_over(fs, node, mode, offset, length);
-    int fd = backing_writer(&fs->backings, node->backing);
+    int fd = content_early_writer(fs, node);
     if (fd < 0)
         return fd;
     return fallocate(fd, mode, offset, length) < 0 ? -errno : 0;

@@ -10,6 +10,7 @@
 #include "fs/content.h"
 #include "fs/inputs.h"
 #include "fs/seal.h"
+#include "fs/writeback.h"
 #include "fs/share.h"
 #include "meta/beside.h"
 
@@ -151,6 +152,9 @@ errint handle_open(struct filesystem *fs, struct node *node, int flags, struct f
         error = content_truncate(fs, node, 0);
     if (!error && writes)
         error = content_make_writable(fs, node);
+    /* Whose writes do not stay in memory first. */
+    if (!error && writes && (flags & (O_DIRECT | O_DSYNC)))
+        error = writeback_sync_mark(fs, node);
     if (error)
         return error;
     struct state_handle handle = {

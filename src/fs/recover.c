@@ -83,28 +83,59 @@ static int64_t recover_object_end(struct filesystem *fs, uint64_t object, int64_
     return from < end ? recover_end_of_bytes(fd, from, end, status.st_blksize) : end;
 }
 
-/* The length of the file's beginning that is certainly what was written to it. */
-static int64_t recover_whole_until(struct filesystem *fs, const struct meta_inode *row)
+/* How many of the extent's bytes, from its first on, its object certainly holds. `synced`: of the file. */
+static int64_t recover_extent_length(struct filesystem *fs, const struct meta_extent *extent, int64_t synced)
 {
-    int64_t synced = row->synced_size > 0 ? row->synced_size : 0;
-    if (row->kind == META_OBJECT)
-        return recover_object_end(fs, row->object, synced);
-    if (row->kind != META_EXTENTS)
-        return row->size;
+    int64_t known = extent->offset < synced ? synced - extent->offset : 0;
+    if (known > extent->length)
+        known = extent->length;
+    int64_t end = recover_object_end(fs, extent->object, extent->object_offset + known);
+    int64_t length = end - extent->object_offset;
+    return length < 0 ? 0 : length < extent->length ? length : extent->length;
+}
+
+/* A range that is lost, with what is there behind it, reads as zeros. */
+static errint recover_make_hole(struct filesystem *fs, const struct meta_inode *row, int64_t from, int64_t end)
+{
+    cleanup_ids struct ids freed = {0}; /* found again as objects that nothing refers to */
+    const struct meta_extent hole = {.offset = from, .length = end - from};
+    return meta_extents_map(fs->meta, row->ino, &hole, false, row->mtime, &freed);
+}
+
+/*
+ * Of a file that was never synced the beginning is kept, up to the first byte that is lost. One that was synced
+ * and then changed keeps its size and all that is there: what lies behind a lost change, and the bytes that
+ * this one replaced, may have been synced long before.
+ */
+static errint recover_extents_until(struct filesystem *fs, const struct meta_inode *row, int64_t *until)
+{
+    bool was_synced = row->synced_size >= 0;
     cleanup_free struct meta_extent *extents = NULL;
     size_t count = 0;
-    if (meta_extents(fs->meta, row->ino, &extents, &count) < 0)
-        return 0;
-    for (size_t i = 0; i < count; i++) {
+    errint error = meta_extents(fs->meta, row->ino, &extents, &count);
+    for (size_t i = 0; i < count && !error; i++) {
         const struct meta_extent *extent = &extents[i];
-        int64_t known = extent->offset < synced ? synced - extent->offset : 0;
-        if (known > extent->length)
-            known = extent->length;
-        int64_t end = recover_object_end(fs, extent->object, extent->object_offset + known);
-        if (end < extent->object_offset + extent->length)
-            return extent->offset + (end > extent->object_offset ? end - extent->object_offset : 0);
+        int64_t length = recover_extent_length(fs, extent, was_synced ? row->synced_size : 0);
+        if (length == extent->length)
+            continue;
+        if (!was_synced) {
+            *until = extent->offset + length;
+            break;
+        }
+        error = recover_make_hole(fs, row, extent->offset + length, extent->offset + extent->length);
     }
-    return row->size;
+    return error;
+}
+
+/* The size of what is certainly what was written to the file, or was in it before. */
+static errint recover_whole_until(struct filesystem *fs, const struct meta_inode *row, int64_t *until)
+{
+    *until = row->size;
+    if (row->kind == META_EXTENTS)
+        return recover_extents_until(fs, row, until);
+    if (row->kind == META_OBJECT)
+        *until = recover_object_end(fs, row->object, row->synced_size > 0 ? row->synced_size : 0);
+    return 0;
 }
 
 /* What an fsync has found in an older file is the file; else its beginning, as far as it is there. */
@@ -115,7 +146,9 @@ static errint recover_content(struct filesystem *fs, const struct meta_inode *ro
     if (error != -ENOENT)
         return error;
     *whole = false;
-    return meta_tear(fs->meta, row->ino, recover_whole_until(fs, row), &freed);
+    int64_t until;
+    error = recover_whole_until(fs, row, &until);
+    return error ? error : meta_tear(fs->meta, row->ino, until, &freed);
 }
 
 static errint recover_file(struct filesystem *fs, uint64_t ino, struct ids *torn)

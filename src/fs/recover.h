@@ -4,8 +4,9 @@
  *
  * As long as the page cache that the store was written through is the same (the epoch tells), nothing that
  * was written is lost, and what was left open is sealed. Otherwise every file that was not known to be on
- * stable storage is torn: it keeps the beginning that was certainly written, and names whose new file is torn
- * get their old file back.
+ * stable storage is torn: it keeps the beginning that was certainly written (one that was synced before and
+ * then changed: all but what the change lost, which reads as zeros), and names whose new file is torn get
+ * their old file back.
  */
 #ifndef CKPTFS_FS_RECOVER_H
 #define CKPTFS_FS_RECOVER_H

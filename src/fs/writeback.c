@@ -69,6 +69,19 @@ void writeback_kick(struct filesystem *fs)
     pthread_mutex_unlock(&fs->writeback->lock);
 }
 
+static errint writeback_sync_marked(struct filesystem *fs, uint64_t marked)
+{
+    if (marked <= meta_commit_durable(fs->meta))
+        return 0;
+    errint error = fault_hit("fs.mark");
+    return error ? error : meta_sync(fs->meta);
+}
+
+errint writeback_sync_mark(struct filesystem *fs, const struct node *node)
+{
+    return writeback_sync_marked(fs, node->marked);
+}
+
 /* -- one file ---------------------------------------------------------------------------------------------
  */
 
@@ -261,8 +274,8 @@ errint writeback_sync_node(struct filesystem *fs, struct node *node)
 {
     writeback_take_up(fs, node);
     struct writeback_view view = writeback_look(fs, node);
-    errint error = 0;
-    if (view.dirty && !view.gone) {
+    errint error = writeback_sync_marked(fs, view.marked);
+    if (!error && view.dirty && !view.gone) {
         error = writeback_sync_view(fs, node, &view);
         if (error)
             writeback_failed(fs, node, error);
@@ -309,9 +322,11 @@ static bool writeback_is_held(struct filesystem *fs, struct node *node, const st
 static void writeback_visit(struct filesystem *fs, struct node *node)
 {
     struct writeback_view view = writeback_look(fs, node);
-    if (view.marked > meta_commit_durable(fs->meta) && meta_sync(fs->meta) < 0)
-        log_error("the namespace cannot be brought to stable storage");
-    if (view.dirty && !view.gone && !writeback_is_held(fs, node, &view)) {
+    bool marked = writeback_sync_marked(fs, view.marked) == 0;
+    if (!marked)
+        log_error("inode %llu: the namespace cannot be brought to stable storage, and its bytes wait for that",
+                  (unsigned long long)node->ino);
+    if (marked && view.dirty && !view.gone && !writeback_is_held(fs, node, &view)) {
         int64_t now = clock_monotonic();
         bool closed = view.writers == 0 && view.kind != META_OBJECT;
         bool aged = view.changed && now - view.synced_at >= WRITEBACK_AGE_NS;

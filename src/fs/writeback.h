@@ -21,6 +21,13 @@ void writeback_add(struct filesystem *fs, struct node *node);
 /* A file was closed: its turn comes soon. */
 void writeback_kick(struct filesystem *fs);
 
+/*
+ * Bytes that are on stable storage are about to change there, where they lie: the mark that says so (node.h,
+ * `marked`) gets there first. 0 at once when it has; else blocks for a sync of the namespace. The node's lock
+ * may be held.
+ */
+errint writeback_sync_mark(struct filesystem *fs, const struct node *node);
+
 /* One file, now: its bytes, its size and its names are on stable storage when this returns. Blocks; no lock
  * held. */
 errint writeback_sync_node(struct filesystem *fs, struct node *node);

@@ -195,6 +195,142 @@ PY
     append_behind_syncs ext4 passthrough=off
 }
 
+# Files that were synced are changed in place, each in its own way, while other files are synced, until the power goes.
+# What has changed has the new bytes, or is told as torn.
+change_synced_files() {
+    disk_create "$1" 1024
+    ckptfs_mount "${@:2}"
+    cat >"$TEST_DIR/change.py" <<'PY'
+import errno, os, sys, threading
+
+directory, progress = sys.argv[1:]
+COUNT, SIZE = 300, 400000
+
+
+def until_cut(work, *arguments):
+    """The disk that has gone gives EIO, or ends the process."""
+    try:
+        work(*arguments)
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EROFS, errno.ENOTCONN, errno.ECONNABORTED, errno.EUCLEAN):
+            raise
+
+
+def sync_others():
+    number = 0
+    while True:
+        with open(f"{directory}/other-{number % 20}", "wb") as other:
+            other.write(b"o" * 20000)
+            other.flush()
+            os.fsync(other.fileno())
+        number += 1
+
+
+def change():
+    for number in range(COUNT):
+        path = f"{directory}/{number}"
+        if number % 3 == 0:
+            os.truncate(path, SIZE // 2 + 97 * number)
+        else:
+            with open(path, "r+b") as file:
+                file.write(b"b" * 100000)
+                file.flush()
+                if number % 3 == 1:
+                    os.fsync(file.fileno())
+        os.pwrite(seen, b"%8d" % number, 0)
+
+
+for number in range(COUNT):
+    with open(f"{directory}/{number}", "wb") as file:
+        file.write(b"a" * SIZE)
+        file.flush()
+        os.fsync(file.fileno())
+seen = os.open(progress, os.O_WRONLY | os.O_CREAT, 0o600)
+threading.Thread(target=until_cut, args=(sync_others,), daemon=True).start()
+until_cut(change)
+PY
+    local round
+    for round in $(seq "${CKPTFS_POWER_ROUNDS:-2}"); do
+        rm -f "$TEST_DIR/changed" "$TEST_DIR/cut"
+        rm -rf "$MNT"/*
+        timeout 200 python3 "$TEST_DIR/change.py" "$MNT" "$TEST_DIR/changed" 3>&- &
+        wait_until 60 has_changed $((RANDOM % 250 + 1))
+        disk_cut_power
+        wait $!
+        machine_restart
+        ckptfs_mount "${@:2}"
+        python3 - "$MNT" <<'PY'
+import os, sys
+
+for number in range(300):
+    path = f"{sys.argv[1]}/{number}"
+    with open(path, "rb") as file:
+        found = file.read()
+    old = b"a" * 400000
+    new = old[:200000 + 97 * number] if number % 3 == 0 else b"b" * 100000 + old[100000:]
+    if found in (old, new):
+        continue
+    try:
+        torn = os.getxattr(path, "user.ckptfs.state") == b"torn"
+    except OSError:
+        torn = False
+    assert torn, f"{path}: {len(found)} bytes that are neither the old ones nor the new ones, and not torn"
+    kept = len(new) if number % 3 == 0 else 100000
+    assert found[kept:] == old[kept:len(found)], f"{path}: synced bytes behind what was changed are lost"
+    assert len(found) >= len(new), f"{path}: {len(found)} bytes are left"
+    assert not found.strip(b"ab\0"), f"{number}: bytes that were never there"
+PY
+    done
+}
+
+has_changed() { [ "$(cat "$TEST_DIR/changed" 2>/dev/null || echo -1)" -ge "$1" ]; }
+
+@test "synced files that are changed in place are old, new or torn, on ext4" {
+    change_synced_files ext4
+}
+
+@test "synced files that are changed in place are old, new or torn, on XFS by the daemon" {
+    change_synced_files xfs passthrough=off
+}
+
+# The mark of a changed file cannot get to the disk: then its bytes must not either.
+@test "an fsync or a truncation whose mark fails has changed nothing on the disk" {
+    disk_create ext4 256
+    CKPTFS_FAULT=fs.mark:EIO:1+ ckptfs_mount
+    for name in 0 1 2 3 4 5 6 7; do
+        head -c 300K /dev/urandom >"$TEST_DIR/old-$name"
+        cp "$TEST_DIR/old-$name" "$MNT/$name"
+        sync "$MNT/$name"
+    done
+    wait_until 30 behind_nothing
+    python3 - "$MNT" >"$TEST_DIR/failed" <<'PY'
+import errno, os, sys
+
+# The daemon syncs its marks every second anyway: then the change goes through, which is as well.
+for number in range(8):
+    path = f"{sys.argv[1]}/{number}"
+    try:
+        if number % 2:
+            os.truncate(path, 100001)
+            continue
+        with open(path, "r+b") as file:
+            file.write(b"changed" * 10000)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        assert error.errno == errno.EIO, error
+        print(number)
+PY
+    disk_cut_power
+    cat "$TEST_DIR/failed"
+    [ "$(wc -l <"$TEST_DIR/failed")" -ge 2 ]
+    machine_restart
+    ckptfs_mount
+    while read -r name; do
+        cmp "$TEST_DIR/old-$name" "$MNT/$name" || [ "$(getfattr --only-values -n user.ckptfs.state "$MNT/$name")" = torn ]
+    done <"$TEST_DIR/failed"
+}
+
 @test "a rename over a file gives the old or the new one, whole" {
     disk_create xfs 1024
     local round content
