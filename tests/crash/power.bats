@@ -283,7 +283,10 @@ PY
     done
 }
 
-has_changed() { [ "$(cat "$TEST_DIR/changed" 2>/dev/null || echo -1)" -ge "$1" ]; }
+has_changed() {
+    local seen
+    seen=$(cat "$TEST_DIR/changed" 2>/dev/null) && [ "${seen:--1}" -ge "$1" ]
+}
 
 @test "synced files that are changed in place are old, new or torn, on ext4" {
     change_synced_files ext4
