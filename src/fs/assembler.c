@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The thread that looks for what can be assembled. */
+/* What the thread does that looks for what can be assembled. */
 #include "fs/assembler.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/wait.h"
 #include "fs/assemble_build.h"
 #include "fs/assemble_former.h"
 #include "fs/assemble_request.h"
+#include "fs/directory_queue.h"
 #include "fs/filesystem.h"
 #include "fs/policy.h"
 #include "fs/trees.h"
@@ -32,100 +29,43 @@
 /* While only some of an older save's shards were saved over: each new one brings the directory back anyway.
  */
 #define ASSEMBLER_MIXED_NS (60 * CLOCK_NS_PER_SECOND)
-/* What is asked for goes before all that is due, and was not put off as long. */
-#define ASSEMBLER_AHEAD_NS (60 * CLOCK_NS_PER_SECOND)
 /* After a look that read, so many times as long as it took is rest, up to this. */
 #define ASSEMBLER_REST_MAX_NS (2 * CLOCK_NS_PER_SECOND)
 /* Files up to this inode number were looked at; kept in the database whenever all were. */
 #define ASSEMBLER_SETTING "assembled-up-to"
-/* How often that is written at most. */
-#define ASSEMBLER_NOTE_NS (60 * CLOCK_NS_PER_SECOND)
 /* Directories whose policy was changed, until all below them was looked at; in the database too. */
 #define ASSEMBLER_TREES_SETTING "assemble-below"
 
-enum {
-    ASSEMBLER_NICE = 10,
-    ASSEMBLER_REST = 4,
-    ASSEMBLER_NAMES = 8,      /* of a file with many names, so many are looked after */
-    ASSEMBLER_WAITING = 2048, /* from so many directories on, files are found again by their numbers */
-};
-
-struct assembler_entry {
-    struct assembler_entry *next;
-    uint64_t directory;
-    int64_t due, latest, delay;
-};
+enum { ASSEMBLER_REST = 4 };
 
 struct assembler {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
-    struct ids files; /* whose directories are to be put on the list */
-    struct assembler_entry *waiting;
-    size_t count; /* of those, and of the one that is looked at */
-    bool busy;
-    atomic_bool stopping;
-    uint64_t found; /* files up to this number were taken up; the thread's own */
-    uint64_t noted; /* what the database has */
-    int64_t noted_at;
-    bool finding; /* there may be more files of before this start */
+    struct directory_queue *queue;
     struct trees trees;
     struct assemble_requests *requests;
-    bool hurry; /* somebody asks, and waits */
 };
 
 static bool assembler_stops(struct filesystem *fs)
 {
-    return atomic_load(&fs->assembler->stopping);
+    return directory_queue_stops(fs->assembler->queue);
 }
 
-/* -- the queue --------------------------------------------------------------------------------------------
- */
-
-/* To be looked at after `wait`; `delay`: and if it has to wait then, so much longer. The lock is held. */
-static void assembler_enlist(struct assembler *assembler, uint64_t directory, int64_t wait, int64_t delay)
+static struct directory_queue *assembler_queue(struct filesystem *fs)
 {
-    int64_t now = clock_monotonic();
-    struct assembler_entry *entry = assembler->waiting;
-    while (entry && entry->directory != directory)
-        entry = entry->next;
-    if (entry) {
-        entry->due = now + wait < entry->latest ? now + wait : entry->latest;
-        return;
-    }
-    entry = malloc(sizeof *entry);
-    if (!entry)
-        return; /* the next file that is sealed in it, or the next start, brings it back */
-    *entry = (struct assembler_entry){.next = assembler->waiting,
-                                      .directory = directory,
-                                      .due = now + wait,
-                                      .latest = now + ASSEMBLER_LATEST_NS,
-                                      .delay = delay};
-    assembler->waiting = entry;
-    assembler->count++;
+    return fs->assembler ? fs->assembler->queue : NULL;
 }
+
+/* -- what others tell it ----------------------------------------------------------------------------------
+ */
 
 void assembler_touch(struct filesystem *fs, uint64_t ino)
 {
-    struct assembler *assembler = fs->assembler;
-    if (!assembler)
-        return;
-    pthread_mutex_lock(&assembler->lock);
-    if (ids_append(&assembler->files, ino) == 0)
-        pthread_cond_signal(&assembler->wake);
-    pthread_mutex_unlock(&assembler->lock);
+    directory_queue_touch(assembler_queue(fs), ino);
 }
 
 /* What is looked at reads the namespace: so the thread finds the directory above by itself. */
 void assembler_touch_directory(struct filesystem *fs, uint64_t directory)
 {
-    struct assembler *assembler = fs->assembler;
-    if (!assembler)
-        return;
-    pthread_mutex_lock(&assembler->lock);
-    assembler_enlist(assembler, directory, ASSEMBLER_QUIET_NS, ASSEMBLER_RETRY_NS);
-    pthread_cond_signal(&assembler->wake);
-    pthread_mutex_unlock(&assembler->lock);
+    directory_queue_add(assembler_queue(fs), directory, false);
 }
 
 void assembler_look_below(struct filesystem *fs, uint64_t directory)
@@ -137,9 +77,7 @@ void assembler_look_below(struct filesystem *fs, uint64_t directory)
     if (error)
         log_warning("inode %llu: what is below it is not looked at for models: %s",
                     (unsigned long long)directory, strerror(-error));
-    pthread_mutex_lock(&assembler->lock);
-    pthread_cond_signal(&assembler->wake);
-    pthread_mutex_unlock(&assembler->lock);
+    directory_queue_wake(assembler->queue);
 }
 
 void assembler_move_directory(struct filesystem *fs, uint64_t directory, uint64_t from, uint64_t to)
@@ -156,14 +94,9 @@ errint assembler_request(struct filesystem *fs, uint64_t directory)
     if (!assembler)
         return -EROFS;
     errint error = assemble_requests_add(assembler->requests, directory);
-    if (error)
-        return error;
-    pthread_mutex_lock(&assembler->lock);
-    assembler->hurry = true;
-    assembler_enlist(assembler, directory, -ASSEMBLER_AHEAD_NS, ASSEMBLER_RETRY_NS);
-    pthread_cond_signal(&assembler->wake);
-    pthread_mutex_unlock(&assembler->lock);
-    return 0;
+    if (!error)
+        directory_queue_add(assembler->queue, directory, true);
+    return error;
 }
 
 errint assembler_tell(struct filesystem *fs, uint64_t directory, struct control_assemble *answer)
@@ -176,114 +109,10 @@ errint assembler_tell(struct filesystem *fs, uint64_t directory, struct control_
 
 size_t assembler_waiting(struct filesystem *fs)
 {
-    struct assembler *assembler = fs->assembler;
-    if (!assembler)
-        return 0;
-    pthread_mutex_lock(&assembler->lock);
-    size_t waiting = assembler->count + assembler->files.count + assembler->busy + assembler->finding +
-                     trees_left(&assembler->trees);
-    pthread_mutex_unlock(&assembler->lock);
-    return waiting;
+    return directory_queue_waiting(assembler_queue(fs));
 }
 
-/* The directories of a file's names, and those above them: a checkpoint's shards may lie one level below it.
- */
-static void assembler_find_directories(struct filesystem *fs, uint64_t ino, int64_t wait)
-{
-    struct meta_name names[ASSEMBLER_NAMES];
-    size_t count;
-    if (meta_find_names(fs->meta, ino, NULL, names, ASSEMBLER_NAMES, &count) < 0)
-        return;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t above;
-        bool more = names[i].parent != META_ROOT_INO && meta_parent(fs->meta, names[i].parent, &above) == 0;
-        pthread_mutex_lock(&fs->assembler->lock);
-        assembler_enlist(fs->assembler, names[i].parent, wait, ASSEMBLER_RETRY_NS);
-        if (more)
-            assembler_enlist(fs->assembler, above, wait, ASSEMBLER_RETRY_NS);
-        pthread_mutex_unlock(&fs->assembler->lock);
-    }
-}
-
-/* The entry that is due first, taken off; NULL, and `until` says when. The lock is held. */
-static struct assembler_entry *assembler_take(struct assembler *assembler, int64_t *until)
-{
-    struct assembler_entry **first = NULL;
-    for (struct assembler_entry **link = &assembler->waiting; *link; link = &(*link)->next) {
-        if (!first || (*link)->due < (*first)->due)
-            first = link;
-    }
-    *until = first ? (*first)->due : INT64_MAX;
-    if (!first || (*first)->due > clock_monotonic())
-        return NULL;
-    struct assembler_entry *entry = *first;
-    *first = entry->next;
-    assembler->count--;
-    return entry;
-}
-
-/* -- what an earlier daemon did not come to ------------------------------------------------------------
- */
-
-/* With the lock held, which is given up meanwhile. */
-static void assembler_take_up(struct filesystem *fs)
-{
-    struct assembler *assembler = fs->assembler;
-    cleanup_ids struct ids files = {0};
-    pthread_mutex_unlock(&assembler->lock);
-    int more = meta_find_files_after(fs->meta, &assembler->found, &files);
-    if (more < 0)
-        log_warning("directories of before this start are not looked at for models: %s", strerror(-more));
-    for (size_t i = 0; i < files.count; i++)
-        assembler_find_directories(fs, files.at[i], 0);
-    pthread_mutex_lock(&assembler->lock);
-    assembler->finding = more > 0;
-}
-
-/* All that there was is looked at: the next start need not do it again. Unless its mount's option lets it
- * assemble what this one's does not. */
-static void assembler_note(struct filesystem *fs)
-{
-    struct assembler *assembler = fs->assembler;
-    char text[24];
-    trees_finish(fs, &assembler->trees);
-    if (assembler->found == assembler->noted || fs->options->assemble > POLICY_ASSEMBLING_VIEW)
-        return;
-    snprintf(text, sizeof text, "%" PRIu64, assembler->found);
-    errint error = meta_setting_put(fs->meta, ASSEMBLER_SETTING, text);
-    if (error && error != -ENOSPC)
-        log_warning("the next start looks at directories again for models: %s", strerror(-error));
-    assembler->noted = assembler->found;
-    assembler->noted_at = clock_monotonic();
-}
-
-static errint assembler_read_noted(struct filesystem *fs)
-{
-    cleanup_free char *value = NULL;
-    errint error = meta_setting_get(fs->meta, ASSEMBLER_SETTING, &value);
-    if (!error)
-        fs->assembler->found = strtoull(value, NULL, 10);
-    fs->assembler->noted = fs->assembler->found;
-    return error == -ENOENT ? 0 : error;
-}
-
-/* -- directories whose policy was changed -----------------------------------------------------------------
- */
-
-/* One of them; with the lock held, which is given up meanwhile. */
-static void assembler_walk(struct filesystem *fs)
-{
-    struct assembler *assembler = fs->assembler;
-    assembler->busy = true;
-    pthread_mutex_unlock(&assembler->lock);
-    uint64_t directory = trees_next(fs, &assembler->trees);
-    pthread_mutex_lock(&assembler->lock);
-    if (directory)
-        assembler_enlist(assembler, directory, 0, ASSEMBLER_RETRY_NS);
-    assembler->busy = false;
-}
-
-/* -- the thread -------------------------------------------------------------------------------------------
+/* -- one directory ----------------------------------------------------------------------------------------
  */
 
 /* Somebody has turned it off for the directory. */
@@ -355,132 +184,77 @@ static errint assembler_look_asked(struct filesystem *fs, uint64_t directory)
     return 0;
 }
 
-static void assembler_rest(struct assembler *assembler, int64_t begun)
+static void assembler_report(uint64_t directory, errint error)
 {
-    int64_t now = clock_monotonic(), rest = (now - begun) * ASSEMBLER_REST;
-    struct timespec until =
-        clock_to_timespec(now + (rest < ASSEMBLER_REST_MAX_NS ? rest : ASSEMBLER_REST_MAX_NS));
-    while (!atomic_load(&assembler->stopping) && !assembler->hurry &&
-           pthread_cond_clockwait(&assembler->wake, &assembler->lock, CLOCK_MONOTONIC, &until) == 0)
-        continue;
-}
-
-/* With the lock held, which is given up meanwhile. */
-static void assembler_visit(struct filesystem *fs, struct assembler_entry *entry)
-{
-    struct assembler *assembler = fs->assembler;
-    int64_t begun = clock_monotonic();
-    bool asked = assemble_requests_wants(assembler->requests, entry->directory);
-    assembler->busy = true;
-    assembler->hurry &= !asked;
-    pthread_mutex_unlock(&assembler->lock);
-    errint error =
-        asked ? assembler_look_asked(fs, entry->directory) : assembler_look(fs, entry->directory, NULL);
     if (error == -EACCES)
         log_info("inode %llu: nothing is assembled here: the shards are of several owners",
-                 (unsigned long long)entry->directory);
+                 (unsigned long long)directory);
     else if (error && error != -EBUSY && error != -EAGAIN && error != -ECANCELED)
-        log_warning("inode %llu: nothing is assembled here now: %s", (unsigned long long)entry->directory,
+        log_warning("inode %llu: nothing is assembled here now: %s", (unsigned long long)directory,
                     strerror(-error));
-    pthread_mutex_lock(&assembler->lock);
+}
+
+static int64_t assembler_visit(struct filesystem *fs, struct directory_turn *turn)
+{
+    int64_t begun = clock_monotonic();
+    bool asked = assemble_requests_wants(fs->assembler->requests, turn->directory);
+    errint error =
+        asked ? assembler_look_asked(fs, turn->directory) : assembler_look(fs, turn->directory, NULL);
+    assembler_report(turn->directory, error);
+    int64_t rest = (clock_monotonic() - begun) * ASSEMBLER_REST;
+    turn->rest = rest < ASSEMBLER_REST_MAX_NS ? rest : ASSEMBLER_REST_MAX_NS;
     if (asked)
-        entry->delay = ASSEMBLER_RETRY_NS / 2; /* who waits does not wait longer each time */
-    int64_t delay = entry->delay * 2 < ASSEMBLER_RETRY_MAX_NS ? entry->delay * 2 : ASSEMBLER_RETRY_MAX_NS;
+        turn->delay = ASSEMBLER_RETRY_NS / 2; /* who waits does not wait longer each time */
+    int64_t delay = turn->delay;
+    turn->delay = delay * 2 < ASSEMBLER_RETRY_MAX_NS ? delay * 2 : ASSEMBLER_RETRY_MAX_NS;
     if (error == -EBUSY)
-        assembler_enlist(assembler, entry->directory, entry->delay, delay);
-    else if (error == -EAGAIN)
-        assembler_enlist(assembler, entry->directory, ASSEMBLER_MIXED_NS, ASSEMBLER_RETRY_NS);
-    free(entry);
-    assembler_rest(assembler, begun);
-    assembler->busy = false;
+        return delay;
+    turn->delay = ASSEMBLER_RETRY_NS;
+    return error == -EAGAIN ? ASSEMBLER_MIXED_NS : DIRECTORY_DONE;
 }
 
-/* The file's directories are put on the list; or, where that is long, it is taken up again when it is short.
+/* -- the work ---------------------------------------------------------------------------------------------
  */
-static void assembler_resolve_file(struct filesystem *fs, uint64_t ino)
+
+static uint64_t assembler_next(struct filesystem *fs)
 {
-    struct assembler *assembler = fs->assembler;
-    pthread_mutex_lock(&assembler->lock);
-    bool later = assembler->count >= ASSEMBLER_WAITING;
-    if (later && ino <= assembler->found)
-        assembler->found = ino - 1;
-    else if (!later && !assembler->finding && ino > assembler->found)
-        assembler->found = ino;
-    assembler->finding |= later;
-    pthread_mutex_unlock(&assembler->lock);
-    if (!later)
-        assembler_find_directories(fs, ino, ASSEMBLER_QUIET_NS);
+    return trees_next(fs, &fs->assembler->trees);
 }
 
-/* The files that were touched; with the lock held, which is given up meanwhile. */
-static void assembler_resolve(struct filesystem *fs)
+static size_t assembler_left(struct filesystem *fs)
 {
-    struct assembler *assembler = fs->assembler;
-    cleanup_ids struct ids files = assembler->files;
-    assembler->files = (struct ids){0};
-    assembler->busy = true;
-    pthread_mutex_unlock(&assembler->lock);
-    for (size_t i = 0; i < files.count && !assembler_stops(fs); i++) {
-        if (i == 0 || files.at[i] != files.at[i - 1])
-            assembler_resolve_file(fs, files.at[i]);
-    }
-    pthread_mutex_lock(&assembler->lock);
-    assembler->busy = false;
+    return trees_left(&fs->assembler->trees);
 }
 
-static void assembler_sleep(struct filesystem *fs, int64_t until)
+/* The next start need not look at all again. Unless its mount's option lets it assemble what this one's does
+ * not. */
+static bool assembler_rested(struct filesystem *fs)
 {
-    struct assembler *assembler = fs->assembler;
-    struct timespec time = clock_to_timespec(until);
-    if (until != INT64_MAX)
-        pthread_cond_clockwait(&assembler->wake, &assembler->lock, CLOCK_MONOTONIC, &time);
-    else
-        wait_signal(&assembler->wake, &assembler->lock);
+    trees_finish(fs, &fs->assembler->trees);
+    return fs->options->assemble <= POLICY_ASSEMBLING_VIEW;
 }
 
-/* One thing to do, or one sleep; with the lock held. */
-static void assembler_step(struct filesystem *fs)
-{
-    struct assembler *assembler = fs->assembler;
-    int64_t until;
-    if (assembler->files.count > 0) {
-        assembler_resolve(fs);
-        return;
-    }
-    struct assembler_entry *entry = assembler_take(assembler, &until);
-    if (entry) {
-        assembler_visit(fs, entry);
-    } else if (assembler->count < ASSEMBLER_WAITING && trees_left(&assembler->trees) > 0) {
-        assembler_walk(fs);
-    } else if (assembler->finding && assembler->count == 0) {
-        assembler_take_up(fs);
-    } else {
-        if (assembler->count == 0 && clock_monotonic() - assembler->noted_at >= ASSEMBLER_NOTE_NS) {
-            pthread_mutex_unlock(&assembler->lock);
-            assembler_note(fs);
-            pthread_mutex_lock(&assembler->lock);
-            if (assembler->files.count > 0 || assembler->waiting || trees_left(&assembler->trees) > 0)
-                return;
-        }
-        assembler_sleep(fs, until);
-    }
-}
+/* A checkpoint's shards may lie one level below it. */
+static const struct directory_work assembler_work = {
+    .thread = "assemble",
+    .setting = ASSEMBLER_SETTING,
+    .quiet = ASSEMBLER_QUIET_NS,
+    .latest = ASSEMBLER_LATEST_NS,
+    .retry = ASSEMBLER_RETRY_NS,
+    .levels = 1,
+    .visit = assembler_visit,
+    .next = assembler_next,
+    .left = assembler_left,
+    .rested = assembler_rested,
+};
 
-static void *assembler_run(void *context)
+static void assembler_free(struct filesystem *fs)
 {
-    struct filesystem *fs = context;
     struct assembler *assembler = fs->assembler;
-    /* Of this thread only: Linux keeps a nice value for each. */
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), ASSEMBLER_NICE);
-    pthread_mutex_lock(&assembler->lock);
-    while (!atomic_load(&assembler->stopping))
-        assembler_step(fs);
-    bool idle = assembler->count == 0 && assembler->files.count == 0 && !assembler->finding &&
-                trees_left(&assembler->trees) == 0;
-    pthread_mutex_unlock(&assembler->lock);
-    if (idle)
-        assembler_note(fs);
-    return NULL;
+    fs->assembler = NULL;
+    trees_release(&assembler->trees);
+    assemble_requests_free(assembler->requests);
+    free(assembler);
 }
 
 errint assembler_start(struct filesystem *fs)
@@ -489,53 +263,24 @@ errint assembler_start(struct filesystem *fs)
         return 0;
     struct assembler *assembler = calloc(1, sizeof *assembler);
     struct assemble_requests *requests = assembler ? assemble_requests_make() : NULL;
-    if (!requests) {
-        free(assembler);
-        return -ENOMEM;
-    }
-    pthread_mutex_init(&assembler->lock, NULL);
-    pthread_cond_init(&assembler->wake, NULL);
-    assembler->requests = requests;
-    assembler->finding = true;
-    fs->assembler = assembler;
-    errint error = assembler_read_noted(fs);
-    if (!error)
-        error = trees_start(fs, &assembler->trees, ASSEMBLER_TREES_SETTING);
-    if (!error) {
-        error = -pthread_create(&assembler->thread, NULL, assembler_run, fs);
-        if (error)
-            trees_release(&assembler->trees);
-    }
+    errint error = requests ? trees_start(fs, &assembler->trees, ASSEMBLER_TREES_SETTING) : -ENOMEM;
     if (error) {
-        fs->assembler = NULL;
         assemble_requests_free(requests);
         free(assembler);
         return error;
     }
-    pthread_setname_np(assembler->thread, "assemble");
-    return 0;
+    assembler->requests = requests;
+    fs->assembler = assembler;
+    error = directory_queue_start(fs, &assembler_work, &assembler->queue);
+    if (error)
+        assembler_free(fs);
+    return error;
 }
 
 void assembler_stop(struct filesystem *fs)
 {
-    struct assembler *assembler = fs->assembler;
-    if (!assembler)
+    if (!fs->assembler)
         return;
-    atomic_store(&assembler->stopping, true);
-    pthread_mutex_lock(&assembler->lock);
-    pthread_cond_signal(&assembler->wake);
-    pthread_mutex_unlock(&assembler->lock);
-    pthread_join(assembler->thread, NULL);
-    fs->assembler = NULL;
-    while (assembler->waiting) {
-        struct assembler_entry *entry = assembler->waiting;
-        assembler->waiting = entry->next;
-        free(entry);
-    }
-    ids_release(&assembler->files);
-    trees_release(&assembler->trees);
-    assemble_requests_free(assembler->requests);
-    pthread_cond_destroy(&assembler->wake);
-    pthread_mutex_destroy(&assembler->lock);
-    free(assembler);
+    directory_queue_stop(fs->assembler->queue);
+    assembler_free(fs);
 }
