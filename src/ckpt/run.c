@@ -50,7 +50,7 @@ static errint run_judge(const struct run_reader *reader, const struct detected *
     const struct folder_below below = {.folder = reader->folder,
                                        .path = detected->file ? "" : detected->path,
                                        .only = detected->file ? detected->path : NULL};
-    const struct complete_asked asked = {
+    struct complete_asked asked = {
         .name = *detected->path ? detected->path : reader->asked->name,
         .own_level = detected->own_level,
         .all_reasons = reader->asked->all_reasons,
@@ -59,7 +59,14 @@ static errint run_judge(const struct run_reader *reader, const struct detected *
     };
     struct folder folder;
     folder_below(&below, &folder);
+    if (reader->asked->memory)
+        asked.memory = reader->asked->memory(reader->asked->context, detected->path);
     errint error = complete_judge(&folder, &asked, &out->complete);
+    if (error && error != -ENOENT && error != -ENOTDIR && error != -ENOMEM && reader->asked->separately) {
+        out->error = error;
+        out->complete.state = COMPLETE_UNKNOWN;
+        error = 0;
+    }
     out->step = detected->step >= 0 ? detected->step : out->complete.step;
     out->file = detected->file;
     out->no_template = out->complete.sharded && !out->complete.config && !reader->config;
@@ -70,7 +77,7 @@ static errint run_judge(const struct run_reader *reader, const struct detected *
  */
 static bool run_is_compared(const struct run_checkpoint *checkpoint)
 {
-    return !checkpoint->file && detect_step_of_name(checkpoint->path) >= 0;
+    return !checkpoint->file && !checkpoint->error && detect_step_of_name(checkpoint->path) >= 0;
 }
 
 static errint run_compare_names(struct run *run)

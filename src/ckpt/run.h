@@ -16,6 +16,7 @@ struct run_checkpoint {
     bool latest;      /* of those that are complete the last */
     bool best;        /* the one that the newest trainer_state.json names */
     bool no_template; /* its weights are in shards, and no config.json is there to make them loadable */
+    errint error;     /* run_asked's `separately`: it could not be judged; its state is COMPLETE_UNKNOWN */
     struct complete complete;
     bool measured; /* it has a metric: the one that the Trainer chooses by, or else a loss */
     struct trainer_metric metric;
@@ -30,6 +31,10 @@ struct run {
 struct run_asked {
     const char *name;          /* of the run's directory; "": not known */
     bool all_reasons, awaited; /* as complete_asked has them */
+    bool separately;           /* what keeps one checkpoint from being read does not keep the others */
+    /* What is known of the files of the checkpoint at `path`, until the next is asked for. NULL: nothing. */
+    const struct complete_memory *(*memory)(void *context, const char *path);
+    void *context;
 };
 
 /*

@@ -195,6 +195,10 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
 void ops_readlink(fuse_req_t request, fuse_ino_t ino)
 {
     char target[PATH_MAX + 1];
+    if (view_has(ino)) {
+        view_readlink(request, ino);
+        return;
+    }
     ssize_t length = meta_content_read(fs_of(request)->meta, ino, target, PATH_MAX);
     if (length < 0) {
         fuse_reply_err(request, (int)-length);

@@ -8,6 +8,7 @@
 
 #include "base/fault.h"
 #include "fs/assembler.h"
+#include "fs/checkpoints.h"
 #include "fs/caller.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
@@ -199,6 +200,7 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
             if (!error) {
                 node_relink(fs, node);
                 assembler_touch(fs, ino);
+                checkpoints_touch(fs, ino);
             }
             node_unlock(node);
         }
@@ -259,6 +261,10 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
     node_put(fs, node);
     if (!error && (models_is_model(name, length) || inputs_has(fs, row.ino)))
         ops_after_removal(fs, parent);
+    if (!error && kind == OPS_UNLINK)
+        checkpoints_after_removal(fs, parent, name);
+    else if (!error)
+        checkpoints_after_rmdir(fs, parent, row.ino);
     discard_objects(fs, &freed);
     return error;
 }
@@ -298,12 +304,30 @@ static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *renam
     return error;
 }
 
+/* Checkpoints that were moved, or that a file was moved into or out of. */
+static void ops_tell_checkpoints(struct filesystem *fs, const struct meta_rename *rename, bool directory)
+{
+    bool left = rename->parent != rename->new_parent;
+    if (directory) {
+        checkpoints_touch_directory(fs, rename->expected);
+        if (rename->flags & RENAME_EXCHANGE)
+            checkpoints_touch_directory(fs, rename->replaced);
+    } else {
+        checkpoints_touch(fs, rename->expected);
+    }
+    if (directory || checkpoints_root(fs, rename->parent))
+        checkpoints_touch_directory(fs, rename->parent);
+    if (left && (directory || checkpoints_root(fs, rename->new_parent)))
+        checkpoints_touch_directory(fs, rename->new_parent);
+}
+
 /* What was assembled from a file that has another place now, or whose place another has, is not any more. */
 static void ops_after_rename(struct filesystem *fs, const struct meta_rename *rename, bool directory)
 {
     inputs_change(fs, rename->expected);
     if (rename->replaced)
         inputs_change(fs, rename->replaced);
+    ops_tell_checkpoints(fs, rename, directory);
     if (directory) {
         assembler_touch_directory(fs, rename->parent);
         assembler_touch_directory(fs, rename->new_parent);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/assembler.h"
+#include "fs/checkpoints.h"
 #include "fs/clone.h"
 #include "fs/content.h"
 #include "fs/discard.h"
@@ -167,6 +168,13 @@ void seal_now(struct filesystem *fs, struct node *node)
     }
 }
 
+/* Who looks at directories that have come to rest. */
+static void seal_tell(struct filesystem *fs, uint64_t ino)
+{
+    assembler_touch(fs, ino);
+    checkpoints_touch(fs, ino);
+}
+
 static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
 {
     bool notify = false;
@@ -182,7 +190,7 @@ static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
     if (notify)
         fuse_lowlevel_notify_inval_inode(fs->session, node->ino, -1, 0);
     if (done)
-        assembler_touch(fs, node->ino);
+        seal_tell(fs, node->ino);
     if (sealed) {
         writeback_kick(fs);
         stored_kick(fs);

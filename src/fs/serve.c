@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "fs/assembler.h"
 #include "fs/backup.h"
+#include "fs/checkpoints.h"
 #include "fs/discard.h"
 #include "fs/expire.h"
 #include "fs/features.h"
@@ -136,6 +137,8 @@ static errint serve_prepare(struct filesystem *fs)
     /* The session first: what the queues do may have something to tell the kernel. */
     error = serve_open_session(fs);
     if (!error)
+        error = checkpoints_prepare(fs);
+    if (!error)
         error = serve_start_queues(fs);
     if (!error)
         error = damage_load(fs);
@@ -158,6 +161,8 @@ static errint serve_prepare(struct filesystem *fs)
         error = inputs_load(fs);
     if (!error)
         error = assembler_start(fs);
+    if (!error)
+        error = checkpoints_start(fs);
     if (!error)
         error = repack_start(fs);
     if (!error)
@@ -256,6 +261,8 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);
+    serve_ending_step(&ending, "ends the look for checkpoints");
+    checkpoints_stop(fs);
     serve_ending_step(&ending, "ends the look for models");
     assembler_stop(fs);
     serve_ending_step(&ending, "ends the look for equal bytes");
@@ -272,6 +279,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     repack_release(fs);
     stored_stop(fs);
     inputs_release(fs);
+    checkpoints_release(fs);
     node_table_release(fs);
     serve_ending_step(&ending, "backs the database up");
     backup_stop(fs, unmounted);

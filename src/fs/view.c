@@ -10,11 +10,14 @@
 #include "base/fault.h"
 #include "fs/handle.h"
 #include "fs/models.h"
+#include "fs/view_links.h"
 
-enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS };
+enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS, VIEW_COOKIE_LATEST, VIEW_COOKIE_BEST };
 
 #define VIEW_STATUS_NAME "status"
 #define VIEW_MODELS_NAME "models"
+#define VIEW_LATEST_NAME "latest"
+#define VIEW_BEST_NAME   "best"
 
 bool view_is_name(uint64_t parent, const char *name)
 {
@@ -45,6 +48,33 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
     return 0;
 }
 
+static enum checkpoint_mark view_mark(enum view_kind kind)
+{
+    return kind == VIEW_BEST || kind == VIEW_BEST_LINK ? CHECKPOINT_BEST : CHECKPOINT_LATEST;
+}
+
+static bool view_is_link(enum view_kind kind)
+{
+    return kind == VIEW_LATEST_LINK || kind == VIEW_BEST_LINK;
+}
+
+static bool view_is_directory(enum view_kind kind)
+{
+    return kind == VIEW_MODELS || kind == VIEW_LATEST || kind == VIEW_BEST;
+}
+
+/* A link has its run's owner, and as its size the length of its target. */
+static errint view_link_row(struct filesystem *fs, enum view_kind kind, struct meta_inode *row)
+{
+    cleanup_free char *target = NULL;
+    errint error = view_links_target(fs, view_mark(kind), row->ino, &target);
+    if (error)
+        return error;
+    row->mode = S_IFLNK | 0777;
+    row->size = (int64_t)strlen(target);
+    return 0;
+}
+
 /* The row that a view's inode shows. -ENOENT when what it stands for is gone. */
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
@@ -52,8 +82,10 @@ static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode
     if (kind == VIEW_CONTROL || kind == VIEW_STATUS)
         return view_fixed_row(fs, kind, row);
     errint error = meta_get(fs->meta, view_target(number), row);
+    if (!error && view_is_link(kind))
+        return view_link_row(fs, kind, row);
     bool fits =
-        !error && (kind == VIEW_MODELS ? S_ISDIR(row->mode) : kind == VIEW_FILE && S_ISREG(row->mode));
+        !error && (view_is_directory(kind) ? S_ISDIR(row->mode) : kind == VIEW_FILE && S_ISREG(row->mode));
     return error || fits ? error : -ENOENT;
 }
 
@@ -102,6 +134,17 @@ void view_getattr(fuse_req_t request, uint64_t ino)
 /* -- looking up -------------------------------------------------------------------------------------------
  */
 
+/* What the links' tree, of this kind of directory, has for an inode; 0: nothing. */
+static uint64_t view_number_in_links(struct filesystem *fs, enum view_kind directory, uint64_t ino)
+{
+    switch (view_links_look(fs, view_mark(directory), ino)) {
+    case VIEW_LINK_DIRECTORY: return view_number(directory, ino);
+    case VIEW_LINK: return view_number(directory == VIEW_BEST ? VIEW_BEST_LINK : VIEW_LATEST_LINK, ino);
+    case VIEW_LINK_NONE: break;
+    }
+    return 0;
+}
+
 static errint view_find_in_control(struct filesystem *fs, const char *name, uint64_t *number,
                                    struct meta_inode *row)
 {
@@ -109,9 +152,23 @@ static errint view_find_in_control(struct filesystem *fs, const char *name, uint
         *number = view_number(VIEW_STATUS, 0);
     else if (strcmp(name, VIEW_MODELS_NAME) == 0)
         *number = view_number(VIEW_MODELS, META_ROOT_INO);
+    else if (strcmp(name, VIEW_LATEST_NAME) == 0)
+        *number = view_number_in_links(fs, VIEW_LATEST, META_ROOT_INO);
+    else if (strcmp(name, VIEW_BEST_NAME) == 0)
+        *number = view_number_in_links(fs, VIEW_BEST, META_ROOT_INO);
     else
         return -ENOENT;
     return view_row(fs, *number, row);
+}
+
+static errint view_find_in_links(struct filesystem *fs, uint64_t directory, const char *name,
+                                 uint64_t *number, struct meta_inode *row)
+{
+    errint error = meta_lookup(fs->meta, view_target(directory), name, strlen(name), row);
+    if (error)
+        return error == -ENOTDIR ? -ENOENT : error;
+    *number = view_number_in_links(fs, view_kind(directory), row->ino);
+    return *number ? view_row(fs, *number, row) : -ENOENT;
 }
 
 static uint64_t view_number_of_row(const struct meta_inode *row)
@@ -147,6 +204,8 @@ void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
         error = view_find_in_control(fs, name, &number, &row);
     else if (view_kind(parent) == VIEW_MODELS)
         error = view_find_in_models(fs, view_target(parent), name, &number, &row);
+    else if (view_kind(parent) == VIEW_LATEST || view_kind(parent) == VIEW_BEST)
+        error = view_find_in_links(fs, parent, name, &number, &row);
     if (error) {
         fuse_reply_err(request, -error);
         return;
@@ -164,7 +223,10 @@ static errint view_list_control(struct filesystem *fs, uint64_t after, struct li
     static const struct {
         const char *name;
         uint64_t cookie;
-    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS}, {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS}};
+    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS},
+                   {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
+                   {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
+                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST}};
     if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
         return 0;
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
@@ -202,6 +264,39 @@ static errint view_list_models(struct filesystem *fs, uint64_t directory, uint64
     return models_list(fs, directory, after, view_list_entry, listing);
 }
 
+struct view_links_listing {
+    struct filesystem *fs;
+    enum view_kind directory;
+    struct listing *listing;
+};
+
+static bool view_list_link(void *context, const char *name, size_t length, uint64_t ino,
+                           enum view_link_kind kind)
+{
+    (void)kind;
+    const struct view_links_listing *links = context;
+    struct meta_inode row;
+    uint64_t number = view_number_in_links(links->fs, links->directory, ino);
+    if (!number || view_row(links->fs, number, &row) < 0)
+        return true;
+    return listing_add(links->listing, name, length, META_COOKIE_FIRST + ino, number, &row);
+}
+
+static errint view_list_links(struct filesystem *fs, uint64_t number, uint64_t after, struct listing *listing)
+{
+    uint64_t above = view_number(VIEW_CONTROL, 0), directory = view_target(number);
+    struct view_links_listing links = {fs, view_kind(number), listing};
+    errint error = 0;
+    if (directory != META_ROOT_INO) {
+        error = meta_parent(fs->meta, directory, &above);
+        above = view_number(view_kind(number), above);
+    }
+    if (error || !listing_add_dots(listing, after, number, above))
+        return error;
+    after = after > META_COOKIE_FIRST ? after - META_COOKIE_FIRST : 0;
+    return view_links_list(fs, view_mark(view_kind(number)), directory, after, view_list_link, &links);
+}
+
 void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing)
 {
     struct filesystem *fs = fs_of(request);
@@ -210,6 +305,8 @@ void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct li
         error = view_list_control(fs, after, listing);
     else if (view_kind(directory) == VIEW_MODELS)
         error = view_list_models(fs, view_target(directory), after, listing);
+    else if (view_is_directory(view_kind(directory)))
+        error = view_list_links(fs, directory, after, listing);
     if (error == -ENOENT) {
         /* What it stands for was removed. */
         listing->count = 0;
@@ -227,6 +324,18 @@ void view_opendir(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
         fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);
     else
         fuse_reply_open(request, fi);
+}
+
+void view_readlink(fuse_req_t request, uint64_t ino)
+{
+    cleanup_free char *target = NULL;
+    errint error = -EINVAL;
+    if (view_is_link(view_kind(ino)))
+        error = view_links_target(fs_of(request), view_mark(view_kind(ino)), view_target(ino), &target);
+    if (error)
+        fuse_reply_err(request, -error);
+    else
+        fuse_reply_readlink(request, target);
 }
 
 /* -- opening ----------------------------------------------------------------------------------------------

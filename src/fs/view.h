@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is ours on the mount: `.ckptfs` in the root, which no listing shows and every look-up finds. Below it
- * are `status`, and `models`, which mirrors the tree: each directory with the owner and mode of the one that
- * it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h). All of it is
- * only read: whoever would change it gets EROFS.
+ * are `status`; `models`, which mirrors the tree: each directory with the owner and mode of the one that it
+ * stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h); `latest` and
+ * `best`, with links to checkpoints (fs/view_links.h). All of it is only read: whoever would change it gets
+ * EROFS.
  *
  * Nothing of it is a row of the namespace. Its inodes' numbers say what each is and which inode it stands
  * for, so that every daemon can answer for a number that the kernel remembers; the namespace never gives out
@@ -22,6 +23,10 @@ enum view_kind {
     VIEW_STATUS = 1,  /* its file */
     VIEW_MODELS = 2,  /* a directory below models, or models itself: the root's */
     VIEW_FILE = 3,    /* a regular file */
+    VIEW_LATEST = 4,  /* a directory below latest (view_links.h), or latest itself: the root's */
+    VIEW_LATEST_LINK = 5,
+    VIEW_BEST = 6, /* the same of best */
+    VIEW_BEST_LINK = 7,
 };
 
 #define VIEW_BIT         (UINT64_C(1) << 62)
@@ -56,6 +61,7 @@ bool view_is_name(uint64_t parent, const char *name);
 /* These answer their requests. `parent` and `ino` are views', or the root of the mount for .ckptfs. */
 void view_lookup(fuse_req_t request, uint64_t parent, const char *name);
 void view_getattr(fuse_req_t request, uint64_t ino);
+void view_readlink(fuse_req_t request, uint64_t ino);
 void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_opendir(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing);

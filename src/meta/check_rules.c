@@ -310,6 +310,14 @@ const struct check_rule check_rules_rows[] = {
      " WHERE i.ino = s.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ") GROUP BY s.directory",
      {"DELETE FROM policy WHERE NOT EXISTS (SELECT 1 FROM inode i"
       " WHERE i.ino = policy.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
+    {"checkpoint-directory",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "is known as a checkpoint, and is no directory; that is forgotten",
+     "SELECT s.directory FROM checkpoint s WHERE NOT EXISTS (SELECT 1 FROM inode i"
+     " WHERE i.ino = s.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")",
+     {"DELETE FROM checkpoint WHERE NOT EXISTS (SELECT 1 FROM inode i"
+      " WHERE i.ino = checkpoint.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
     {"assembled-removed",
      META_FINDING_MENDED,
      CHECK_INODE,

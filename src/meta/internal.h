@@ -216,6 +216,9 @@ errint assembled_let_go(struct change *change, uint64_t ino);
 /* Whether a directory shows the inode: 1, 0 or an error. */
 int assembled_is(struct meta *meta, uint64_t ino);
 
+/* What is known of the directory as a checkpoint, or as a run, goes. */
+errint checkpoint_forget(struct meta *meta, uint64_t directory);
+
 struct meta_policy_change;
 /* As meta_policy_change, within a transaction. */
 errint policy_change(struct change *change, uint64_t directory, const struct meta_policy_change *changes,

@@ -65,6 +65,12 @@
     "CREATE TABLE template (directory INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                        \
     "CREATE UNIQUE INDEX template_by_hidden ON template (hidden);"
 
+/* What is known of the checkpoints (meta/checkpoint.h). */
+#define SCHEMA_CHECKPOINT                                                                                    \
+    "CREATE TABLE checkpoint (directory INTEGER PRIMARY KEY, run INTEGER NOT NULL, state INTEGER NOT NULL,"  \
+    " marks INTEGER NOT NULL, step INTEGER NOT NULL, completed INTEGER NOT NULL, bytes INTEGER NOT NULL);"   \
+    "CREATE INDEX checkpoint_by_run ON checkpoint (run);"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -99,14 +105,15 @@ static const char schema_tables[] =
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
     "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
-        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED;
+        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT;
 
 const struct schema_step *schema_steps(size_t *count)
 {
-    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
-                                               {.from = 2, .text = SCHEMA_CHECKSUM},
-                                               {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
-                                               {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED}};
+    static const struct schema_step steps[] = {
+        {.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
+        {.from = 2, .text = SCHEMA_CHECKSUM},
+        {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
+        {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

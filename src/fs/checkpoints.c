@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of checkpoints that are known, and what brings directories before the thread that looks. */
+#include "fs/checkpoints.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "ckpt/complete_markers.h"
+#include "fs/checkpoints_internal.h"
+#include "fs/filesystem.h"
+
+/* A directory is looked at when nothing was sealed in it for so long. */
+#define CHECKPOINTS_QUIET_NS (CLOCK_NS_PER_SECOND / 2)
+/* But not put off for longer than this. */
+#define CHECKPOINTS_LATEST_NS (10 * CLOCK_NS_PER_SECOND)
+/* While a file is written, or not on stable storage; doubled each time. */
+#define CHECKPOINTS_RETRY_NS     (CLOCK_NS_PER_SECOND / 2)
+#define CHECKPOINTS_RETRY_MAX_NS (8 * CLOCK_NS_PER_SECOND)
+/* After a look, so many times as long as it took is rest, up to this. */
+#define CHECKPOINTS_REST_MAX_NS (2 * CLOCK_NS_PER_SECOND)
+/* Files up to this inode number were looked at; kept in the database whenever all were. */
+#define CHECKPOINTS_SETTING "checkpoints-up-to"
+
+enum { CHECKPOINTS_REST = 4, CHECKPOINTS_LEVELS = 3 };
+
+const char *checkpoint_state_name(enum checkpoint_state state)
+{
+    switch (state) {
+    case CHECKPOINT_WRITING: return "writing";
+    case CHECKPOINT_INCOMPLETE: return "incomplete";
+    case CHECKPOINT_WEIGHTS: return "weights-only";
+    case CHECKPOINT_COMPLETE: return "complete";
+    case CHECKPOINT_UNKNOWN: break;
+    }
+    return "unknown";
+}
+
+/* -- the list ---------------------------------------------------------------------------------------------
+ */
+
+/* Where the directory is, or would be. The lock is held. */
+static size_t checkpoints_place(const struct checkpoints *checkpoints, uint64_t directory)
+{
+    size_t first = 0, end = checkpoints->count;
+    while (first < end) {
+        size_t middle = first + (end - first) / 2;
+        if (checkpoints->at[middle].directory < directory)
+            first = middle + 1;
+        else
+            end = middle;
+    }
+    return first;
+}
+
+static struct meta_checkpoint *checkpoints_find(const struct checkpoints *checkpoints, uint64_t directory)
+{
+    size_t at = checkpoints_place(checkpoints, directory);
+    bool found = at < checkpoints->count && checkpoints->at[at].directory == directory;
+    return found ? &checkpoints->at[at] : NULL;
+}
+
+static errint checkpoints_put(struct checkpoints *checkpoints, const struct meta_checkpoint *row)
+{
+    size_t at = checkpoints_place(checkpoints, row->directory);
+    if (at < checkpoints->count && checkpoints->at[at].directory == row->directory) {
+        checkpoints->at[at] = *row;
+        return 0;
+    }
+    if (checkpoints->count == checkpoints->capacity) {
+        size_t capacity = checkpoints->capacity ? 2 * checkpoints->capacity : 64;
+        struct meta_checkpoint *grown = reallocarray(checkpoints->at, capacity, sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        checkpoints->at = grown;
+        checkpoints->capacity = capacity;
+    }
+    memmove(&checkpoints->at[at + 1], &checkpoints->at[at], (checkpoints->count - at) * sizeof *row);
+    checkpoints->at[at] = *row;
+    checkpoints->count++;
+    return 0;
+}
+
+static void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory)
+{
+    struct meta_checkpoint *row = checkpoints_find(checkpoints, directory);
+    if (!row)
+        return;
+    size_t behind = (size_t)(checkpoints->at + checkpoints->count - (row + 1));
+    memmove(row, row + 1, behind * sizeof *row);
+    checkpoints->count--;
+}
+
+/* -- asking -----------------------------------------------------------------------------------------------
+ */
+
+errint checkpoints_get(struct filesystem *fs, uint64_t directory, struct meta_checkpoint *out)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    pthread_mutex_lock(&checkpoints->lock);
+    const struct meta_checkpoint *row = checkpoints_find(checkpoints, directory);
+    if (row)
+        *out = *row;
+    pthread_mutex_unlock(&checkpoints->lock);
+    return row ? 0 : -ENOENT;
+}
+
+static bool checkpoints_has_any(struct checkpoints *checkpoints)
+{
+    pthread_mutex_lock(&checkpoints->lock);
+    bool any = checkpoints->count > 0;
+    pthread_mutex_unlock(&checkpoints->lock);
+    return any;
+}
+
+uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory)
+{
+    struct meta_checkpoint row;
+    if (!checkpoints_has_any(fs->checkpoints))
+        return 0;
+    for (unsigned level = 0; level <= CHECKPOINTS_LEVELS; level++) {
+        if (checkpoints_get(fs, directory, &row) == 0)
+            /* A model in the run's own directory has no part in what is below that. */
+            return level == 0 || row.run != row.directory ? directory : 0;
+        if (directory == META_ROOT_INO || meta_parent(fs->meta, directory, &directory) < 0 || directory == 0)
+            break;
+    }
+    return 0;
+}
+
+bool checkpoints_is_complete(struct filesystem *fs, uint64_t directory)
+{
+    struct meta_checkpoint row;
+    uint64_t root = checkpoints_root(fs, directory);
+    return root && checkpoints_get(fs, root, &row) == 0 && (row.marks & CHECKPOINT_WHOLE);
+}
+
+static int checkpoints_compare(const void *one, const void *other)
+{
+    const struct meta_checkpoint *a = one, *b = other;
+    if (a->step != b->step)
+        return a->step < b->step ? -1 : 1;
+    return (a->completed > b->completed) - (a->completed < b->completed);
+}
+
+errint checkpoints_of_run(struct filesystem *fs, uint64_t run, struct meta_checkpoint **out, size_t *count)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    *count = 0;
+    pthread_mutex_lock(&checkpoints->lock);
+    struct meta_checkpoint *rows = calloc(checkpoints->count + 1, sizeof *rows);
+    for (size_t i = 0; rows && i < checkpoints->count; i++) {
+        if (checkpoints->at[i].run == run)
+            rows[(*count)++] = checkpoints->at[i];
+    }
+    pthread_mutex_unlock(&checkpoints->lock);
+    if (rows && *count > 0)
+        qsort(rows, *count, sizeof *rows, checkpoints_compare);
+    *out = rows;
+    return rows ? 0 : -ENOMEM;
+}
+
+errint checkpoints_runs(struct filesystem *fs, struct ids *out)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    errint error = 0;
+    pthread_mutex_lock(&checkpoints->lock);
+    for (size_t i = 0; i < checkpoints->count && !error; i++) {
+        if (!ids_contain(out, checkpoints->at[i].run))
+            error = ids_append(out, checkpoints->at[i].run);
+    }
+    pthread_mutex_unlock(&checkpoints->lock);
+    return error;
+}
+
+uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    uint64_t found = 0;
+    pthread_mutex_lock(&checkpoints->lock);
+    for (size_t i = 0; i < checkpoints->count && !found; i++) {
+        if (checkpoints->at[i].run == run && (checkpoints->at[i].marks & mark))
+            found = checkpoints->at[i].directory;
+    }
+    pthread_mutex_unlock(&checkpoints->lock);
+    return found;
+}
+
+/* -- what was found ---------------------------------------------------------------------------------------
+ */
+
+static void checkpoints_tell(struct filesystem *fs, const struct meta_checkpoint *before,
+                             const struct meta_checkpoint *now)
+{
+    if (now->state != CHECKPOINT_COMPLETE && now->state != CHECKPOINT_WEIGHTS)
+        return;
+    if (before && before->state == now->state && before->completed == now->completed)
+        return;
+    cleanup_free char *path = NULL;
+    if (meta_path(fs->meta, now->directory, &path) < 0)
+        path = NULL;
+    log_info("%s path=\"%s\" step=%lld bytes=%lld: all of it is on stable storage",
+             checkpoint_state_name((enum checkpoint_state)now->state), path ? path : "?",
+             (long long)now->step, (long long)now->bytes);
+}
+
+static bool checkpoints_differ(const struct meta_checkpoint *one, const struct meta_checkpoint *other)
+{
+    return one->run != other->run || one->state != other->state || one->marks != other->marks ||
+           one->step != other->step || one->completed != other->completed || one->bytes != other->bytes;
+}
+
+/* What of a run's rows is to be changed in the database. */
+struct checkpoints_changes {
+    struct meta_checkpoint_change *at;
+    struct meta_checkpoint *gone;
+    size_t count;
+};
+
+static void checkpoints_release_changes(struct checkpoints_changes *changes)
+{
+    free(changes->at);
+    free(changes->gone);
+}
+
+static bool checkpoints_was_found(const struct checkpoints_found *found, size_t count, uint64_t directory)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (found[i].row.directory == directory)
+            return true;
+    }
+    return false;
+}
+
+/* Rows of the run that were not found go, and those of what was found are as they were found. */
+static errint checkpoints_plan(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
+                               size_t count, struct checkpoints_changes *changes)
+{
+    size_t known;
+    errint error = checkpoints_of_run(fs, run, &changes->gone, &known);
+    changes->at = error ? NULL : calloc(known + count + 1, sizeof *changes->at);
+    if (!changes->at)
+        return error ? error : -ENOMEM;
+    for (size_t i = 0; i < known; i++) {
+        if (!checkpoints_was_found(found, count, changes->gone[i].directory))
+            changes->at[changes->count++] = (struct meta_checkpoint_change){&changes->gone[i], true};
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct meta_checkpoint before;
+        if (checkpoints_get(fs, found[i].row.directory, &before) < 0 ||
+            checkpoints_differ(&before, &found[i].row))
+            changes->at[changes->count++] = (struct meta_checkpoint_change){&found[i].row, false};
+    }
+    return 0;
+}
+
+static errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
+                               size_t count)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    __attribute__((cleanup(checkpoints_release_changes))) struct checkpoints_changes changes = {0};
+    errint error = checkpoints_plan(fs, run, found, count, &changes);
+    if (!error && changes.count > 0)
+        error = meta_checkpoint_change(fs->meta, changes.at, changes.count);
+    for (size_t i = 0; i < changes.count && !error; i++) {
+        const struct meta_checkpoint *row = changes.at[i].row;
+        struct meta_checkpoint before;
+        bool had = checkpoints_get(fs, row->directory, &before) == 0;
+        pthread_mutex_lock(&checkpoints->lock);
+        if (changes.at[i].forget)
+            checkpoints_drop(checkpoints, row->directory);
+        else
+            error = checkpoints_put(checkpoints, row);
+        pthread_mutex_unlock(&checkpoints->lock);
+        if (!error && !changes.at[i].forget)
+            checkpoints_tell(fs, had ? &before : NULL, row);
+    }
+    return error;
+}
+
+/* -- the work ---------------------------------------------------------------------------------------------
+ */
+
+/* The directory is, or lies in, nothing that is a checkpoint: what was known of it as one goes. */
+static errint checkpoints_forget_run(struct filesystem *fs, uint64_t directory)
+{
+    return checkpoints_take(fs, directory, NULL, 0);
+}
+
+static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *turn)
+{
+    cleanup_free struct checkpoints_found *found = NULL;
+    int64_t begun = clock_monotonic();
+    uint64_t run;
+    size_t count;
+    errint error = checkpoints_look(fs, turn->directory, &run, &found, &count);
+    if (!error)
+        error = run ? checkpoints_take(fs, run, found, count) : checkpoints_forget_run(fs, turn->directory);
+    if (error && error != -ECANCELED && error != -EBUSY && error != -ENOENT)
+        log_warning("inode %llu: it cannot be looked at for checkpoints now: %s",
+                    (unsigned long long)turn->directory, strerror(-error));
+    bool busy = error == -EBUSY;
+    for (size_t i = 0; i < count && !error; i++)
+        busy |= found[i].busy;
+    int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;
+    turn->rest = rest < CHECKPOINTS_REST_MAX_NS ? rest : CHECKPOINTS_REST_MAX_NS;
+    turn->delay = delay * 2 < CHECKPOINTS_RETRY_MAX_NS ? delay * 2 : CHECKPOINTS_RETRY_MAX_NS;
+    return busy ? delay : DIRECTORY_DONE;
+}
+
+static const struct directory_work checkpoints_work = {
+    .thread = "checkpoints",
+    .setting = CHECKPOINTS_SETTING,
+    .quiet = CHECKPOINTS_QUIET_NS,
+    .latest = CHECKPOINTS_LATEST_NS,
+    .retry = CHECKPOINTS_RETRY_NS,
+    .levels = 0,
+    .visit = checkpoints_visit,
+};
+
+void checkpoints_touch(struct filesystem *fs, uint64_t ino)
+{
+    directory_queue_touch(fs->checkpoints->queue, ino);
+}
+
+void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory)
+{
+    directory_queue_add(fs->checkpoints->queue, directory, false);
+}
+
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name)
+{
+    if (complete_marker_of(name, false) != MARKER_NONE || checkpoints_root(fs, directory))
+        checkpoints_touch_directory(fs, directory);
+}
+
+void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, uint64_t removed)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    pthread_mutex_lock(&checkpoints->lock);
+    bool known = checkpoints_find(checkpoints, removed) != NULL;
+    checkpoints_drop(checkpoints, removed);
+    pthread_mutex_unlock(&checkpoints->lock);
+    /* The next one may be the latest now. */
+    if (known)
+        checkpoints_touch_directory(fs, directory);
+}
+
+size_t checkpoints_waiting(struct filesystem *fs)
+{
+    return directory_queue_waiting(fs->checkpoints->queue);
+}
+
+errint checkpoints_prepare(struct filesystem *fs)
+{
+    fs->checkpoints = calloc(1, sizeof *fs->checkpoints);
+    if (!fs->checkpoints)
+        return -ENOMEM;
+    pthread_mutex_init(&fs->checkpoints->lock, NULL);
+    return 0;
+}
+
+errint checkpoints_start(struct filesystem *fs)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    struct meta_checkpoint *rows;
+    size_t count;
+    errint error = meta_checkpoints(fs->meta, &rows, &count);
+    if (error)
+        return error;
+    pthread_mutex_lock(&checkpoints->lock);
+    free(checkpoints->at);
+    checkpoints->at = rows;
+    checkpoints->count = checkpoints->capacity = count;
+    pthread_mutex_unlock(&checkpoints->lock);
+    return fs->options->read_only ? 0 : directory_queue_start(fs, &checkpoints_work, &checkpoints->queue);
+}
+
+void checkpoints_stop(struct filesystem *fs)
+{
+    if (!fs->checkpoints)
+        return;
+    directory_queue_stop(fs->checkpoints->queue);
+    fs->checkpoints->queue = NULL;
+}
+
+void checkpoints_release(struct filesystem *fs)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    if (!checkpoints)
+        return;
+    fs->checkpoints = NULL;
+    checkpoints_memory_release(&checkpoints->memory);
+    free(checkpoints->at);
+    pthread_mutex_destroy(&checkpoints->lock);
+    free(checkpoints);
+}

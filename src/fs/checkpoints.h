@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The checkpoints that lie in the namespace. When the files of a directory have come to rest, the run that it
+ * belongs to is looked at (ckpt/run.h), without being asked and with no configuration; a checkpoint that is
+ * found complete is brought to stable storage, with the journal that a lost database is made from again.
+ *
+ * What was found is kept in the database: a start knows it at once. It is what was so when the files came to
+ * rest; whoever acts on it looks again (checkpoints_look) before something is lost by it.
+ *
+ * Directories only: a checkpoint that is a single file (Lightning) is not followed.
+ */
+#ifndef CKPTFS_FS_CHECKPOINTS_H
+#define CKPTFS_FS_CHECKPOINTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "meta/checkpoint.h"
+
+struct filesystem;
+
+/* In the database: never given another number. */
+enum checkpoint_state {
+    CHECKPOINT_UNKNOWN = 0,    /* structure does not tell */
+    CHECKPOINT_WRITING = 1,    /* somebody can write one of its files, or has just done so */
+    CHECKPOINT_INCOMPLETE = 2, /* something is missing, or cut */
+    CHECKPOINT_WEIGHTS = 3,    /* a whole model, without what a resume needs; durable */
+    CHECKPOINT_COMPLETE = 4,   /* complete, and durable */
+};
+
+enum checkpoint_mark {
+    CHECKPOINT_LATEST = 1, /* of the complete ones of its run that with the highest step */
+    CHECKPOINT_BEST = 2,   /* the newest trainer_state.json of its run names it, and it is complete */
+    CHECKPOINT_WHOLE = 4,  /* it was complete, and nothing was written since: at most, files were removed */
+};
+
+/* Told to people and scripts, never changed. */
+const char *checkpoint_state_name(enum checkpoint_state state);
+
+/* Nothing is known yet; before anything else of this. -ENOMEM. */
+errint checkpoints_prepare(struct filesystem *fs);
+/* Reads what is known; where the mount is not read-only, looks from now on. */
+errint checkpoints_start(struct filesystem *fs);
+/* Ends the looking. What is known can still be asked for, until checkpoints_release. */
+void checkpoints_stop(struct filesystem *fs);
+void checkpoints_release(struct filesystem *fs);
+
+/* The following are thread-safe; none needs a lock held, and those that say so may be called with a node's.
+ */
+
+/* The file was sealed, or lies elsewhere now. With a node's lock. */
+void checkpoints_touch(struct filesystem *fs, uint64_t ino);
+/* The directory has other names than before. With a node's lock. */
+void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory);
+/* A file's name went from the directory. */
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name);
+/* A directory in it was removed, and with it its row in the database. */
+void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, uint64_t removed);
+
+/* The checkpoint that the directory is, or that it lies in, at most three levels below; 0: none is known.
+ * Costs a look in memory where no checkpoint is known, else up to three look-ups. */
+uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory);
+/* Whether the directory is, or lies in, one that is complete or has been, and since then only lost files. */
+bool checkpoints_is_complete(struct filesystem *fs, uint64_t directory);
+/* What is known of a checkpoint; -ENOENT. */
+errint checkpoints_get(struct filesystem *fs, uint64_t directory, struct meta_checkpoint *out);
+/* The checkpoints of a run, by step. The caller frees *out. -ENOMEM. */
+errint checkpoints_of_run(struct filesystem *fs, uint64_t run, struct meta_checkpoint **out, size_t *count);
+/* All runs, by inode number. The caller releases *out. -ENOMEM. */
+struct ids;
+errint checkpoints_runs(struct filesystem *fs, struct ids *out);
+/* The run's checkpoint with the mark; 0: none. */
+uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark);
+
+/* Files and directories that wait to be looked at. */
+size_t checkpoints_waiting(struct filesystem *fs);
+
+#endif

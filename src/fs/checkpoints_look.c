@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A look at a run: which one it is, what its checkpoints are, and bringing them to stable storage. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "fs/checkpoints_internal.h"
+#include "fs/filesystem.h"
+#include "fs/namespace_folder.h"
+#include "fs/writeback.h"
+#include "meta/journal.h"
+
+/* A file of a checkpoint lies so many levels below it at most: RUN/checkpoint-1/global_step1/, and one more.
+ */
+enum { LOOK_LEVELS = 3 };
+
+static bool look_stops(struct filesystem *fs)
+{
+    return fs->checkpoints->queue && directory_queue_stops(fs->checkpoints->queue);
+}
+
+/* -- which run --------------------------------------------------------------------------------------------
+ */
+
+/* The run that is looked for, and the way to it. */
+struct look_way {
+    struct filesystem *fs;
+    char path[(LOOK_LEVELS + 1) * (META_NAME_MAX + 1)]; /* of the directory, in the one that is looked at */
+    struct meta_name name;                              /* of the one that is looked at; "": the root */
+};
+
+/* Whether the path is, or lies below, one of these checkpoints: 2; in the directory's own: 1; or 0. */
+static int look_covers(const struct detect *detect, const char *path)
+{
+    int covers = 0;
+    for (size_t i = 0; i < detect->count && covers < 2; i++) {
+        const struct detected *at = &detect->at[i];
+        size_t length = strlen(at->path);
+        if (length == 0)
+            covers = !at->own_level || !*path ? 1 : covers;
+        else if (!at->file && strncmp(path, at->path, length) == 0 && (!path[length] || path[length] == '/'))
+            covers = 2;
+    }
+    /* A run that was named itself: all its checkpoints are looked at. */
+    return covers || *path ? covers : detect->count > 0;
+}
+
+static errint look_detect(struct look_way *way, uint64_t directory, int *covers)
+{
+    cleanup_namespace_folder struct namespace_folder held = {0};
+    cleanup_detect struct detect detect = {0};
+    struct folder folder;
+    errint error = namespace_folder_open(way->fs, directory, look_stops, &held, &folder);
+    held.compares = true;
+    if (!error)
+        error = detect_checkpoints(&folder, way->name.bytes, &detect);
+    *covers = error ? 0 : look_covers(&detect, way->path);
+    return error;
+}
+
+static errint look_read_name(struct look_way *way, uint64_t directory)
+{
+    size_t count = 0;
+    way->name.bytes[0] = '\0';
+    way->name.parent = META_ROOT_INO;
+    if (directory == META_ROOT_INO)
+        return 0;
+    errint error = meta_find_names(way->fs->meta, directory, NULL, &way->name, 1, &count);
+    return error ? error : count == 1 ? 0 : -ENOENT;
+}
+
+static void look_step_up(struct look_way *way)
+{
+    size_t length = strlen(way->path), name = way->name.length;
+    if (length > 0) {
+        memmove(way->path + name + 1, way->path, length + 1);
+        way->path[name] = '/';
+    } else {
+        way->path[name] = '\0';
+    }
+    memcpy(way->path, way->name.bytes, name);
+}
+
+/* The highest directory that has a checkpoint which this one belongs to; else the highest that is one itself.
+ */
+static errint look_find_run(struct filesystem *fs, uint64_t directory, uint64_t *run, struct meta_name *name)
+{
+    struct look_way way = {.fs = fs};
+    int best = 0;
+    *run = 0;
+    for (unsigned level = 0; level <= LOOK_LEVELS; level++) {
+        int covers = 0;
+        errint error = look_read_name(&way, directory);
+        if (!error)
+            error = look_detect(&way, directory, &covers);
+        if (error)
+            return error == -ENOENT || error == -ENOTDIR ? 0 : error;
+        if (covers && covers >= best) {
+            best = covers;
+            *run = directory;
+            *name = way.name;
+        }
+        /* What is hidden has no run above it. */
+        if (directory == META_ROOT_INO || way.name.parent == 0)
+            break;
+        look_step_up(&way);
+        directory = way.name.parent;
+    }
+    return 0;
+}
+
+/* -- stable storage ---------------------------------------------------------------------------------------
+ */
+
+struct look_files {
+    struct ids directories, dirty;
+    bool busy;
+    errint error;
+};
+
+static bool look_take_entry(void *context, const char *name, size_t length, uint64_t cookie,
+                            const struct meta_inode *inode)
+{
+    (void)name, (void)length, (void)cookie;
+    struct look_files *files = context;
+    if (S_ISDIR(inode->mode))
+        files->error = ids_append(&files->directories, inode->ino);
+    else if (S_ISREG(inode->mode) && inode->kind == META_OBJECT)
+        files->busy = true;
+    else if (S_ISREG(inode->mode) && (inode->state & META_DIRTY))
+        files->error = ids_append(&files->dirty, inode->ino);
+    return !files->error && !files->busy;
+}
+
+static errint look_sync(struct filesystem *fs, uint64_t ino)
+{
+    struct node *node = node_get(fs, ino);
+    if (!node)
+        return -ENOMEM;
+    node_lock_shared(node);
+    bool busy = node->writers > 0;
+    node_unlock(node);
+    errint error = busy ? -EBUSY : writeback_sync_node(fs, node);
+    node_put(fs, node);
+    return error;
+}
+
+static void look_release_files(struct look_files *files)
+{
+    ids_release(&files->directories);
+    ids_release(&files->dirty);
+}
+
+/* Every file of the checkpoint is on stable storage when this gives 0. -EBUSY: one is being written. */
+static errint look_secure(struct filesystem *fs, uint64_t directory)
+{
+    __attribute__((cleanup(look_release_files))) struct look_files files = {0};
+    errint error = ids_append(&files.directories, directory);
+    while (!error && files.directories.count > 0) {
+        if (look_stops(fs))
+            return -ECANCELED;
+        error =
+            meta_list(fs->meta, files.directories.at[--files.directories.count], 0, look_take_entry, &files);
+        if (!error)
+            error = files.busy ? -EBUSY : files.error;
+    }
+    for (size_t i = 0; i < files.dirty.count && !error; i++)
+        error = look_stops(fs) ? -ECANCELED : look_sync(fs, files.dirty.at[i]);
+    return error ? error : meta_sync_journal(fs->meta);
+}
+
+/* -- what it is -------------------------------------------------------------------------------------------
+ */
+
+static enum checkpoint_state look_state(const struct run_checkpoint *checkpoint)
+{
+    if (checkpoint->error == -EBUSY)
+        return CHECKPOINT_WRITING;
+    if (checkpoint->error)
+        return CHECKPOINT_INCOMPLETE; /* it has lost bytes */
+    switch (checkpoint->complete.state) {
+    case COMPLETE_NOT: return CHECKPOINT_INCOMPLETE;
+    case COMPLETE_WEIGHTS: return CHECKPOINT_WEIGHTS;
+    case COMPLETE_YES: return CHECKPOINT_COMPLETE;
+    case COMPLETE_UNKNOWN: break;
+    }
+    return CHECKPOINT_UNKNOWN;
+}
+
+static bool look_is_safe(enum checkpoint_state state)
+{
+    return state == CHECKPOINT_COMPLETE || state == CHECKPOINT_WEIGHTS;
+}
+
+static unsigned look_marks(const struct run_checkpoint *checkpoint, bool alone,
+                           const struct meta_checkpoint *before, enum checkpoint_state state)
+{
+    /* Not the model in the run's own directory: what comes and goes there is no part of it. */
+    bool whole = look_is_safe(state) && (*checkpoint->path || alone);
+    unsigned marks = checkpoint->best && look_is_safe(state) ? CHECKPOINT_BEST : 0;
+    /* Files that are gone make nothing newer. */
+    bool lost = state != CHECKPOINT_WRITING && (before->marks & CHECKPOINT_WHOLE) &&
+                checkpoint->complete.time <= before->completed && checkpoint->complete.bytes <= before->bytes;
+    return whole || lost ? marks | CHECKPOINT_WHOLE : marks;
+}
+
+/* -ENOENT: it was removed meanwhile. */
+static errint look_at_one(struct filesystem *fs, uint64_t run, const struct run_checkpoint *checkpoint,
+                          bool alone, struct checkpoints_found *out)
+{
+    struct meta_inode inode;
+    struct meta_checkpoint before = {0};
+    errint error = namespace_find(fs, run, checkpoint->path, strlen(checkpoint->path), &inode);
+    if (error)
+        return error;
+    if (checkpoints_get(fs, inode.ino, &before) < 0)
+        before = (struct meta_checkpoint){0};
+    enum checkpoint_state state = look_state(checkpoint);
+    bool known = look_is_safe((enum checkpoint_state)before.state) &&
+                 before.bytes == checkpoint->complete.bytes && checkpoint->complete.time <= before.completed;
+    if (look_is_safe(state) && !known)
+        error = look_secure(fs, inode.ino);
+    if (error == -EBUSY)
+        state = CHECKPOINT_WRITING;
+    else if (error)
+        return error;
+    int64_t completed = look_is_safe(state) && !known ? clock_file_time() : before.completed;
+    out->busy = state == CHECKPOINT_WRITING;
+    out->row = (struct meta_checkpoint){
+        .directory = inode.ino,
+        .run = run,
+        .state = state,
+        .marks = look_marks(checkpoint, alone, &before, state),
+        .step = checkpoint->step,
+        .completed = completed,
+        .bytes = checkpoint->complete.bytes,
+    };
+    /* What it had when it was whole tells whether it has lost files only. */
+    if (!look_is_safe(state) && (out->row.marks & CHECKPOINT_WHOLE))
+        out->row.bytes = before.bytes;
+    return 0;
+}
+
+static void look_mark_latest(struct checkpoints_found *found, size_t count)
+{
+    struct checkpoints_found *latest = NULL;
+    for (size_t i = 0; i < count; i++) {
+        const struct meta_checkpoint *row = &found[i].row;
+        if (row->state == CHECKPOINT_COMPLETE && row->step >= 0 && (!latest || row->step >= latest->row.step))
+            latest = &found[i];
+    }
+    if (latest)
+        latest->row.marks |= CHECKPOINT_LATEST;
+}
+
+static errint look_at_run(struct filesystem *fs, uint64_t directory, const struct run *run,
+                          struct checkpoints_found *found, size_t *count)
+{
+    errint error = 0;
+    for (size_t i = 0; i < run->count && !error; i++) {
+        if (run->at[i].file)
+            continue;
+        error = look_stops(fs) ? -ECANCELED
+                               : look_at_one(fs, directory, &run->at[i], run->count == 1, &found[*count]);
+        *count += !error;
+        error = error == -ENOENT ? 0 : error;
+    }
+    look_mark_latest(found, *count);
+    return error;
+}
+
+errint checkpoints_look(struct filesystem *fs, uint64_t directory, uint64_t *run,
+                        struct checkpoints_found **out, size_t *count)
+{
+    cleanup_namespace_folder struct namespace_folder held = {0};
+    cleanup_run struct run read = {0};
+    cleanup_free struct checkpoints_found *found = NULL;
+    struct checkpoints_memory *memory = &fs->checkpoints->memory;
+    struct meta_name name;
+    struct folder folder;
+    *count = 0;
+    *out = NULL;
+    errint error = look_find_run(fs, directory, run, &name);
+    if (error || !*run)
+        return error;
+    memory->fs = fs;
+    memory->run = *run;
+    const struct run_asked asked = {
+        .name = name.bytes, .separately = true, .memory = checkpoints_memory_of, .context = memory};
+    error = namespace_folder_open(fs, *run, look_stops, &held, &folder);
+    held.compares = true;
+    if (!error)
+        error = run_read(&folder, &asked, &read);
+    if (!error && read.count > 0 && !(found = calloc(read.count, sizeof *found)))
+        error = -ENOMEM;
+    if (!error)
+        error = look_at_run(fs, *run, &read, found, count);
+    if (!error)
+        *out = steal_pointer(found);
+    return error;
+}
