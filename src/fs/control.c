@@ -11,6 +11,7 @@
 #include <sys/utsname.h>
 
 #include "fs/assembler.h"
+#include "fs/checkpoints.h"
 #include "fs/control_report.h"
 #include "fs/ops.h"
 #include "fs/share.h"
@@ -119,6 +120,7 @@ static cJSON *control_describe(struct filesystem *fs, uid_t uid)
     cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));
     cJSON_AddNumberToObject(document, "uncompared_directories", (double)share_models_waiting(fs));
     cJSON_AddNumberToObject(document, "unassembled_directories", (double)assembler_waiting(fs));
+    cJSON_AddNumberToObject(document, "unlooked_directories", (double)checkpoints_waiting(fs));
     cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
     control_add_torn(fs, uid, document);

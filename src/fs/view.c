@@ -11,6 +11,7 @@
 #include "fs/handle.h"
 #include "fs/models.h"
 #include "fs/view_links.h"
+#include "store/hash.h"
 
 enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS, VIEW_COOKIE_LATEST, VIEW_COOKIE_BEST };
 
@@ -63,11 +64,44 @@ static bool view_is_directory(enum view_kind kind)
     return kind == VIEW_MODELS || kind == VIEW_LATEST || kind == VIEW_BEST;
 }
 
-/* A link has its run's owner, and as its size the length of its target. */
-static errint view_link_row(struct filesystem *fs, enum view_kind kind, struct meta_inode *row)
+/*
+ * The kernel keeps the target of a link's inode for good (FUSE_CAP_CACHE_SYMLINKS). So a link with another
+ * target is another inode: its number has a hash of it above the run's.
+ */
+enum { VIEW_LINK_RUN_BITS = 40, VIEW_LINK_HASH_BITS = VIEW_KIND_SHIFT - VIEW_LINK_RUN_BITS };
+
+static uint64_t view_link_run(uint64_t number)
+{
+    return view_target(number) & ((UINT64_C(1) << VIEW_LINK_RUN_BITS) - 1);
+}
+
+/* 0: the run has no such link. */
+static uint64_t view_link_number(struct filesystem *fs, enum view_kind kind, uint64_t run)
 {
     cleanup_free char *target = NULL;
-    errint error = view_links_target(fs, view_mark(kind), row->ino, &target);
+    if (run >> VIEW_LINK_RUN_BITS || view_links_target(fs, view_mark(kind), run, &target) < 0)
+        return 0;
+    uint64_t hash = hash_of(fs->store, target, strlen(target)).low;
+    hash &= (UINT64_C(1) << VIEW_LINK_HASH_BITS) - 1;
+    return view_number(kind, hash << VIEW_LINK_RUN_BITS | run);
+}
+
+/* The target as the number has it; -ENOENT: it is another one by now. */
+static errint view_link_target(struct filesystem *fs, uint64_t number, char **out)
+{
+    uint64_t run = view_link_run(number);
+    if (view_link_number(fs, view_kind(number), run) != number)
+        return -ENOENT;
+    return view_links_target(fs, view_mark(view_kind(number)), run, out);
+}
+
+/* A link has its run's owner, and as its size the length of its target. */
+static errint view_link_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
+{
+    cleanup_free char *target = NULL;
+    errint error = view_link_target(fs, number, &target);
+    if (!error)
+        error = meta_get(fs->meta, view_link_run(number), row);
     if (error)
         return error;
     row->mode = S_IFLNK | 0777;
@@ -81,9 +115,9 @@ static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode
     enum view_kind kind = view_kind(number);
     if (kind == VIEW_CONTROL || kind == VIEW_STATUS)
         return view_fixed_row(fs, kind, row);
+    if (view_is_link(kind))
+        return view_link_row(fs, number, row);
     errint error = meta_get(fs->meta, view_target(number), row);
-    if (!error && view_is_link(kind))
-        return view_link_row(fs, kind, row);
     bool fits =
         !error && (view_is_directory(kind) ? S_ISDIR(row->mode) : kind == VIEW_FILE && S_ISREG(row->mode));
     return error || fits ? error : -ENOENT;
@@ -139,7 +173,8 @@ static uint64_t view_number_in_links(struct filesystem *fs, enum view_kind direc
 {
     switch (view_links_look(fs, view_mark(directory), ino)) {
     case VIEW_LINK_DIRECTORY: return view_number(directory, ino);
-    case VIEW_LINK: return view_number(directory == VIEW_BEST ? VIEW_BEST_LINK : VIEW_LATEST_LINK, ino);
+    case VIEW_LINK:
+        return view_link_number(fs, directory == VIEW_BEST ? VIEW_BEST_LINK : VIEW_LATEST_LINK, ino);
     case VIEW_LINK_NONE: break;
     }
     return 0;
@@ -331,7 +366,7 @@ void view_readlink(fuse_req_t request, uint64_t ino)
     cleanup_free char *target = NULL;
     errint error = -EINVAL;
     if (view_is_link(view_kind(ino)))
-        error = view_links_target(fs_of(request), view_mark(view_kind(ino)), view_target(ino), &target);
+        error = view_link_target(fs_of(request), ino, &target);
     if (error)
         fuse_reply_err(request, -error);
     else

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes checkpoints as the HuggingFace Trainer does: the same files with the same structure, small, without torch.
+
+    checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--leave-out NAME]...
+
+Each STEP becomes RUN/checkpoint-STEP, the files in the order of the Trainer. A file is written under its own name and
+closed; nothing is synced. --bytes is the size of the weights; the optimizer takes twice that.
+"""
+
+import argparse
+import io
+import json
+import os
+import pickle
+import random
+import struct
+import zipfile
+
+
+def torch_file(content, payload=b""):
+    """What torch.save makes: a stored zip with a pickle, and the bytes of one storage."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/data/0", payload)
+        archive.writestr("archive/version", "3\n")
+    return out.getvalue()
+
+
+def safetensors_file(data):
+    header = {"__metadata__": {"format": "pt"},
+              "model.weight": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def trainer_state(step, loss, best):
+    state = {"global_step": step, "epoch": step / 100, "log_history": [{"step": step, "eval_loss": loss}]}
+    if best is not None:
+        state.update(best_global_step=best, best_metric=loss, best_model_checkpoint=f"run/checkpoint-{best}")
+    return json.dumps(state).encode()
+
+
+def files_of(step, options):
+    randomness = random.Random(options.seed * 1000003 + step)
+    yield "config.json", b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    yield "model.safetensors", safetensors_file(randomness.randbytes(options.bytes))
+    if not options.weights_only:
+        yield "optimizer.pt", torch_file({"state": {}, "param_groups": []}, randomness.randbytes(2 * options.bytes))
+        yield "scheduler.pt", torch_file({"last_epoch": step})
+        yield "rng_state.pth", torch_file({"python": step})
+    yield "trainer_state.json", trainer_state(step, options.loss, options.best)
+    yield "training_args.bin", torch_file({"learning_rate": 0.001})
+
+
+def main():
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("run")
+    parser.add_argument("steps", nargs="+", type=int)
+    parser.add_argument("--bytes", type=int, default=40000)
+    parser.add_argument("--loss", type=float, default=0.5)
+    parser.add_argument("--best", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--weights-only", action="store_true")
+    parser.add_argument("--leave-out", action="append", default=[])
+    options = parser.parse_args()
+    for step in options.steps:
+        directory = f"{options.run}/checkpoint-{step}"
+        os.makedirs(directory, exist_ok=True)
+        for name, content in files_of(step, options):
+            if name not in options.leave_out:
+                with open(f"{directory}/{name}", "wb") as file:
+                    file.write(content)
+
+
+if __name__ == "__main__":
+    main()

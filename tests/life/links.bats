@@ -1,0 +1,141 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# The daemon finds out by itself what is complete, and .ckptfs/latest and best name it.
+
+load life.bash
+
+setup() {
+    require_command jq
+    ckptfs_setup
+    ckptfs_mount
+}
+teardown() { ckptfs_teardown; }
+
+@test "the newest complete checkpoint is the latest, and the one that the Trainer names is the best" {
+    expect_no_link run
+    save "$MNT/run" 10 20 --best 10
+    wait_until 20 latest_is run checkpoint-20
+    [ "$(best run)" = checkpoint-10 ]
+    save "$MNT/run" 30 --best 30
+    wait_until 20 latest_is run checkpoint-30
+    [ "$(best run)" = checkpoint-30 ]
+    # What the links name is the checkpoint, whatever way it is gone.
+    cmp "$MNT/.ckptfs/latest/run/optimizer.pt" "$MNT/run/checkpoint-30/optimizer.pt"
+    (cd "$MNT/.ckptfs/latest" && [ "$(cd run && pwd -P)" = "$(cd "$MNT/run/checkpoint-30" && pwd -P)" ])
+    [ "$(log_count '^.* complete path="/run/checkpoint-30" step=30 ')" -eq 1 ]
+}
+
+expect_no_link() {
+    [ ! -e "$MNT/.ckptfs/latest/$1" ] && [ ! -L "$MNT/.ckptfs/latest/$1" ]
+}
+
+@test "what is not complete is not the latest: missing, cut, unfinished by its marker, weights alone" {
+    save "$MNT/run" 10
+    save "$MNT/run" 20 --leave-out optimizer.pt
+    save "$MNT/run" 30
+    truncate -s -100 "$MNT/run/checkpoint-30/optimizer.pt"
+    save "$MNT/run" 40
+    touch "$MNT/run/checkpoint-40/checkpoint-is-incomplete.txt"
+    save "$MNT/other" 1
+    wait_until 20 latest_is other checkpoint-1
+    latest_is run checkpoint-10
+    # The marker goes as the last thing.
+    rm "$MNT/run/checkpoint-40/checkpoint-is-incomplete.txt"
+    wait_until 20 latest_is run checkpoint-40
+    save "$MNT/weights" 10 20 --weights-only
+    save "$MNT/other" 2
+    wait_until 20 latest_is other checkpoint-2
+    expect_no_link weights
+}
+
+@test "a checkpoint whose last file is still open is not complete" {
+    save "$MNT/run" 10
+    save "$MNT/run" 20 --leave-out training_args.bin
+    exec 8>>"$MNT/run/checkpoint-20/trainer_state.json"
+    wait_until 20 latest_is run checkpoint-10
+    save "$MNT/other" 1
+    wait_until 20 latest_is other checkpoint-1
+    latest_is run checkpoint-10
+    exec 8>&-
+    save "$MNT/run" 20
+    wait_until 20 latest_is run checkpoint-20
+}
+
+@test "a checkpoint that is removed or renamed, and its run, take the links along" {
+    save "$MNT/a/b/run" 10 20
+    wait_until 20 latest_is a/b/run checkpoint-20
+    [ "$(readlink "$MNT/.ckptfs/latest/a/b/run")" = ../../../../a/b/run/checkpoint-20 ]
+    rm -r "$MNT/a/b/run/checkpoint-20"
+    wait_until 20 latest_is a/b/run checkpoint-10
+    mv "$MNT/a/b/run" "$MNT/moved"
+    wait_until 20 latest_is moved checkpoint-10
+    [ "$(ls "$MNT/.ckptfs/latest")" = moved ]
+    # Saved under another name, and renamed.
+    save "$MNT/staging" 30
+    mv "$MNT/staging/checkpoint-30" "$MNT/moved/checkpoint-30"
+    wait_until 20 latest_is moved checkpoint-30
+    rm -r "$MNT/moved"
+    [ -z "$(ls "$MNT/.ckptfs/latest")" ]
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
+
+@test "a run in the mount's root has the link itself" {
+    save "$MNT" 10
+    wait_until 20 latest_is "" checkpoint-10
+    [ "$(readlink "$MNT/.ckptfs/latest")" = ../checkpoint-10 ]
+    cmp "$MNT/.ckptfs/latest/model.safetensors" "$MNT/checkpoint-10/model.safetensors"
+}
+
+@test "a file that is written over makes its checkpoint another; what is known outlives the daemon" {
+    save "$MNT/run" 10 20
+    wait_until 20 latest_is run checkpoint-20
+    ckptfs_umount
+    ckptfs_mount
+    latest_is run checkpoint-20
+    head -c 100 "$MNT/run/checkpoint-20/optimizer.pt" >"$TEST_DIR/half"
+    cat "$TEST_DIR/half" >"$MNT/run/checkpoint-20/optimizer.pt"
+    wait_until 20 latest_is run checkpoint-10
+    save "$MNT/run" 20
+    wait_until 20 latest_is run checkpoint-20
+    kill -9 "$(ckptfs_daemon_pid)"
+    wait_until 20 latest_is run checkpoint-20
+}
+
+all_are_killed() {
+    local process
+    for process in $(ckptfs_processes); do kill -9 "$process" || continue; done
+    ckptfs_no_processes
+}
+
+@test "complete checkpoints are durable, and come back when the database is lost" {
+    require_root
+    save "$MNT/run" 10 20
+    wait_until 20 latest_is run checkpoint-20
+    cp -r "$MNT/run" "$TEST_DIR/copy"
+    wait_until 10 all_are_killed
+    umount -l "$MNT"
+    rm "$STORE"/meta.db*
+    "$CKPTFS" fsck --rebuild "$STORE" || [ $? -eq 1 ]
+    ckptfs_mount
+    diff -r "$TEST_DIR/copy" "$MNT/run"
+    latest_is run checkpoint-20
+}
+
+@test "shown on a mount that is only read" {
+    save "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
+    ckptfs_umount
+    ckptfs_mount ro
+    latest_is run checkpoint-10
+    expect_failure touch "$MNT/.ckptfs/latest/x"
+    expect_failure rm "$MNT/.ckptfs/latest/run"
+    expect_failure mkdir "$MNT/.ckptfs/best/x"
+}
+
+expect_failure() {
+    if "$@"; then
+        echo "succeeded, but must fail: $*"
+        return 1
+    fi
+}
