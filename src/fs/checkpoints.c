@@ -176,6 +176,20 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out)
     return error;
 }
 
+bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    bool complete = false, other = false;
+    pthread_mutex_lock(&checkpoints->lock);
+    for (size_t i = 0; i < checkpoints->count && checkpoints->queue; i++) {
+        const struct meta_checkpoint *row = &checkpoints->at[i];
+        complete |= row->run == run && row->state == CHECKPOINT_COMPLETE;
+        other |= row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
+    }
+    pthread_mutex_unlock(&checkpoints->lock);
+    return complete && (other || writers_wrote_below(fs, run));
+}
+
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
@@ -284,27 +298,28 @@ static errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct
 /* -- the work ---------------------------------------------------------------------------------------------
  */
 
-/* The directory is, or lies in, nothing that is a checkpoint: what was known of it as one goes. */
-static errint checkpoints_forget_run(struct filesystem *fs, uint64_t directory)
+errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out)
 {
-    return checkpoints_take(fs, directory, NULL, 0);
+    pthread_mutex_lock(&fs->checkpoints->looking);
+    errint error = checkpoints_look(fs, directory, out);
+    /* Where there is no run, what was known of the directory as one goes. */
+    if (!error)
+        error = checkpoints_take(fs, out->run ? out->run : directory, out->at, out->count);
+    pthread_mutex_unlock(&fs->checkpoints->looking);
+    return error;
 }
 
 static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *turn)
 {
-    cleanup_free struct checkpoints_found *found = NULL;
+    cleanup_seen struct checkpoints_seen seen = {0};
     int64_t begun = clock_monotonic();
-    uint64_t run;
-    size_t count;
-    errint error = checkpoints_look(fs, turn->directory, &run, &found, &count);
-    if (!error)
-        error = run ? checkpoints_take(fs, run, found, count) : checkpoints_forget_run(fs, turn->directory);
+    errint error = checkpoints_look_now(fs, turn->directory, &seen);
     if (error && error != -ECANCELED && error != -EBUSY && error != -ENOENT)
         log_warning("inode %llu: it cannot be looked at for checkpoints now: %s",
                     (unsigned long long)turn->directory, strerror(-error));
     bool busy = error == -EBUSY;
-    for (size_t i = 0; i < count && !error; i++)
-        busy |= found[i].busy;
+    for (size_t i = 0; i < seen.count && !error; i++)
+        busy |= seen.at[i].busy;
     int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;
     turn->rest = rest < CHECKPOINTS_REST_MAX_NS ? rest : CHECKPOINTS_REST_MAX_NS;
     turn->delay = delay * 2 < CHECKPOINTS_RETRY_MAX_NS ? delay * 2 : CHECKPOINTS_RETRY_MAX_NS;
@@ -360,6 +375,7 @@ errint checkpoints_prepare(struct filesystem *fs)
     if (!fs->checkpoints)
         return -ENOMEM;
     pthread_mutex_init(&fs->checkpoints->lock, NULL);
+    pthread_mutex_init(&fs->checkpoints->looking, NULL);
     return 0;
 }
 
@@ -396,5 +412,6 @@ void checkpoints_release(struct filesystem *fs)
     checkpoints_memory_release(&checkpoints->memory);
     free(checkpoints->at);
     pthread_mutex_destroy(&checkpoints->lock);
+    pthread_mutex_destroy(&checkpoints->looking);
     free(checkpoints);
 }

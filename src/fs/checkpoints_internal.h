@@ -11,8 +11,9 @@
 #include "ckpt/run.h"
 #include "fs/checkpoints.h"
 #include "fs/directory_queue.h"
+#include "fs/writers.h"
 
-/* Files that were found whole, by what tells that they are the same still. Of the thread that looks. */
+/* Files that were found whole, by what tells that they are the same still. */
 struct checkpoints_memory {
     struct filesystem *fs;
     uint64_t run;
@@ -31,21 +32,39 @@ struct checkpoints {
     pthread_mutex_t lock;          /* the list; nothing is called with it */
     struct meta_checkpoint *at;    /* by directory */
     size_t count, capacity;
-    struct checkpoints_memory memory; /* the thread's own */
+    pthread_mutex_t looking; /* one looks at a time; taken before `lock` */
+    struct checkpoints_memory memory;
 };
 
 /* What a look found of one checkpoint. */
 struct checkpoints_found {
     struct meta_checkpoint row;
-    bool busy; /* it is to be looked at again */
+    int64_t newest; /* when one of its files was changed last, ns since the epoch */
+    bool busy;      /* it is to be looked at again */
+};
+
+/* What a look found of a run. */
+struct checkpoints_seen {
+    uint64_t run; /* 0: there is none */
+    enum writers_state writers;
+    struct checkpoints_found *at;
+    size_t count;
 };
 
 /*
- * Looks at the run that the directory is, or lies in: 0 and *run is 0 where there is none. Else what its
- * checkpoints are, those that are complete being durable then. The caller frees *out. -ECANCELED when the
- * daemon ends; else -errno of the disk or the database.
+ * Looks at the run that the directory is, or lies in: what its checkpoints are, those that are complete being
+ * durable then. The caller gives *out to checkpoints_release_seen in any case. -ECANCELED when the daemon
+ * ends; else -errno of the disk or the database. One thread at a time (checkpoints_look_now).
  */
-errint checkpoints_look(struct filesystem *fs, uint64_t directory, uint64_t *run,
-                        struct checkpoints_found **out, size_t *count);
+errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out);
+void checkpoints_release_seen(struct checkpoints_seen *seen);
+
+/* Looks, and takes what was found to the list and the database; for any thread that holds no lock. */
+errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out);
+
+/* Brings files of the checkpoints that are busy to stable storage. -EBUSY: some are not sealed yet. */
+errint checkpoints_sync_busy(struct filesystem *fs, const struct checkpoints_seen *seen);
+
+#define cleanup_seen __attribute__((cleanup(checkpoints_release_seen)))
 
 #endif

@@ -11,6 +11,7 @@
 #include "fs/filesystem.h"
 #include "fs/namespace_folder.h"
 #include "fs/writeback.h"
+#include "meta/hidden.h"
 #include "meta/journal.h"
 
 /* A file of a checkpoint lies so many levels below it at most: RUN/checkpoint-1/global_step1/, and one more.
@@ -103,8 +104,11 @@ static errint look_find_run(struct filesystem *fs, uint64_t directory, uint64_t 
             *run = directory;
             *name = way.name;
         }
-        /* What is hidden has no run above it. */
-        if (directory == META_ROOT_INO || way.name.parent == 0)
+        if (way.name.parent == META_HIDDEN_PARENT) {
+            *run = 0; /* what is hidden is nobody's run */
+            break;
+        }
+        if (directory == META_ROOT_INO)
             break;
         look_step_up(&way);
         directory = way.name.parent;
@@ -204,6 +208,7 @@ static unsigned look_marks(const struct run_checkpoint *checkpoint, bool alone,
     /* Files that are gone make nothing newer. */
     bool lost = state != CHECKPOINT_WRITING && (before->marks & CHECKPOINT_WHOLE) &&
                 checkpoint->complete.time <= before->completed && checkpoint->complete.bytes <= before->bytes;
+    marks |= before->marks & CHECKPOINT_COPY;
     return whole || lost ? marks | CHECKPOINT_WHOLE : marks;
 }
 
@@ -229,6 +234,7 @@ static errint look_at_one(struct filesystem *fs, uint64_t run, const struct run_
         return error;
     int64_t completed = look_is_safe(state) && !known ? clock_file_time() : before.completed;
     out->busy = state == CHECKPOINT_WRITING;
+    out->newest = checkpoint->complete.time;
     out->row = (struct meta_checkpoint){
         .directory = inode.ino,
         .run = run,
@@ -272,33 +278,74 @@ static errint look_at_run(struct filesystem *fs, uint64_t directory, const struc
     return error;
 }
 
-errint checkpoints_look(struct filesystem *fs, uint64_t directory, uint64_t *run,
-                        struct checkpoints_found **out, size_t *count)
+/* The checkpoint that a directory lies in was copied there. */
+static void look_mark_copies(struct filesystem *fs, const struct ids *copies, struct checkpoints_seen *seen)
+{
+    for (size_t i = 0; i < copies->count; i++) {
+        uint64_t directory = copies->at[i];
+        for (unsigned level = 0; level < LOOK_LEVELS && directory != seen->run; level++) {
+            for (size_t k = 0; k < seen->count; k++) {
+                if (seen->at[k].row.directory == directory)
+                    seen->at[k].row.marks |= CHECKPOINT_COPY;
+            }
+            if (meta_parent(fs->meta, directory, &directory) < 0)
+                break;
+        }
+    }
+}
+
+static errint look_read_run(struct filesystem *fs, const char *name, struct checkpoints_seen *out)
 {
     cleanup_namespace_folder struct namespace_folder held = {0};
     cleanup_run struct run read = {0};
-    cleanup_free struct checkpoints_found *found = NULL;
     struct checkpoints_memory *memory = &fs->checkpoints->memory;
-    struct meta_name name;
     struct folder folder;
-    *count = 0;
-    *out = NULL;
-    errint error = look_find_run(fs, directory, run, &name);
-    if (error || !*run)
-        return error;
     memory->fs = fs;
-    memory->run = *run;
+    memory->run = out->run;
     const struct run_asked asked = {
-        .name = name.bytes, .separately = true, .memory = checkpoints_memory_of, .context = memory};
-    error = namespace_folder_open(fs, *run, look_stops, &held, &folder);
+        .name = name,
+        .separately = true,
+        .awaited = out->writers == WRITERS_ALIVE,
+        .memory = checkpoints_memory_of,
+        .context = memory,
+    };
+    errint error = namespace_folder_open(fs, out->run, look_stops, &held, &folder);
     held.compares = true;
     if (!error)
         error = run_read(&folder, &asked, &read);
-    if (!error && read.count > 0 && !(found = calloc(read.count, sizeof *found)))
+    if (!error && read.count > 0 && !(out->at = calloc(read.count, sizeof *out->at)))
         error = -ENOMEM;
+    return error ? error : look_at_run(fs, out->run, &read, out->at, &out->count);
+}
+
+errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out)
+{
+    cleanup_ids struct ids copies = {0};
+    struct meta_name name;
+    *out = (struct checkpoints_seen){0};
+    errint error = look_find_run(fs, directory, &out->run, &name);
+    if (error || !out->run)
+        return error;
+    error = writers_gather(fs, out->run, &copies, &out->writers);
     if (!error)
-        error = look_at_run(fs, *run, &read, found, count);
+        error = look_read_run(fs, name.bytes, out);
     if (!error)
-        *out = steal_pointer(found);
+        look_mark_copies(fs, &copies, out);
+    return error;
+}
+
+void checkpoints_release_seen(struct checkpoints_seen *seen)
+{
+    free(seen->at);
+    *seen = (struct checkpoints_seen){0};
+}
+
+errint checkpoints_sync_busy(struct filesystem *fs, const struct checkpoints_seen *seen)
+{
+    errint error = 0;
+    for (size_t i = 0; i < seen->count && !error; i++) {
+        if (seen->at[i].busy)
+            error = look_secure(fs, seen->at[i].row.directory);
+    }
     return error;
 }

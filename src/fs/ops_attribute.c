@@ -17,6 +17,7 @@
 #include "fs/seal.h"
 #include "fs/space.h"
 #include "fs/view.h"
+#include "fs/writers.h"
 
 #define OPS_XATTR_OURS  "user.ckptfs."
 #define OPS_XATTR_STATE OPS_XATTR_OURS "state"
@@ -179,6 +180,8 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
     if (!error && !node)
         error = -ENOMEM;
     uint64_t moved_to = 0;
+    if (!error && (set & FUSE_SET_ATTR_MTIME) && !(set & FUSE_SET_ATTR_MTIME_NOW))
+        writers_note_times(fs, ino);
     if (!error) {
         node_lock(node);
         error = ops_setattr_locked(request, node, wanted, set, &row);

@@ -6,9 +6,12 @@
 #include "fs/ops.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include "fs/handle.h"
 #include "fs/listing.h"
+#include "fs/report.h"
+#include "fs/torn.h"
 #include "fs/view.h"
 
 static bool ops_list_entry(void *context, const char *name, size_t length, uint64_t cookie,
@@ -69,17 +72,9 @@ void ops_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offs
     ops_list(request, ino, size, (uint64_t)offset, fi->fh, true);
 }
 
-void ops_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
+static void ops_open_directory(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
 {
     struct filesystem *fs = fs_of(request);
-    if (view_has(ino)) {
-        view_opendir(request, ino, fi);
-        return;
-    }
-    if (handle_reopen(fs, fi)) {
-        fuse_reply_open(request, fi);
-        return;
-    }
     struct meta_inode row;
     errint error = meta_get(fs->meta, ino, &row);
     struct node *node = error ? NULL : node_get(fs, ino);
@@ -95,6 +90,37 @@ void ops_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
         fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);
     else if (fuse_reply_open(request, fi) < 0)
         handle_close(fs, fi->fh);
+}
+
+/* A run is looked at before it is listed, when one of its checkpoints may be torn. */
+static void ops_opendir_after_look(struct report *report)
+{
+    struct fuse_file_info fi = {.flags = O_RDONLY | O_DIRECTORY};
+    torn_take_away(report->fs, report->ino, (pid_t)report->argument, report_stops, report);
+    if (atomic_load(&report->fs->stopping)) {
+        fuse_reply_none(report->request); /* the successor is asked again */
+        return;
+    }
+    /* The handle is known by its request, which this thread did not read. */
+    const struct protocol_header header = {.unique = report->unique};
+    fs_current_request = &header;
+    ops_open_directory(report->request, report->ino, &fi);
+    fs_current_request = NULL;
+}
+
+void ops_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct filesystem *fs = fs_of(request);
+    if (view_has(ino))
+        view_opendir(request, ino, fi);
+    else if (handle_reopen(fs, fi))
+        fuse_reply_open(request, fi);
+    else if (torn_may_be_in(fs, ino))
+        report_later(request, &(struct report){.ino = ino,
+                                               .argument = (uint64_t)fuse_req_ctx(request)->pid,
+                                               .answer = ops_opendir_after_look});
+    else
+        ops_open_directory(request, ino, fi);
 }
 
 void ops_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -15,6 +15,7 @@
 #include "fs/space.h"
 #include "fs/view.h"
 #include "fs/writeback.h"
+#include "fs/writers.h"
 
 /* Where kernel and library do not say when setuid bits go, a truncation by anybody but root takes them. */
 static errint ops_drop_privileges_at_truncation(fuse_req_t request, uint64_t ino)
@@ -42,6 +43,8 @@ void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
         fuse_reply_err(request, error ? -error : ENOMEM);
         return;
     }
+    if ((fi->flags & O_ACCMODE) != O_RDONLY)
+        writers_note_file(fs, ino, fuse_req_ctx(request)->pid);
     node_lock(node);
     error = handle_open(fs, node, fi->flags, fi);
     if (!error && (fi->flags & O_TRUNC))
@@ -132,6 +135,8 @@ void ops_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t 
         error = ops_may_make(fs, parent, name);
     if (!error && !again)
         error = ops_create_inode(fs, &new, (fi->flags & O_ACCMODE) != O_RDONLY, &row, &backing);
+    if (!error)
+        writers_note(fs, parent, caller->pid);
     if (!error && !(again && handle_reopen(fs, fi)))
         error = ops_create_open(fs, &row, backing, fi);
     if (error) {

@@ -8,13 +8,14 @@
 
 #include "base/fault.h"
 #include "fs/assembler.h"
-#include "fs/checkpoints.h"
 #include "fs/caller.h"
+#include "fs/checkpoints.h"
 #include "fs/discard.h"
 #include "fs/inputs.h"
 #include "fs/models.h"
 #include "fs/space.h"
 #include "fs/view.h"
+#include "fs/writers.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
 enum { OPS_RETRIES = 100 };
@@ -143,6 +144,8 @@ static void ops_make(fuse_req_t request, struct meta_new *new)
         error = ops_may_make(fs, new->parent, new->name);
         if (!error)
             error = meta_create(fs->meta, new, fs_current_unique(), &row);
+        if (!error)
+            writers_note(fs, new->parent, caller->pid);
     }
     ops_reply_row(request, error, &row);
 }
@@ -220,7 +223,7 @@ static void ops_after_unlink(struct filesystem *fs, struct node *node)
 /* What is ours has no other names, and keeps those that it has. */
 static errint ops_may_remove(uint64_t parent, const char *name)
 {
-    if (view_has(parent))
+    if (view_has(parent) && view_source(parent) == parent)
         return -EROFS;
     return view_is_name(parent, name) ? -EPERM : 0;
 }
@@ -275,6 +278,7 @@ static void ops_remove(fuse_req_t request, enum ops_removal kind, uint64_t paren
     errint error = fault_hit(kind == OPS_UNLINK ? "fs.unlink" : "fs.rmdir");
     if (!error)
         error = ops_may_remove(parent, name);
+    parent = view_source(parent);
     if (!error && !ops_answer_again(request, &error, NULL)) {
         error = -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
@@ -374,7 +378,7 @@ void ops_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_in
 {
     struct filesystem *fs = fs_of(request);
     struct meta_rename rename = {
-        .parent = parent,
+        .parent = view_source(parent),
         .name = name,
         .length = strlen(name),
         .new_parent = new_parent,
@@ -387,7 +391,10 @@ void ops_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_in
     if (!error)
         error = ops_may_remove(parent, name);
     if (!error)
-        error = ops_may_remove(new_parent, new_name);
+        error = view_has(new_parent) ? -EROFS : ops_may_remove(new_parent, new_name);
+    /* What is torn comes back under a name that is free. */
+    if (!error && view_has(parent) && flags & RENAME_EXCHANGE)
+        error = -EINVAL;
     if (!error && !ops_answer_again(request, &error, NULL)) {
         error = flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ? -EINVAL : -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)

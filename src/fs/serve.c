@@ -35,6 +35,7 @@
 #include "fs/space.h"
 #include "fs/stored.h"
 #include "fs/writeback.h"
+#include "fs/writers.h"
 #include "meta/journal.h"
 #include "store/copies.h"
 
@@ -138,6 +139,8 @@ static errint serve_prepare(struct filesystem *fs)
     error = serve_open_session(fs);
     if (!error)
         error = checkpoints_prepare(fs);
+    if (!error)
+        error = writers_start(fs);
     if (!error)
         error = serve_start_queues(fs);
     if (!error)
@@ -280,6 +283,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     stored_stop(fs);
     inputs_release(fs);
     checkpoints_release(fs);
+    writers_release(fs);
     node_table_release(fs);
     serve_ending_step(&ending, "backs the database up");
     backup_stop(fs, unmounted);

@@ -11,14 +11,22 @@
 #include "fs/handle.h"
 #include "fs/models.h"
 #include "fs/view_links.h"
+#include "meta/hidden.h"
 #include "store/hash.h"
 
-enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS, VIEW_COOKIE_LATEST, VIEW_COOKIE_BEST };
+enum {
+    VIEW_COOKIE_STATUS = META_COOKIE_FIRST,
+    VIEW_COOKIE_MODELS,
+    VIEW_COOKIE_LATEST,
+    VIEW_COOKIE_BEST,
+    VIEW_COOKIE_TORN
+};
 
 #define VIEW_STATUS_NAME "status"
 #define VIEW_MODELS_NAME "models"
 #define VIEW_LATEST_NAME "latest"
 #define VIEW_BEST_NAME   "best"
+#define VIEW_TORN_NAME   "torn"
 
 bool view_is_name(uint64_t parent, const char *name)
 {
@@ -38,8 +46,10 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
     int64_t time = fs->state->mounted_at;
     *row = (struct meta_inode){
         .ino = 0,
-        .mode = kind == VIEW_CONTROL ? S_IFDIR | 0555 : S_IFREG | 0444,
-        .nlink = kind == VIEW_CONTROL ? 3 : 1,
+        .mode = kind == VIEW_STATUS ? S_IFREG | 0444 : S_IFDIR | 0555,
+        .nlink = kind == VIEW_STATUS    ? 1
+                 : kind == VIEW_CONTROL ? 3
+                                        : 2,
         .uid = root.uid,
         .gid = root.gid,
         .atime = time,
@@ -61,7 +71,7 @@ static bool view_is_link(enum view_kind kind)
 
 static bool view_is_directory(enum view_kind kind)
 {
-    return kind == VIEW_MODELS || kind == VIEW_LATEST || kind == VIEW_BEST;
+    return kind == VIEW_MODELS || kind == VIEW_LATEST || kind == VIEW_BEST || kind == VIEW_TORN;
 }
 
 /*
@@ -113,7 +123,7 @@ static errint view_link_row(struct filesystem *fs, uint64_t number, struct meta_
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
     enum view_kind kind = view_kind(number);
-    if (kind == VIEW_CONTROL || kind == VIEW_STATUS)
+    if (kind == VIEW_CONTROL || kind == VIEW_STATUS || number == view_number(VIEW_TORN, 0))
         return view_fixed_row(fs, kind, row);
     if (view_is_link(kind))
         return view_link_row(fs, number, row);
@@ -128,8 +138,9 @@ static void view_fill_stat(struct filesystem *fs, uint64_t number, const struct 
 {
     node_stat_row(fs, row, status);
     status->st_ino = number;
+    /* Its owner may remove what was torn. */
     if (S_ISDIR(row->mode))
-        status->st_mode &= ~(mode_t)07222;
+        status->st_mode &= view_kind(number) == VIEW_TORN ? ~(mode_t)07022 : ~(mode_t)07222;
     else
         status->st_nlink = 1;
 }
@@ -180,6 +191,28 @@ static uint64_t view_number_in_links(struct filesystem *fs, enum view_kind direc
     return 0;
 }
 
+static uint64_t view_number_of_torn(struct filesystem *fs)
+{
+    uint64_t directory;
+    return view_number(VIEW_TORN,
+                       meta_hidden_find(fs->meta, META_HIDDEN_TORN, &directory) == 0 ? directory : 0);
+}
+
+static uint64_t view_number_in_torn(const struct meta_inode *row)
+{
+    if (!S_ISDIR(row->mode) && !S_ISREG(row->mode))
+        return 0;
+    return view_number(S_ISDIR(row->mode) ? VIEW_TORN : VIEW_FILE, row->ino);
+}
+
+static errint view_find_in_torn(struct filesystem *fs, uint64_t directory, const char *name, uint64_t *number,
+                                struct meta_inode *row)
+{
+    errint error = directory ? meta_lookup(fs->meta, directory, name, strlen(name), row) : -ENOENT;
+    *number = error ? 0 : view_number_in_torn(row);
+    return error || *number ? error : -ENOENT;
+}
+
 static errint view_find_in_control(struct filesystem *fs, const char *name, uint64_t *number,
                                    struct meta_inode *row)
 {
@@ -191,6 +224,8 @@ static errint view_find_in_control(struct filesystem *fs, const char *name, uint
         *number = view_number_in_links(fs, VIEW_LATEST, META_ROOT_INO);
     else if (strcmp(name, VIEW_BEST_NAME) == 0)
         *number = view_number_in_links(fs, VIEW_BEST, META_ROOT_INO);
+    else if (strcmp(name, VIEW_TORN_NAME) == 0)
+        *number = view_number_of_torn(fs);
     else
         return -ENOENT;
     return view_row(fs, *number, row);
@@ -241,6 +276,8 @@ void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
         error = view_find_in_models(fs, view_target(parent), name, &number, &row);
     else if (view_kind(parent) == VIEW_LATEST || view_kind(parent) == VIEW_BEST)
         error = view_find_in_links(fs, parent, name, &number, &row);
+    else if (view_kind(parent) == VIEW_TORN)
+        error = view_find_in_torn(fs, view_target(parent), name, &number, &row);
     if (error) {
         fuse_reply_err(request, -error);
         return;
@@ -261,7 +298,8 @@ static errint view_list_control(struct filesystem *fs, uint64_t after, struct li
     } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS},
                    {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
                    {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
-                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST}};
+                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST},
+                   {VIEW_TORN_NAME, VIEW_COOKIE_TORN}};
     if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
         return 0;
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
@@ -332,6 +370,25 @@ static errint view_list_links(struct filesystem *fs, uint64_t number, uint64_t a
     return view_links_list(fs, view_mark(view_kind(number)), directory, after, view_list_link, &links);
 }
 
+static bool view_list_torn_entry(void *context, const char *name, size_t length, uint64_t cookie,
+                                 const struct meta_inode *inode)
+{
+    uint64_t number = view_number_in_torn(inode);
+    return !number || listing_add(context, name, length, cookie, number, inode);
+}
+
+static errint view_list_torn(struct filesystem *fs, uint64_t directory, uint64_t after,
+                             struct listing *listing)
+{
+    uint64_t above = view_number(VIEW_CONTROL, 0), parent = META_HIDDEN_PARENT;
+    errint error = directory ? meta_parent(fs->meta, directory, &parent) : 0;
+    if (parent != META_HIDDEN_PARENT)
+        above = view_number(VIEW_TORN, parent);
+    if (error || !listing_add_dots(listing, after, view_number(VIEW_TORN, directory), above) || !directory)
+        return error;
+    return meta_list(fs->meta, directory, after, view_list_torn_entry, listing);
+}
+
 void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing)
 {
     struct filesystem *fs = fs_of(request);
@@ -340,6 +397,8 @@ void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct li
         error = view_list_control(fs, after, listing);
     else if (view_kind(directory) == VIEW_MODELS)
         error = view_list_models(fs, view_target(directory), after, listing);
+    else if (view_kind(directory) == VIEW_TORN)
+        error = view_list_torn(fs, view_target(directory), after, listing);
     else if (view_is_directory(view_kind(directory)))
         error = view_list_links(fs, directory, after, listing);
     if (error == -ENOENT) {

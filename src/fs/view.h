@@ -3,8 +3,9 @@
  * What is ours on the mount: `.ckptfs` in the root, which no listing shows and every look-up finds. Below it
  * are `status`; `models`, which mirrors the tree: each directory with the owner and mode of the one that it
  * stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h); `latest` and
- * `best`, with links to checkpoints (fs/view_links.h). All of it is only read: whoever would change it gets
- * EROFS.
+ * `best`, with links to checkpoints (fs/view_links.h); and `torn`, with what was not finished (fs/torn.h).
+ * All of it is only read: whoever would change it gets EROFS. But what lies below `torn` can be removed, and
+ * moved out of it, by whom its permissions allow it.
  *
  * Nothing of it is a row of the namespace. Its inodes' numbers say what each is and which inode it stands
  * for, so that every daemon can answer for a number that the kernel remembers; the namespace never gives out
@@ -27,6 +28,7 @@ enum view_kind {
     VIEW_LATEST_LINK = 5,
     VIEW_BEST = 6, /* the same of best */
     VIEW_BEST_LINK = 7,
+    VIEW_TORN = 8, /* a directory below torn, or torn itself; target 0: nothing was ever torn */
 };
 
 #define VIEW_BIT         (UINT64_C(1) << 62)
@@ -53,6 +55,13 @@ static inline uint64_t view_target(uint64_t ino)
 static inline uint64_t view_number(enum view_kind kind, uint64_t target)
 {
     return target > VIEW_TARGET_MASK ? 0 : VIEW_BIT | (uint64_t)kind << VIEW_KIND_SHIFT | target;
+}
+
+/* The inode of the namespace whose names a directory of the view shows and gives away (`torn`); others, and a
+ * directory that is none of a view: itself. */
+static inline uint64_t view_source(uint64_t parent)
+{
+    return view_has(parent) && view_kind(parent) == VIEW_TORN ? view_target(parent) : parent;
 }
 
 /* The root's entry that all of it lies under. */

@@ -318,6 +318,14 @@ const struct check_rule check_rules_rows[] = {
      " WHERE i.ino = s.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")",
      {"DELETE FROM checkpoint WHERE NOT EXISTS (SELECT 1 FROM inode i"
       " WHERE i.ino = checkpoint.directory AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
+    {"writer-run",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "$1 processes wrote below it, and it is no directory; that is forgotten",
+     "SELECT s.run, count(*) FROM writer s WHERE NOT EXISTS (SELECT 1 FROM inode i"
+     " WHERE i.ino = s.run AND i.nlink > 0 AND " IS_DIRECTORY("i") ") GROUP BY s.run",
+     {"DELETE FROM writer WHERE NOT EXISTS (SELECT 1 FROM inode i"
+      " WHERE i.ino = writer.run AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
     {"assembled-removed",
      META_FINDING_MENDED,
      CHECK_INODE,

@@ -23,6 +23,11 @@
  */
 #define META_HIDDEN_TEMPLATES "templates"
 
+/* Checkpoints that were not finished, under the paths that they had (fs/torn.h). */
+#define META_HIDDEN_TORN "torn"
+
+/* The directory of a kind, made if there is none. */
+errint meta_hidden_make(struct meta *meta, const char *kind, int64_t now, uint64_t *ino);
 /* The directory of a kind; -ENOENT: nothing was ever put there. */
 errint meta_hidden_find(struct meta *meta, const char *kind, uint64_t *ino);
 

@@ -150,6 +150,8 @@ errint inode_unlinked(struct change *change, const struct meta_inode *before, co
             error = template_forget(change, after->ino);
         if (!error)
             error = checkpoint_forget(change->meta, after->ino);
+        if (!error)
+            error = writer_forget(change->meta, after->ino);
         if (error)
             return error;
     }

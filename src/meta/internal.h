@@ -218,6 +218,7 @@ int assembled_is(struct meta *meta, uint64_t ino);
 
 /* What is known of the directory as a checkpoint, or as a run, goes. */
 errint checkpoint_forget(struct meta *meta, uint64_t directory);
+errint writer_forget(struct meta *meta, uint64_t run);
 
 struct meta_policy_change;
 /* As meta_policy_change, within a transaction. */

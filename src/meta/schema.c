@@ -65,11 +65,14 @@
     "CREATE TABLE template (directory INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                        \
     "CREATE UNIQUE INDEX template_by_hidden ON template (hidden);"
 
-/* What is known of the checkpoints (meta/checkpoint.h). */
+/* What is known of the checkpoints (meta/checkpoint.h), and who wrote them (meta/writer.h). */
 #define SCHEMA_CHECKPOINT                                                                                    \
     "CREATE TABLE checkpoint (directory INTEGER PRIMARY KEY, run INTEGER NOT NULL, state INTEGER NOT NULL,"  \
     " marks INTEGER NOT NULL, step INTEGER NOT NULL, completed INTEGER NOT NULL, bytes INTEGER NOT NULL);"   \
-    "CREATE INDEX checkpoint_by_run ON checkpoint (run);"
+    "CREATE INDEX checkpoint_by_run ON checkpoint (run);"                                                    \
+    "CREATE TABLE writer (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, pid INTEGER NOT NULL,"               \
+    " started INTEGER NOT NULL, boot BLOB NOT NULL);"                                                        \
+    "CREATE UNIQUE INDEX writer_by_run ON writer (run, pid, started, boot);"
 
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
@@ -99,7 +102,8 @@ static const char schema_tables[] =
     "CREATE TABLE object (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, owner INTEGER NOT NULL);"
     "CREATE TABLE xattr (ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,"
     " PRIMARY KEY (ino, name)) WITHOUT ROWID;"
-    /* When the successor, which has the name now, loses its bytes, the name goes back to the replaced inode.
+    /* When the successor, which has the name now, loses its bytes, the name goes back to the replaced
+     * inode.
      */
     "CREATE TABLE shadow (parent INTEGER NOT NULL, name BLOB NOT NULL, replaced INTEGER NOT NULL,"
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"

@@ -3,9 +3,11 @@
 """Writes checkpoints as the HuggingFace Trainer does: the same files with the same structure, small, without torch.
 
     checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--leave-out NAME]...
+                  [--hang-in NAME FILE]
 
 Each STEP becomes RUN/checkpoint-STEP, the files in the order of the Trainer. A file is written under its own name and
-closed; nothing is synced. --bytes is the size of the weights; the optimizer takes twice that.
+closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME, which is open, makes FILE
+and waits for its end. --bytes is the size of the weights; the optimizer takes twice that.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import json
 import os
 import pickle
 import random
+import signal
 import struct
 import zipfile
 
@@ -55,6 +58,15 @@ def files_of(step, options):
     yield "training_args.bin", torch_file({"learning_rate": 0.001})
 
 
+def hang(file, content, mark):
+    file.write(content[:len(content) // 2])
+    file.flush()
+    with open(mark, "w", encoding="ascii"):
+        pass
+    while True:
+        signal.pause()
+
+
 def main():
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("run")
@@ -65,6 +77,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--weights-only", action="store_true")
     parser.add_argument("--leave-out", action="append", default=[])
+    parser.add_argument("--hang-in", nargs=2, default=(None, None))
     options = parser.parse_args()
     for step in options.steps:
         directory = f"{options.run}/checkpoint-{step}"
@@ -72,6 +85,8 @@ def main():
         for name, content in files_of(step, options):
             if name not in options.leave_out:
                 with open(f"{directory}/{name}", "wb") as file:
+                    if name == options.hang_in[0]:
+                        hang(file, content, options.hang_in[1])
                     file.write(content)
 
 
