@@ -204,11 +204,11 @@ static int format_of(const char *path)
 static void test_upgrade(void)
 {
     static const struct schema_step good[] = {
-        {1, "CREATE TABLE checkpoint (id INTEGER PRIMARY KEY); INSERT INTO checkpoint (id) VALUES (5)"},
-        {2, "ALTER TABLE checkpoint ADD COLUMN name TEXT"},
+        {1, "CREATE TABLE invented (id INTEGER PRIMARY KEY); INSERT INTO invented (id) VALUES (5)"},
+        {2, "ALTER TABLE invented ADD COLUMN name TEXT"},
     };
     static const struct schema_step bad[] = {
-        {1, "CREATE TABLE checkpoint (id INTEGER PRIMARY KEY)"},
+        {1, "CREATE TABLE invented (id INTEGER PRIMARY KEY)"},
         {2, "INSERT INTO nowhere (id) VALUES (1)"},
     };
     char backup[4300];
@@ -219,10 +219,10 @@ static void test_upgrade(void)
     CHECK_EQUAL(-EUCLEAN, schema_check(meta->db, frame_path, 4, good, 2)); /* no step from 3 */
     CHECK(!exists(backup, ""));
     CHECK_EQUAL(-EIO, schema_check(meta->db, frame_path, 3, bad, 2));
-    CHECK_EQUAL(0, db_has_table(meta->db, "checkpoint")); /* all or nothing */
+    CHECK_EQUAL(0, db_has_table(meta->db, "invented")); /* all or nothing */
     CHECK_EQUAL(0, schema_check(meta->db, frame_path, 1, good, 2));
     CHECK_EQUAL(0, schema_check(meta->db, frame_path, 3, good, 2));
-    CHECK_EQUAL(1, db_has_table(meta->db, "checkpoint"));
+    CHECK_EQUAL(1, db_has_table(meta->db, "invented"));
     CHECK_EQUAL(1, format_of(backup));
     CHECK(!exists(backup, ".part"));
     CHECK_EQUAL(3, format_of(frame_path));
