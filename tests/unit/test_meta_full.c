@@ -263,7 +263,7 @@ static void use_a_full_disk(void)
     meta_on_full(meta, spend_file, &spent);
     fill(reserve_path, 64);
     int made = make_until_full();
-    CHECK(made > 10);
+    CHECK(made > 20);
     CHECK_EQUAL(0, spent); /* making is not what the reserve is for */
     snprintf(name, sizeof name, "f%d", made);
     CHECK_EQUAL(0, frame_find(1, name));
@@ -273,14 +273,19 @@ static void use_a_full_disk(void)
         snprintf(name, sizeof name, "f%d", i);
         CHECK(frame_find(1, name) != 0);
     }
-    CHECK_EQUAL(0, frame_unlink(1, "f0", true, &freed));
+    /* One or two may find room in the last block of the log. */
+    int gone = 0;
+    while (spent == 0 && gone < 8) {
+        snprintf(name, sizeof name, "f%d", gone++);
+        CHECK_EQUAL(0, frame_unlink(1, name, true, &freed));
+    }
     CHECK_EQUAL(1, spent);
     CHECK_EQUAL(0, unlink(filler_path));
-    CHECK_EQUAL(0, frame_unlink(1, "f1", true, &freed));
+    CHECK_EQUAL(0, frame_unlink(1, "f9", true, &freed));
     CHECK(frame_is_consistent(meta));
     CHECK_EQUAL(0, meta_sync(meta));
     frame_reopen();
-    CHECK(frame_find(1, "f2") != 0 && frame_find(1, "f0") == 0);
+    CHECK(frame_find(1, "f10") != 0 && frame_find(1, "f0") == 0);
     CHECK(frame_is_consistent(meta));
     frame_close();
     fill(filler_path, SIZE_MAX);
@@ -289,7 +294,7 @@ static void use_a_full_disk(void)
                 meta_open(frame_path, false, &other)); /* no room for a log: the caller must make some */
     CHECK_EQUAL(0, unlink(filler_path));
     frame_open();
-    CHECK(frame_find(1, "f2") != 0);
+    CHECK(frame_find(1, "f10") != 0);
     frame_close();
 }
 
