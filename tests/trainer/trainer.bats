@@ -41,6 +41,10 @@ run_module() {
     run_module test_resume
 }
 
+@test "killed in its saves, resumed each time" {
+    run_module test_kills
+}
+
 @test "adapters, two processes, the Hub's folder" {
     run_module test_variants
 }
