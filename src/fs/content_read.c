@@ -8,11 +8,12 @@
 #include "fs/content.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
 #include "base/log.h"
+#include "base/page_cache.h"
 #include "base/transfer.h"
 #include "fs/filesystem.h"
 #include "fs/node_extents.h"
@@ -39,37 +40,14 @@ static ssize_t content_pread_direct(int fd, char *to, size_t size, int64_t offse
     return (ssize_t)(useful < size ? useful : size);
 }
 
-/* The same to any place. */
-static ssize_t content_pread_beside(int fd, char *to, size_t size, int64_t offset)
-{
-    size_t room = (size / CONTENT_ALIGNMENT + 3) * CONTENT_ALIGNMENT;
-    cleanup_free char *beside = aligned_alloc(CONTENT_ALIGNMENT, room);
-    if (!beside)
-        return -ENOMEM;
-    char *place = beside + content_lead(offset);
-    ssize_t got = content_pread_direct(fd, place, size, offset);
-    if (got > 0)
-        memcpy(to, place, (size_t)got);
-    return got;
-}
-
-/* Whether the bytes at `to` lie as content_pread_direct wants them, with room around them. */
-enum content_place { CONTENT_ANYWHERE, CONTENT_LIKE_ON_DISK };
-
+/* `to` lies in memory as content_pread_direct wants it, with room around. */
 static ssize_t content_read_sealed(struct filesystem *fs, struct backing *backing, char *to, size_t size,
-                                   int64_t offset, enum content_place place)
+                                   int64_t offset)
 {
-    if (size < CONTENT_DIRECT_MIN)
-        return transfer_read_some(backing->fd, to, size, offset);
-    struct iovec vector = {.iov_base = to, .iov_len = size};
-    ssize_t cached = preadv2(backing->fd, &vector, 1, offset, RWF_NOWAIT);
-    if (cached == (ssize_t)size)
-        return cached;
-    cleanup_fd int direct = backing_direct(&fs->backings, backing);
-    if (direct >= 0) {
-        ssize_t got = place == CONTENT_LIKE_ON_DISK ? content_pread_direct(direct, to, size, offset)
-                                                    : content_pread_beside(direct, to, size, offset);
-        if (got != -EINVAL && got != -ENOMEM)
+    if (size >= CONTENT_DIRECT_MIN && !page_cache_has(backing->fd, offset, size)) {
+        cleanup_fd int direct = backing_direct(&fs->backings, backing);
+        ssize_t got = direct < 0 ? -EINVAL : content_pread_direct(direct, to, size, offset);
+        if (got != -EINVAL)
             return got;
     }
     return transfer_read_some(backing->fd, to, size, offset);
@@ -120,9 +98,20 @@ static errint content_hold(struct content_held *held, uint64_t object, struct ba
     return 0;
 }
 
+/* Has the disk begin with a piece that is read later, beside what is read before. */
+static void content_announce_piece(struct content_held *held, const struct content_piece *piece)
+{
+    struct backing *backing;
+    if (content_hold(held, piece->extent->object, &backing) == 0)
+        posix_fadvise(backing->fd, (off_t)content_piece_at(piece), (off_t)piece->length, POSIX_FADV_WILLNEED);
+}
+
+/* How a piece is read: CONTENT_WIDENED wants memory that lies as content_pread_direct says. */
+enum content_way { CONTENT_BUFFERED, CONTENT_WIDENED };
+
 /* A short object is damage, never zeros. */
 static errint content_read_piece(struct content_held *held, const struct node *node,
-                                 const struct content_piece *piece, char *to, enum content_place place)
+                                 const struct content_piece *piece, char *to, enum content_way way)
 {
     struct filesystem *fs = held->fs;
     struct backing *backing;
@@ -137,7 +126,8 @@ static errint content_read_piece(struct content_held *held, const struct node *n
                   (long long)extent->offset, (long long)(extent->offset + extent->length), strerror(-error));
         return -EIO;
     }
-    ssize_t got = content_read_sealed(fs, backing, to, piece->length, at, place);
+    ssize_t got = way == CONTENT_WIDENED ? content_read_sealed(fs, backing, to, piece->length, at)
+                                         : transfer_read_some(backing->fd, to, piece->length, at);
     if (got >= 0 && (size_t)got != piece->length)
         log_error("inode %llu: object %016llx ends at %lld, expected at least %lld bytes",
                   (unsigned long long)node->ino, (unsigned long long)extent->object, (long long)(at + got),
@@ -165,6 +155,22 @@ static bool content_next_piece(const struct node *node, size_t *index, int64_t o
     return false;
 }
 
+/* The longest piece of the range; its length is 0 when no extent lies there. The others are announced. */
+static struct content_piece content_choose_longest(struct content_held *held, const struct node *node,
+                                                   size_t first, int64_t offset, int64_t end)
+{
+    struct content_piece piece, longest = {0};
+    for (size_t i = first; content_next_piece(node, &i, offset, end, &piece);) {
+        if (piece.length > longest.length)
+            longest = piece;
+    }
+    for (size_t i = first; content_next_piece(node, &i, offset, end, &piece);) {
+        if (piece.extent != longest.extent)
+            content_announce_piece(held, &piece);
+    }
+    return longest;
+}
+
 /*
  * The bytes are put so that the longest piece lies in the buffer as it does on the disk: it is not copied. It
  * is read first, as that overwrites what is around it. What no extent covers is zero.
@@ -175,24 +181,19 @@ static ssize_t content_read_extents(struct filesystem *fs, struct node *node, ch
     if (offset >= node->size)
         return 0;
     int64_t end = node->size - offset < (int64_t)size ? node->size : offset + (int64_t)size, done = offset;
-    struct content_piece piece, longest = {0};
     size_t first = node_find_extent(node, offset);
     __attribute__((cleanup(content_held_release))) struct content_held held = {.fs = fs};
-    for (size_t i = first; content_next_piece(node, &i, offset, end, &piece);) {
-        if (piece.length > longest.length)
-            longest = piece;
-    }
+    struct content_piece piece, longest = content_choose_longest(&held, node, first, offset, end);
     errint error = 0;
     if (longest.length > 0) {
         *data = buffer + content_lead(content_piece_at(&longest) - (longest.offset - offset));
-        error = content_read_piece(&held, node, &longest, *data + (longest.offset - offset),
-                                   CONTENT_LIKE_ON_DISK);
+        error = content_read_piece(&held, node, &longest, *data + (longest.offset - offset), CONTENT_WIDENED);
     }
     for (size_t i = first; !error && content_next_piece(node, &i, offset, end, &piece);) {
         memset(*data + (done - offset), 0, (size_t)(piece.offset - done));
         if (piece.extent != longest.extent)
             error =
-                content_read_piece(&held, node, &piece, *data + (piece.offset - offset), CONTENT_ANYWHERE);
+                content_read_piece(&held, node, &piece, *data + (piece.offset - offset), CONTENT_BUFFERED);
         done = piece.offset + (int64_t)piece.length;
     }
     if (error)
@@ -236,7 +237,7 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
         if (damage_touches(fs, node->backing->object, offset, (int64_t)size))
             return -EIO;
         *data = buffer + content_lead(offset);
-        ssize_t got = content_read_sealed(fs, node->backing, *data, size, offset, CONTENT_LIKE_ON_DISK);
+        ssize_t got = content_read_sealed(fs, node->backing, *data, size, offset);
         if (got >= 0 && got < (ssize_t)size && offset + got < node->size) {
             log_error("inode %llu: object %016llx ends at %lld, expected %lld bytes",
                       (unsigned long long)node->ino, (unsigned long long)node->backing->object,

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every room uses: clocks, lists of ids, armed faults, the pool of workers. */
+/* What every room uses: clocks, lists of ids, armed faults, the pool of workers, what the page cache has. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/ids.h"
+#include "base/page_cache.h"
 #include "base/sha256.h"
 #include "base/workers.h"
 #include "check.h"
@@ -106,6 +108,51 @@ static void test_sha256(void)
     CHECK(memcmp(found, expected, sizeof found) == 0);
 }
 
+/* A file without a name in TMPDIR, of `length` bytes that are on the disk; -1 when it cannot be made. */
+static int make_file(size_t length)
+{
+    const char *base = getenv("TMPDIR");
+    int fd = open(base ? base : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    char bytes[1000];
+    memset(bytes, 'x', sizeof bytes);
+    for (size_t done = 0; fd >= 0 && done < length; done += sizeof bytes)
+        CHECK_EQUAL(sizeof bytes, pwrite(fd, bytes, sizeof bytes, (off_t)done));
+    if (fd >= 0)
+        CHECK_EQUAL(0, fsync(fd));
+    return fd;
+}
+
+static void test_page_cache(void)
+{
+    enum { LENGTH = 2000 * 1000 };
+    char byte;
+    cleanup_fd int fd = make_file(LENGTH);
+    if (fd < 0) {
+        check_skip("the disk of TMPDIR has no O_TMPFILE");
+        return;
+    }
+    CHECK(page_cache_has(fd, 0, LENGTH));
+    CHECK(page_cache_has(fd, 4095, 2));
+    CHECK(page_cache_has(fd, LENGTH - 1, 1));
+    CHECK(page_cache_has(fd, 0, 0));
+    CHECK(!page_cache_has(fd, LENGTH - 1, 1 << 20));
+    CHECK(!page_cache_has(-1, 0, 1));
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (page_cache_has(fd, 0, 1)) {
+        check_skip("the disk of TMPDIR is memory");
+        return;
+    }
+    /* One page in the middle is read, and asking reads none. */
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    CHECK_EQUAL(1, pread(fd, &byte, 1, LENGTH / 2));
+    CHECK(page_cache_has(fd, LENGTH / 2, 1));
+    for (int time = 0; time < 2; time++) {
+        CHECK(!page_cache_has(fd, 0, LENGTH));
+        CHECK(!page_cache_has(fd, LENGTH / 2, LENGTH / 2));
+        CHECK(!page_cache_has(fd, LENGTH - 1, 1));
+    }
+}
+
 int main(void)
 {
     check_run("SHA-256 of bytes that come in pieces", test_sha256);
@@ -114,5 +161,6 @@ int main(void)
     check_run("armed faults hit when they should", test_faults);
     check_run("a fault that cannot be understood is refused", test_fault_words);
     check_run("workers run every job once", test_workers);
+    check_run("what the page cache has is known without reading", test_page_cache);
     return check_done();
 }

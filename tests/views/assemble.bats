@@ -355,6 +355,34 @@ forget_objects() {
     end_and_check
 }
 
+# Bytes that the daemon has had read from a disk.
+daemon_read() { sed -n 's/^read_bytes: //p' "/proc/$(ckptfs_daemon_pid)/io"; }
+
+@test "pieces of several objects are read from the disk once, and are not kept in memory twice" {
+    require_command fincore
+    save_model "$CHECKPOINT" --mib 64 --shards 5
+    appears "$MODEL"
+    settle
+    ckptfs_remount
+    local size before read
+    size=$(stat -c %s "$MODEL")
+    forget_objects
+    before=$(daemon_read)
+    python3 - "$MODEL" <<'PY'
+import mmap, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+    sum(mapped[i] for i in range(0, len(mapped), 4096))
+PY
+    read=$(($(daemon_read) - before))
+    [ "$read" -gt 0 ] || skip "the store's disk is memory"
+    echo "$read bytes read for $size"
+    [ "$read" -ge $((size * 9 / 10)) ]
+    [ "$read" -le $((size * 11 / 10)) ]
+    # The shorter pieces of requests that have several.
+    [ "$(fincore --bytes --noheadings --output RES "$STORE"/objects/*/* | awk '{ sum += $1 } END { print sum }')" -le $((size / 4)) ]
+    end_and_check
+}
+
 @test "from_pretrained loads what save_pretrained wrote in shards" {
     local python=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
     [ -x "$python" ] || skip "needs a Python environment in CKPTFS_VENV"
