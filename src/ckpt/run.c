@@ -60,6 +60,11 @@ static errint run_judge(const struct run_reader *reader, const struct detected *
     struct folder folder;
     folder_below(&below, &folder);
     errint error = complete_judge(&folder, &asked, &out->complete);
+    out->unjudged = reader->asked->tolerant && (error == -EBUSY || error == -EIO);
+    if (out->unjudged) {
+        out->complete.state = COMPLETE_UNKNOWN;
+        error = 0;
+    }
     out->step = detected->step >= 0 ? detected->step : out->complete.step;
     out->file = detected->file;
     out->no_template = out->complete.sharded && !out->complete.config && !reader->config;
@@ -70,7 +75,7 @@ static errint run_judge(const struct run_reader *reader, const struct detected *
  */
 static bool run_is_compared(const struct run_checkpoint *checkpoint)
 {
-    return !checkpoint->file && detect_step_of_name(checkpoint->path) >= 0;
+    return !checkpoint->file && !checkpoint->unjudged && detect_step_of_name(checkpoint->path) >= 0;
 }
 
 static errint run_compare_names(struct run *run)
@@ -128,8 +133,7 @@ static void run_mark(struct run *run, const char *name)
         run->at[i].best = strcmp(*run->at[i].path ? run->at[i].path : name, best) == 0;
 }
 
-/* The metric that the Trainer chooses by, where any checkpoint of the run tells it. */
-static const char *run_metric_name(const struct run *run)
+const char *run_metric_name(const struct run *run)
 {
     const char *name = NULL;
     for (size_t i = 0; i < run->count; i++) {

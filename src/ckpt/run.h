@@ -15,6 +15,7 @@ struct run_checkpoint {
     bool file;        /* one file */
     bool latest;      /* of those that are complete the last */
     bool best;        /* the one that the newest trainer_state.json names */
+    bool unjudged;    /* a file of it could not be read: `complete` tells its size and time only */
     bool no_template; /* its weights are in shards, and no config.json is there to make them loadable */
     struct complete complete;
     bool measured; /* it has a metric: the one that the Trainer chooses by, or else a loss */
@@ -30,6 +31,7 @@ struct run {
 struct run_asked {
     const char *name;          /* of the run's directory; "": not known */
     bool all_reasons, awaited; /* as complete_asked has them */
+    bool tolerant; /* a file that is refused (-EBUSY, -EIO) leaves its checkpoint unjudged, and is no error */
 };
 
 /*
@@ -38,6 +40,10 @@ struct run_asked {
  */
 errint run_read(const struct folder *folder, const struct run_asked *asked, struct run *out);
 void run_release(struct run *run);
+
+/* The metric that the Trainer chooses the best by, where any checkpoint of the run tells it; NULL: none does.
+ */
+const char *run_metric_name(const struct run *run);
 
 #define cleanup_run __attribute__((cleanup(run_release)))
 

@@ -15,6 +15,7 @@
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
+#include "fs/keep_watch.h"
 #include "fs/share.h"
 #include "fs/share_models.h"
 #include "fs/stored.h"
@@ -181,8 +182,10 @@ static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)
     /* Stores through a map moved the object's mtime without the kernel's FUSE side knowing. */
     if (notify)
         fuse_lowlevel_notify_inval_inode(fs->session, node->ino, -1, 0);
-    if (done)
+    if (done) {
         assembler_touch(fs, node->ino);
+        keep_watch_file(fs, node->ino);
+    }
     if (sealed) {
         writeback_kick(fs);
         stored_kick(fs);

@@ -24,6 +24,7 @@
 #include "fs/filesystem.h"
 #include "fs/handle.h"
 #include "fs/inputs.h"
+#include "fs/keep_watch.h"
 #include "fs/loop.h"
 #include "fs/recover.h"
 #include "fs/repack.h"
@@ -159,6 +160,8 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = assembler_start(fs);
     if (!error)
+        error = keep_watch_start(fs);
+    if (!error)
         error = repack_start(fs);
     if (!error)
         error = meta_journal_start(fs->meta);
@@ -256,6 +259,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);
+    keep_watch_release(fs);
     serve_ending_step(&ending, "ends the look for models");
     assembler_stop(fs);
     serve_ending_step(&ending, "ends the look for equal bytes");
@@ -361,6 +365,7 @@ static int serve_run(struct filesystem *fs, int signal_fd)
     serve_tell(fs->options, "ready\n");
     bool unmounted = serve_wait(signal_fd, ended_fd);
     /* While requests are still served: who holds a directory's lock may wait for one. */
+    keep_watch_stop(fs);
     expire_stop(fs);
     loop_stop(loop);
     if (unmounted)

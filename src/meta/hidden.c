@@ -29,3 +29,14 @@ errint meta_hidden_find(struct meta *meta, const char *kind, uint64_t *ino)
     META_LOCKED(meta);
     return name_find(meta, META_HIDDEN_PARENT, kind, strlen(kind), ino);
 }
+
+errint meta_hidden_make(struct meta *meta, const char *kind, int64_t now, uint64_t *ino)
+{
+    errint error = meta_hidden_find(meta, kind, ino);
+    if (error != -ENOENT)
+        return error;
+    struct change change = {.meta = meta, .spends = true};
+    while (change_next(&change))
+        change.error = hidden_open(&change, kind, now, ino);
+    return change.error;
+}

@@ -23,6 +23,11 @@
  */
 #define META_HIDDEN_TEMPLATES "templates"
 
+/* What is being removed, each named by its inode number, until it is taken apart (fs/keep_remove.h). */
+#define META_HIDDEN_REMOVED "removed"
+
+/* The directory of a kind, which is made where it is not there yet. `now`: ns since the epoch. */
+errint meta_hidden_make(struct meta *meta, const char *kind, int64_t now, uint64_t *ino);
 /* The directory of a kind; -ENOENT: nothing was ever put there. */
 errint meta_hidden_find(struct meta *meta, const char *kind, uint64_t *ino);
 
