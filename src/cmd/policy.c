@@ -243,19 +243,20 @@ const struct command command_policy = {
     .synopsis = "show [-j] [-n] DIR | set [-n] [-j] DIR KEY=VALUE... | unset DIR KEY... | apply [-j] DIR",
     .summary = "show or set what holds for a directory and all below it",
     .details =
-        "  -j, --json     show as one JSON document\n"
-        "  -n, --dry-run  of a run: which checkpoints would stay or go, and why; with set, if that were set\n"
+        "  -j, --json     print as one JSON document\n"
+        "  -n, --dry-run  of a run: say which checkpoints would stay or go, and why; change nothing\n"
         "\n"
         "What a directory has not itself comes from the nearest one above it that has it, else from\n"
         "the mount's options. Its owner and root may set it. Keys:\n"
-        "  assemble=auto|off|ask   when the shards of a checkpoint become a model\n"
-        "Checkpoints that are kept (all else of a run goes, but for what is pinned, open, latest, ...):\n"
-        "  keep-last=N             the newest\n"
-        "  keep-best=N[:METRIC[:min|max]]  the best\n"
-        "  keep-every=K            those whose step is a multiple of K\n"
-        "  keep-hourly=N, keep-daily=N  the last one of each of N hours, or days\n"
-        "Limits, which go before what is kept:\n"
-        "  max-bytes=SIZE          as 500GB, of a run's checkpoints together\n"
-        "  max-age=TIME            as 12h or 30d\n",
+        "  assemble=auto|view|off|ask  when the shards of a checkpoint become a model\n"
+        "Checkpoints of a run that are kept; all else goes but what is latest, best, pinned, open, ...:\n"
+        "  keep-last=N    the newest\n"
+        "  keep-best=N[:METRIC[:min|max]]  the best by a metric of the Trainer's\n"
+        "  keep-every=K   those whose step is a multiple of K\n"
+        "  keep-hourly=N  the last one of each of N hours\n"
+        "  keep-daily=N   the last one of each of N days\n"
+        "Limits, which go before what is kept; off as a value: not set:\n"
+        "  max-bytes=SIZE  as 500GB: of a run's checkpoints together\n"
+        "  max-age=TIME   as 12h, 30d or 8w\n",
     .run = policy_run,
 };
