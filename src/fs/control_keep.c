@@ -44,9 +44,13 @@ static void control_answer_marks(struct report *report)
     struct keep_marks marks = {0};
     struct meta_inode row;
     errint error = meta_get(report->fs->meta, report->ino, &row);
+    const struct keep_asked asked = {.ino = report->ino,
+                                     .handles = !error && S_ISREG(row.mode) ? 1 : 0,
+                                     .thread = (pid_t)report->argument,
+                                     .stops = report_stops,
+                                     .context = report};
     if (!error)
-        error =
-            keep_find_marks(report->fs, report->ino, S_ISREG(row.mode) ? 1 : 0, report_stops, report, &marks);
+        error = keep_find_marks(report->fs, &asked, &marks);
     const struct control_marks answer = {.pinned = marks.pinned,
                                          .open = marks.open,
                                          .loaded = marks.loaded,
@@ -121,18 +125,24 @@ static void control_apply(fuse_req_t request, uint64_t ino, size_t room)
         report_later(request, &(struct report){.ino = ino, .reads = true, .answer = control_answer_keep});
 }
 
+static void control_marks(fuse_req_t request, uint64_t ino, size_t room)
+{
+    const struct report report = {.ino = view_target(ino),
+                                  .argument = (uint64_t)fuse_req_ctx(request)->pid,
+                                  .answer = control_answer_marks};
+    if (room < sizeof(struct control_marks))
+        fuse_reply_err(request, EINVAL);
+    else
+        report_later(request, &report);
+}
+
 bool control_keep(fuse_req_t request, uint64_t ino, unsigned command, const void *in, size_t in_size,
                   size_t room)
 {
-    if (command == CKPTFS_IOCTL_PIN)
-        control_pin(request, ino, in, in_size);
-    else if (command == CKPTFS_IOCTL_KEEP)
-        control_apply(request, ino, room);
-    else if (command != CKPTFS_IOCTL_MARKS)
-        return false;
-    else if (room < sizeof(struct control_marks))
-        fuse_reply_err(request, EINVAL);
-    else
-        report_later(request, &(struct report){.ino = view_target(ino), .answer = control_answer_marks});
-    return true;
+    switch (command) {
+    case CKPTFS_IOCTL_PIN: control_pin(request, ino, in, in_size); return true;
+    case CKPTFS_IOCTL_MARKS: control_marks(request, ino, room); return true;
+    case CKPTFS_IOCTL_KEEP: control_apply(request, ino, room); return true;
+    default: return false;
+    }
 }

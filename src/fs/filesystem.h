@@ -56,6 +56,7 @@ struct share_models;
 struct inputs;
 struct assembler;
 struct keep_watch;
+struct loads;
 struct repack;
 struct backup;
 struct stored;
@@ -85,6 +86,7 @@ struct filesystem {
     struct inputs *inputs;             /* that assembled files are made from */
     struct assembler *assembler;       /* NULL: read-only */
     struct keep_watch *keep_watch;     /* the same */
+    struct loads *loads;               /* the same */
     bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
     struct repack *repack; /* NULL: read-only */
     struct backup *backup; /* NULL: no backups */

@@ -14,6 +14,7 @@
 #include "fs/filesystem.h"
 #include "fs/keep_remove.h"
 #include "fs/life.h"
+#include "fs/loads.h"
 #include "fs/namespace_folder.h"
 #include "fs/policy.h"
 #include "meta/pin.h"
@@ -59,20 +60,27 @@ static errint keep_read_policy(struct filesystem *fs, const struct meta_inode *r
 /* -- the checkpoints --------------------------------------------------------------------------------------
  */
 
-errint keep_find_marks(struct filesystem *fs, uint64_t ino, uint64_t handles, bool (*stops)(void *context),
-                       void *context, struct keep_marks *out)
+errint keep_find_marks(struct filesystem *fs, const struct keep_asked *asked, struct keep_marks *out)
 {
-    const struct life_asked asked = {.ino = ino, .stops = stops, .context = context};
+    const struct life_asked life_asked = {
+        .ino = asked->ino, .stops = asked->stops, .context = asked->context};
     struct life life;
+    struct meta_name name;
+    size_t names = 0;
     *out = (struct keep_marks){0};
-    errint error = life_count(fs, &asked, &life);
-    int pinned = error ? error : meta_pin_has(fs->meta, ino);
+    errint error = life_count(fs, &life_asked, &life);
+    if (!error)
+        error = meta_find_names(fs->meta, asked->ino, NULL, &name, 1, &names);
+    int pinned = error ? error : meta_pin_has(fs->meta, asked->ino);
     if (pinned < 0)
         return pinned;
-    *out = (struct keep_marks){.open = life.handles > handles,
-                               .pinned = pinned > 0,
-                               .unsettled = life.writing > 0 || life.unsynced > 0,
-                               .torn = life.torn > 0};
+    *out = (struct keep_marks){
+        .open = life.handles > asked->handles,
+        .pinned = pinned > 0,
+        .loaded = names > 0 && loads_has(fs, name.parent, asked->ino, asked->thread),
+        .unsettled = life.writing > 0 || life.unsynced > 0,
+        .torn = life.torn > 0,
+    };
     return 0;
 }
 
@@ -92,11 +100,12 @@ static errint keep_look(struct keep_work *work, const struct meta_inode *run, st
                         size_t index)
 {
     struct keep_checkpoint *checkpoint = &list->checkpoints[index];
-    struct meta_inode row;
+    struct meta_inode row = {0};
     struct keep_marks marks;
     errint error = namespace_find(work->fs, run->ino, checkpoint->path, strlen(checkpoint->path), &row);
+    const struct keep_asked asked = {.ino = row.ino, .stops = keep_stops, .context = work};
     if (!error)
-        error = keep_find_marks(work->fs, row.ino, 0, keep_stops, work, &marks);
+        error = keep_find_marks(work->fs, &asked, &marks);
     if (error) {
         checkpoint->unsettled = true;
         return error == -ENOENT ? 0 : error;

@@ -11,6 +11,8 @@
 #ifndef CKPTFS_FS_KEEP_H
 #define CKPTFS_FS_KEEP_H
 
+#include <sys/types.h>
+
 #include "ckpt/keep.h"
 #include "ckpt/run.h"
 
@@ -48,8 +50,14 @@ struct keep_marks {
     bool open, pinned, loaded, exported, unsettled, torn;
 };
 
-/* `handles`: of a file, so many are the asker's own. `stops`: true ends it with -ECANCELED. -ENOENT. */
-errint keep_find_marks(struct filesystem *fs, uint64_t ino, uint64_t handles, bool (*stops)(void *context),
-                       void *context, struct keep_marks *out);
+struct keep_asked {
+    uint64_t ino;
+    uint64_t handles;             /* of a file, so many are the asker's own */
+    pid_t thread;                 /* of the asker, who does not count as a job; 0: none */
+    bool (*stops)(void *context); /* true ends it with -ECANCELED */
+    void *context;
+};
+/* -ENOENT. */
+errint keep_find_marks(struct filesystem *fs, const struct keep_asked *asked, struct keep_marks *out);
 
 #endif

@@ -37,8 +37,9 @@ static errint keep_check(struct filesystem *fs, uint64_t ino)
     struct keep_marks marks;
     if (ino <= META_ROOT_INO)
         return -EINVAL;
-    errint error = keep_find_marks(fs, ino, 0, keep_never_stops, NULL, &marks);
-    return error ? error : marks.open || marks.pinned || marks.unsettled ? -EBUSY : 0;
+    const struct keep_asked asked = {.ino = ino, .stops = keep_never_stops};
+    errint error = keep_find_marks(fs, &asked, &marks);
+    return error ? error : marks.open || marks.pinned || marks.loaded || marks.unsettled ? -EBUSY : 0;
 }
 
 static size_t keep_print_name(char out[META_NAME_MAX + 1], uint64_t ino)

@@ -15,6 +15,7 @@
 #include "fs/filesystem.h"
 #include "fs/keep.h"
 #include "fs/keep_remove.h"
+#include "fs/loads.h"
 #include "fs/trees.h"
 #include "meta/policy.h"
 
@@ -52,6 +53,8 @@ struct keep_watch {
     struct keep_run *runs;
     struct trees trees;
     int64_t ticked;
+    bool keeps;  /* some directory has a policy */
+    bool loaded; /* a process has read what it had not before */
     atomic_bool stopping;
 };
 
@@ -114,6 +117,17 @@ void keep_watch_file(struct filesystem *fs, uint64_t ino)
     pthread_mutex_unlock(&watch->lock);
 }
 
+void keep_watch_opened(struct filesystem *fs, uint64_t ino, pid_t thread)
+{
+    struct keep_watch *watch = fs->keep_watch;
+    if (!watch || !loads_note(fs, ino, thread))
+        return;
+    pthread_mutex_lock(&watch->lock);
+    watch->loaded = true;
+    pthread_cond_signal(&watch->wake);
+    pthread_mutex_unlock(&watch->lock);
+}
+
 void keep_watch_run(struct filesystem *fs, uint64_t directory)
 {
     struct keep_watch *watch = fs->keep_watch;
@@ -135,6 +149,7 @@ void keep_watch_below(struct filesystem *fs, uint64_t directory)
         log_warning("inode %llu: its policy is applied at the next save: %s", (unsigned long long)directory,
                     strerror(-error));
     pthread_mutex_lock(&watch->lock);
+    watch->keeps = true;
     pthread_cond_signal(&watch->wake);
     pthread_mutex_unlock(&watch->lock);
 }
@@ -214,7 +229,7 @@ static void keep_watch_look_ahead(const struct keep_list *list, struct keep_outl
         const struct keep_checkpoint *checkpoint = &list->checkpoints[i];
         int64_t end = checkpoint->time + list->policy.max_age;
         outlook->unsettled |= checkpoint->unsettled;
-        outlook->blocked |= checkpoint->open;
+        outlook->blocked |= checkpoint->open || checkpoint->loaded;
         if (list->policy.max_age > 0 && !list->verdicts[i].goes && (!outlook->again || end < outlook->again))
             outlook->again = list->verdicts[i].expendable ? end : outlook->again;
     }
@@ -291,6 +306,17 @@ static struct keep_run *keep_watch_take(struct keep_watch *watch, int64_t *until
     return first && first->due <= clock_monotonic() ? first : NULL;
 }
 
+/* What a successor is to know; where nothing has a policy, it need not. Gives the lock up meanwhile. */
+static void keep_watch_note_loads(struct filesystem *fs)
+{
+    fs->keep_watch->loaded = false;
+    pthread_mutex_unlock(&fs->keep_watch->lock);
+    errint error = loads_keep(fs);
+    if (error)
+        log_warning("a successor would not know what running jobs began with: %s", strerror(-error));
+    pthread_mutex_lock(&fs->keep_watch->lock);
+}
+
 /* Directories whose policy was changed, one at a time. Gives the lock up meanwhile. */
 static void keep_watch_walk(struct filesystem *fs)
 {
@@ -309,6 +335,8 @@ static void keep_watch_step(struct filesystem *fs)
     struct keep_watch *watch = fs->keep_watch;
     int64_t until;
     keep_watch_tick(watch);
+    if (watch->loaded && watch->keeps)
+        keep_watch_note_loads(fs);
     if (watch->files.count > 0) {
         keep_watch_resolve_all(fs);
         return;
@@ -342,6 +370,9 @@ static void keep_watch_begin(struct filesystem *fs)
     error = 0;
     for (size_t i = 0; i < keep_policy_key_count && !error; i++)
         error = meta_policy_find_directories(fs->meta, keep_policy_keys[i], &directories);
+    pthread_mutex_lock(&fs->keep_watch->lock);
+    fs->keep_watch->keeps |= directories.count > 0;
+    pthread_mutex_unlock(&fs->keep_watch->lock);
     for (size_t i = 0; i < directories.count && !error; i++)
         error = trees_add(fs, &fs->keep_watch->trees, directories.at[i]);
     if (error)
@@ -373,7 +404,9 @@ errint keep_watch_start(struct filesystem *fs)
     pthread_cond_init(&watch->wake, NULL);
     watch->ticked = clock_monotonic();
     fs->keep_watch = watch;
-    errint error = trees_start(fs, &watch->trees, KEEP_TREES_SETTING);
+    errint error = loads_start(fs);
+    if (!error)
+        error = trees_start(fs, &watch->trees, KEEP_TREES_SETTING);
     if (!error) {
         error = -pthread_create(&watch->thread, NULL, keep_watch_thread, fs);
         if (error)
@@ -381,6 +414,7 @@ errint keep_watch_start(struct filesystem *fs)
     }
     if (error) {
         fs->keep_watch = NULL;
+        loads_release(fs);
         free(watch);
         return error;
     }
@@ -410,6 +444,7 @@ void keep_watch_release(struct filesystem *fs)
         keep_watch_forget(watch, watch->runs->directory);
     ids_release(&watch->files);
     trees_release(&watch->trees);
+    loads_release(fs);
     pthread_cond_destroy(&watch->wake);
     pthread_mutex_destroy(&watch->lock);
     free(watch);

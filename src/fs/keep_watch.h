@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/cleanup.h"
 
@@ -24,6 +25,8 @@ void keep_watch_release(struct filesystem *fs);
 
 /* The file was sealed, or has become another's: the runs that it may belong to are looked at soon. */
 void keep_watch_file(struct filesystem *fs, uint64_t ino);
+/* The thread (as fuse_req_ctx has it) has opened the file to read it. */
+void keep_watch_opened(struct filesystem *fs, uint64_t ino, pid_t thread);
 /* The checkpoints of the directory are others than before. */
 void keep_watch_run(struct filesystem *fs, uint64_t directory);
 /* The policy of the directory, and of all below it, is another. */

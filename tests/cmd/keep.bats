@@ -48,6 +48,8 @@ why() {
             '.checkpoints[] | select(.path == $name) | (if .goes then "goes: " else "stays: " end) + .reason'
 }
 
+is_open() { [[ $(why "$1" keep-last=1) == 'stays: '*open ]]; }
+
 # The store is whole, and has nothing of what was removed.
 end_and_check() {
     ckptfs_umount
@@ -133,39 +135,74 @@ end_and_check() {
     saves 200
     wait_until 30 settled
     local sum
-    sum=$(sha256sum <"$RUN/checkpoint-100/model.safetensors")
-    exec 8<"$RUN/checkpoint-100/model.safetensors"
-    [ "$(why 100 keep-last=1)" = 'stays: open' ]
+    sum=$(sha256sum "$RUN/checkpoint-100/model.safetensors" | sed 's/ .*/  -/')
+    # It reads slowly: half now, and half when it is told to.
+    mkfifo "$TEST_DIR/pipe"
+    (
+        exec 9<"$RUN/checkpoint-100/model.safetensors"
+        head -c 2097152 <&9
+        read -r <"$TEST_DIR/pipe"
+        cat <&9
+    ) | sha256sum >"$TEST_DIR/sum" &
+    wait_until 30 is_open 100
     policy set "$RUN" keep-last=1
     saves 300
     wait_until 30 has_steps 100 300
-    [ "$(sha256sum <&8)" = "$sum" ]
-    exec 8<&-
+    echo >"$TEST_DIR/pipe"
+    wait $!
+    [ "$(cat "$TEST_DIR/sum")" = "$sum" ]
     # Nothing tells of the end: it is found at the next look.
     wait_until 30 has_steps 300
     end_and_check
 }
 
-@test "a map counts as open, and who is in the directory finds it empty" {
+@test "a map counts as open, what a job has read stays, and who is in the directory finds it empty" {
     ckptfs_mount
     require_command python3
     saves 100 200
     wait_until 30 settled
-    # A process that is in the directory, and has a map of a file without a descriptor.
+    # One process has a map of a file without a descriptor; another one is in the directory.
     python3 - "$RUN" "$CKPTFS" <<'EOP'
 import json, mmap, os, subprocess, sys, time
 run, ckptfs = sys.argv[1:]
 old = f"{run}/checkpoint-100"
-with open(f"{old}/model.safetensors", "rb") as file:
+
+def reasons():
+    tried = subprocess.run([ckptfs, "policy", "show", run, "-n", "-j"], check=True, capture_output=True)
+    return json.loads(tried.stdout)["checkpoints"][0]["reason"]
+
+reader = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file:
     expected = file.read()
     view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+print("mapped", flush=True)
+for line in sys.stdin:
+    assert view[:] == expected
+    if line == "close\\n":
+        view.close()
+    print("whole", flush=True)
+    if line == "close\\n":
+        break
+sys.stdin.read()
+"""
 inside = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
+child = subprocess.Popen([sys.executable, "-c", reader, f"{old}/model.safetensors"], text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+assert child.stdout.readline() == "mapped\n"
 subprocess.run([ckptfs, "policy", "set", run, "keep-last=1"], check=True)
-tried = subprocess.run([ckptfs, "policy", "show", run, "-n", "-j"], check=True, capture_output=True)
-assert json.loads(tried.stdout)["checkpoints"][0]["reason"] == "open"
-assert view[:] == expected
-view.close()
+assert "open" in reasons()
+print("look", file=child.stdin, flush=True)
+assert child.stdout.readline() == "whole\n"
+# What it has read is what a job began with, for as long as it runs.
+print("close", file=child.stdin, flush=True)
+assert child.stdout.readline() == "whole\n"
 deadline = time.monotonic() + 30
+while reasons() != "loaded by a running job":
+    assert time.monotonic() < deadline, reasons()
+    time.sleep(0.02)
+child.stdin.close()
+assert child.wait() == 0
 while os.path.exists(old):
     assert time.monotonic() < deadline, "it is still there"
     time.sleep(0.02)
@@ -173,6 +210,41 @@ assert os.listdir(inside) == []
 os.mkdir(old)
 assert os.listdir(old) == []
 EOP
+    end_and_check
+}
+
+@test "a job keeps the checkpoint that it began with, also across a death of the daemon" {
+    ckptfs_mount
+    require_command python3
+    saves 50 100 200 300 400
+    wait_until 30 settled
+    mkfifo "$TEST_DIR/pipe"
+    # The first and the last of what it reads; several threads of one process.
+    python3 - "$RUN" "$TEST_DIR/pipe" <<'EOP' &
+import sys, threading
+run, pipe = sys.argv[1:]
+def load(step):
+    open(f"{run}/checkpoint-{step}/model.safetensors", "rb").read()
+for step in (100, 200, 300):
+    thread = threading.Thread(target=load, args=(step,))
+    thread.start()
+    thread.join()
+open(pipe).read()
+EOP
+    local job=$!
+    # The pipe opens when it has read all.
+    exec 7>"$TEST_DIR/pipe"
+    [ "$(why 300 keep-last=1)" = 'stays: loaded by a running job' ]
+    policy set "$RUN" keep-last=4
+    wait_until 30 has_steps 100 200 300 400
+    # Before it removed anything, the daemon wrote down what it knows.
+    if [ "$(ckptfs_status_field features.takeover)" = true ]; then kill -9 "$(ckptfs_daemon_pid)"; fi
+    policy set "$RUN" keep-last=1
+    wait_until 30 has_steps 100 300 400
+    [ "$(why 100)" = 'stays: loaded by a running job' ]
+    exec 7>&-
+    wait "$job"
+    wait_until 30 has_steps 400
     end_and_check
 }
 
