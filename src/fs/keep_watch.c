@@ -54,7 +54,7 @@ struct keep_watch {
     struct trees trees;
     int64_t ticked;
     bool keeps;  /* some directory has a policy */
-    bool loaded; /* a process has read what it had not before */
+    bool loaded; /* processes have read something */
     atomic_bool stopping;
 };
 
@@ -149,7 +149,7 @@ void keep_watch_below(struct filesystem *fs, uint64_t directory)
         log_warning("inode %llu: its policy is applied at the next save: %s", (unsigned long long)directory,
                     strerror(-error));
     pthread_mutex_lock(&watch->lock);
-    watch->keeps = true;
+    watch->keeps = watch->loaded = true;
     pthread_cond_signal(&watch->wake);
     pthread_mutex_unlock(&watch->lock);
 }
@@ -309,9 +309,11 @@ static struct keep_run *keep_watch_take(struct keep_watch *watch, int64_t *until
 /* What a successor is to know; where nothing has a policy, it need not. Gives the lock up meanwhile. */
 static void keep_watch_note_loads(struct filesystem *fs)
 {
+    bool keeps = fs->keep_watch->keeps;
     fs->keep_watch->loaded = false;
     pthread_mutex_unlock(&fs->keep_watch->lock);
-    errint error = loads_keep(fs);
+    loads_settle(fs);
+    errint error = keeps ? loads_keep(fs) : 0;
     if (error)
         log_warning("a successor would not know what running jobs began with: %s", strerror(-error));
     pthread_mutex_lock(&fs->keep_watch->lock);
@@ -335,7 +337,7 @@ static void keep_watch_step(struct filesystem *fs)
     struct keep_watch *watch = fs->keep_watch;
     int64_t until;
     keep_watch_tick(watch);
-    if (watch->loaded && watch->keeps)
+    if (watch->loaded)
         keep_watch_note_loads(fs);
     if (watch->files.count > 0) {
         keep_watch_resolve_all(fs);

@@ -22,7 +22,13 @@
 enum {
     LOADS_PROCESSES = 1024, /* the one that read longest ago gives way */
     LOADS_DIRECTORIES = 16, /* of one process; the second gives way */
-    LOADS_LEVELS = 4,       /* so deep a file lies in a checkpoint at most */
+    LOADS_LEVELS = 5,       /* a directory and those above it, up to the run */
+    LOADS_PENDING = 65536,  /* opens that are not looked at yet; more are not noted */
+};
+
+/* A directory that was read in, and those above it. */
+struct load_directory {
+    uint64_t way[LOADS_LEVELS];
 };
 
 struct load_process {
@@ -30,14 +36,16 @@ struct load_process {
     pid_t id;
     uint64_t start; /* tells it from others that had its number before */
     int fd;         /* pidfd: readable when it has ended */
-    uint64_t directories[LOADS_DIRECTORIES];
+    struct load_directory directories[LOADS_DIRECTORIES];
     size_t count;
     size_t last; /* index of the one that was read last */
 };
 
 struct loads {
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* nothing is called with it */
     struct load_process *first;
+    bool changed;                /* since it was written down */
+    struct ids processes, files; /* opens that are not looked at yet, in their order */
 };
 
 /* -- processes --------------------------------------------------------------------------------------------
@@ -137,11 +145,36 @@ static struct load_process *loads_find(struct loads *loads, pid_t id)
 /* -- noting -----------------------------------------------------------------------------------------------
  */
 
+bool loads_note(struct filesystem *fs, uint64_t ino, pid_t thread)
+{
+    struct loads *loads = fs->loads;
+    pid_t process = loads && thread ? loads_find_process(thread) : 0;
+    if (process == 0)
+        return false;
+    pthread_mutex_lock(&loads->lock);
+    bool first = loads->files.count == 0;
+    bool fits = loads->files.count < LOADS_PENDING && ids_append(&loads->files, ino) == 0;
+    if (fits && ids_append(&loads->processes, (uint64_t)process) < 0)
+        loads->files.count--;
+    pthread_mutex_unlock(&loads->lock);
+    return first && fits;
+}
+
+static void loads_find_way(struct filesystem *fs, uint64_t directory, struct load_directory *out)
+{
+    *out = (struct load_directory){0};
+    for (int level = 0; level < LOADS_LEVELS; level++) {
+        out->way[level] = directory;
+        if (directory == META_ROOT_INO || meta_parent(fs->meta, directory, &directory) < 0)
+            return;
+    }
+}
+
 /* Whether it is new. */
-static bool loads_add(struct load_process *process, uint64_t directory)
+static bool loads_add(struct load_process *process, const struct load_directory *directory)
 {
     for (size_t i = 0; i < process->count; i++) {
-        if (process->directories[i] == directory) {
+        if (process->directories[i].way[0] == directory->way[0]) {
             process->last = i;
             return false;
         }
@@ -152,56 +185,56 @@ static bool loads_add(struct load_process *process, uint64_t directory)
                 (process->count - 1) * sizeof *process->directories);
     }
     process->last = process->count;
-    process->directories[process->count++] = directory;
+    process->directories[process->count++] = *directory;
     return true;
 }
 
-static bool loads_note_directory(struct loads *loads, pid_t process, uint64_t directory)
+static void loads_note_directory(struct filesystem *fs, pid_t process, uint64_t directory)
 {
-    pthread_mutex_lock(&loads->lock);
-    struct load_process *found = loads_find(loads, process);
-    bool added = found && loads_add(found, directory);
-    pthread_mutex_unlock(&loads->lock);
-    return added;
+    struct load_directory way;
+    loads_find_way(fs, directory, &way);
+    pthread_mutex_lock(&fs->loads->lock);
+    struct load_process *found = loads_find(fs->loads, process);
+    fs->loads->changed |= found && loads_add(found, &way);
+    pthread_mutex_unlock(&fs->loads->lock);
 }
 
-bool loads_note(struct filesystem *fs, uint64_t ino, pid_t thread)
+void loads_settle(struct filesystem *fs)
 {
+    struct loads *loads = fs->loads;
     struct meta_name name;
     size_t count;
-    if (!fs->loads || thread == 0)
-        return false;
-    pid_t process = loads_find_process(thread);
-    if (process == 0 || meta_find_names(fs->meta, ino, NULL, &name, 1, &count) < 0 || count == 0)
-        return false;
-    return loads_note_directory(fs->loads, process, name.parent);
+    if (!loads)
+        return;
+    pthread_mutex_lock(&loads->lock);
+    cleanup_ids struct ids processes = loads->processes, files = loads->files;
+    loads->processes = loads->files = (struct ids){0};
+    pthread_mutex_unlock(&loads->lock);
+    for (size_t i = 0; i < files.count; i++) {
+        if (meta_find_names(fs->meta, files.at[i], NULL, &name, 1, &count) == 0 && count > 0)
+            loads_note_directory(fs, (pid_t)processes.at[i], name.parent);
+    }
 }
 
 /* -- asking -----------------------------------------------------------------------------------------------
  */
 
 /* The child of `run` that the directory is, or lies in; 0: it lies elsewhere. */
-static uint64_t loads_child_of(struct filesystem *fs, uint64_t run, uint64_t directory)
+static uint64_t loads_child_of(const struct load_directory *directory, uint64_t run)
 {
-    uint64_t child = 0;
-    for (int level = 0; level < LOADS_LEVELS; level++) {
-        if (directory == run)
-            return child;
-        child = directory;
-        if (directory == META_ROOT_INO || meta_parent(fs->meta, directory, &directory) < 0)
-            break;
+    for (int level = 1; level < LOADS_LEVELS; level++) {
+        if (directory->way[level] == run)
+            return directory->way[level - 1];
     }
     return 0;
 }
 
-/* The lock is held: the namespace's is taken within. */
-static bool loads_process_has(struct filesystem *fs, const struct load_process *process, uint64_t run,
-                              uint64_t checkpoint)
+static bool loads_process_has(const struct load_process *process, uint64_t run, uint64_t checkpoint)
 {
     uint64_t first = 0, last = 0;
     bool found = false;
     for (size_t i = 0; i < process->count; i++) {
-        uint64_t child = loads_child_of(fs, run, process->directories[i]);
+        uint64_t child = loads_child_of(&process->directories[i], run);
         if (!child)
             continue;
         first = first ? first : child;
@@ -217,11 +250,11 @@ bool loads_has(struct filesystem *fs, uint64_t run, uint64_t checkpoint, pid_t e
     bool has = false;
     if (!loads)
         return false;
+    loads_settle(fs);
     pid_t process = except ? loads_find_process(except) : 0;
     pthread_mutex_lock(&loads->lock);
-    loads_sweep(loads);
     for (const struct load_process *at = loads->first; at && !has; at = at->next)
-        has = at->id != process && loads_process_has(fs, at, run, checkpoint);
+        has = at->id != process && loads_process_has(at, run, checkpoint) && loads_runs(at);
     pthread_mutex_unlock(&loads->lock);
     return has;
 }
@@ -236,12 +269,17 @@ errint loads_keep(struct filesystem *fs)
     if (!loads)
         return 0;
     pthread_mutex_lock(&loads->lock);
+    bool changed = loads->changed;
+    loads->changed = false;
     loads_sweep(loads);
-    for (const struct load_process *at = loads->first; at; at = at->next) {
+    for (const struct load_process *at = loads->first; at && changed; at = at->next) {
         for (size_t i = 0; i < at->count; i++)
-            text_print(&text, "%d %" PRIu64 " %" PRIu64 " ", (int)at->id, at->start, at->directories[i]);
+            text_print(&text, "%d %" PRIu64 " %" PRIu64 " ", (int)at->id, at->start,
+                       at->directories[i].way[0]);
     }
     pthread_mutex_unlock(&loads->lock);
+    if (!changed)
+        return 0;
     text_append_byte(&text, '\0');
     return text.failed ? -ENOMEM : meta_setting_put(fs->meta, LOADS_SETTING, text.at);
 }
@@ -261,7 +299,7 @@ errint loads_start(struct filesystem *fs)
         if (sscanf(at, "%d %" SCNu64 " %" SCNu64 " %n", &id, &start, &directory, &used) != 3)
             break;
         if (id > 0 && start != 0 && loads_read_start(id) == start)
-            loads_note_directory(loads, id, directory);
+            loads_note_directory(fs, id, directory);
     }
     return error == -ENOENT ? 0 : error;
 }
@@ -270,12 +308,15 @@ void loads_release(struct filesystem *fs)
 {
     struct loads *loads = fs->loads;
     fs->loads = NULL;
-    while (loads && loads->first) {
+    if (!loads)
+        return;
+    while (loads->first) {
         struct load_process *process = loads->first;
         loads->first = process->next;
         loads_free(process);
     }
-    if (loads)
-        pthread_mutex_destroy(&loads->lock);
+    ids_release(&loads->processes);
+    ids_release(&loads->files);
+    pthread_mutex_destroy(&loads->lock);
     free(loads);
 }

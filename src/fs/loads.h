@@ -24,10 +24,12 @@ struct loads;
 errint loads_start(struct filesystem *fs);
 void loads_release(struct filesystem *fs);
 
-/* The thread has opened the file to read it. `thread`: as fuse_req_ctx has it; 0: unknown. True: it is the
- * first time in that directory, so that loads_keep has something to do. */
+/* The thread has opened the file to read it. `thread`: as fuse_req_ctx has it; 0: unknown. True: loads_settle
+ * has something to do, and had nothing before. Does not wait for the namespace. */
 bool loads_note(struct filesystem *fs, uint64_t ino, pid_t thread);
-/* Writes down what is noted, for a successor. */
+/* Looks at what was noted. */
+void loads_settle(struct filesystem *fs);
+/* Writes down what processes have read, for a successor, where that is not done. */
 errint loads_keep(struct filesystem *fs);
 
 /* Whether a process other than `except` (a thread of it; 0: none) runs that began with the checkpoint, or has

@@ -82,12 +82,21 @@ end_and_check() {
 
 @test "what the rules do not want goes at once, and at each save" {
     ckptfs_mount
-    local kept
-    saves 100 200 300 400 500
+    local kept sum
+    saves 100 200
+    # What else may lie in a checkpoint, and a file of it that has another name elsewhere.
+    mkdir -p "$RUN/checkpoint-200/a/b/c/d" "$RUN/checkpoint-200/e"
+    echo x >"$RUN/checkpoint-200/a/b/c/d/x"
+    ln -s ../../checkpoint-400 "$RUN/checkpoint-200/a/link"
+    mkfifo "$RUN/checkpoint-200/e/pipe"
+    ln "$RUN/checkpoint-200/model.safetensors" "$MNT/kept"
+    sum=$(sha256sum <"$MNT/kept")
+    saves 300 400 500
     wait_until 30 settled
     kept=$(stat -c %Y "$RUN" "$RUN/checkpoint-400")
     policy set "$RUN" keep-last=2 keep-every=300
     wait_until 30 has_steps 300 400 500
+    [ "$(sha256sum <"$MNT/kept")" = "$sum" ]
     # Trainers sort by these times.
     [ "$(stat -c %Y "$RUN" "$RUN/checkpoint-400")" = "$kept" ]
     grep -q '/run/checkpoint-200: removed: no rule wants it$' "$CKPTFS_LOG"
