@@ -290,6 +290,7 @@ EOP
 }
 
 @test "keep-best by a metric, with a NaN and one without" {
+    long_only
     ckptfs_mount
     local step
     saves 1 2 3 4 5
