@@ -138,6 +138,8 @@ static void keep_protect_one(struct keep_item *item)
         keep_protect(item, "pinned");
     if (checkpoint->best)
         keep_protect(item, "best by trainer_state.json");
+    if (checkpoint->named)
+        keep_protect(item, "named for a resume");
     if (checkpoint->loaded)
         keep_protect(item, "loaded by a running job");
     if (checkpoint->exported)

@@ -34,6 +34,7 @@ struct keep_checkpoint {
     bool numbered; /* its name is one of those that trainers give in turn: "checkpoint-500" */
     const struct trainer_progress *progress; /* its metrics; NULL: none */
     bool best;                               /* trainer_state.json names it */
+    bool named;                              /* a file that is read at a resume names it */
     bool unsettled;                          /* files of it are being written, or not on stable storage yet */
     bool torn;                               /* files of it lost bytes in a crash */
     bool open;                               /* somebody has a file of it open */

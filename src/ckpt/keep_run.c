@@ -17,6 +17,7 @@ void keep_run_take(const struct run *run, struct keep_checkpoint *out)
             .numbered = from->file ? from->step >= 0 : detect_step_of_name(from->path) >= 0,
             .progress = &from->complete.progress,
             .best = from->best,
+            .named = from->named,
             .unsettled = from->unjudged,
         };
     }

@@ -15,6 +15,7 @@ struct run_checkpoint {
     bool file;        /* one file */
     bool latest;      /* of those that are complete the last */
     bool best;        /* the one that the newest trainer_state.json names */
+    bool named;       /* a file of the run that is read at a resume names it */
     bool unjudged;    /* a file of it could not be read: `complete` tells its size and time only */
     bool no_template; /* its weights are in shards, and no config.json is there to make them loadable */
     struct complete complete;

@@ -30,7 +30,8 @@ struct keep_list {
 };
 
 /* Gathers what there is and judges it by the directory's policy. `stops`: asked now and then; true ends it
- * with -ECANCELED. -ENOENT; -ENOTDIR. `out` is given to keep_list_release in any case. */
+ * with -ECANCELED. -ENOENT; -ENOTDIR; -EBUSY while what names a checkpoint for a resume is being written.
+ * `out` is given to keep_list_release in any case. */
 errint keep_gather(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
                    struct keep_list *out);
 void keep_list_release(struct keep_list *list);

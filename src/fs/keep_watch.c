@@ -263,7 +263,9 @@ static void keep_watch_visit(struct filesystem *fs, struct keep_run *run)
     run->waiting = false;
     pthread_mutex_unlock(&watch->lock);
     errint error = keep_apply(fs, run->directory, keep_watch_stops, keep_watch_removed, &outlook, &list);
-    bool failed = error && error != -ENOENT && error != -ENOTDIR && error != -ECANCELED;
+    /* The file that names the one for a resume is being written. */
+    outlook.unsettled |= error == -EBUSY;
+    bool failed = error && error != -ENOENT && error != -ENOTDIR && error != -ECANCELED && error != -EBUSY;
     if (failed)
         log_warning("inode %llu: its policy is not applied now: %s", (unsigned long long)run->directory,
                     strerror(-error));

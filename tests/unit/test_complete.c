@@ -449,6 +449,24 @@ static void test_hostile_progress(void)
     }
 }
 
+/* What a resume reads: DeepSpeed's file, with or without a line's end, and Megatron's number. */
+static void test_named(void)
+{
+    static const char *const texts[][2] = {{"latest", "checkpoint-10"},
+                                           {"latest", "checkpoint-10\n"},
+                                           {"latest_checkpointed_iteration.txt", "10"}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        cleanup_run struct run run = {0};
+        run_begin();
+        run_put_trainer("checkpoint-10");
+        run_put_trainer("checkpoint-20");
+        run_put_text(texts[i][0], texts[i][1]);
+        run_judge_all(&run);
+        CHECK_EQUAL(2, run.count);
+        CHECK(run.at[0].named && !run.at[1].named && run.at[1].latest);
+    }
+}
+
 /* -- files that are refused -------------------------------------------------------------------------------
  */
 
@@ -519,6 +537,7 @@ int main(void)
     check_run("files that were found whole are not read again", test_memory);
     check_run("ranks that are awaited", test_awaited);
     check_run("the order of a run, and its marks", test_order_and_marks);
+    check_run("the one that a file names", test_named);
     check_run("files that are refused", test_refused);
     check_run("a directory that is no run", test_no_run);
     check_run("a checkpoint without a file", test_empty_checkpoint);

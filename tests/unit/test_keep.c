@@ -189,7 +189,7 @@ static void test_periods(void)
 static void test_protected(void)
 {
     begin();
-    add_hourly(12);
+    add_hourly(13);
     at[0].pinned = true;
     at[1].open = true;
     at[2].best = true;
@@ -200,11 +200,12 @@ static void test_protected(void)
     at[7].state = COMPLETE_UNKNOWN;
     at[8].state = COMPLETE_NOT;
     at[9].foreign = true;
+    at[10].named = true;
     set("keep-last", "1");
     set("max-age", "1s");
     set("max-bytes", "1");
     now = START + 1000 * DAY;
-    CHECK_TEXT("1 2 3 4 5 6 7 8 9 10 12 ", staying());
+    CHECK_TEXT("1 2 3 4 5 6 7 8 9 10 11 13 ", staying());
     static const char *const reasons[] = {"pinned",
                                           "open",
                                           "best by trainer_state.json",
@@ -214,14 +215,15 @@ static void test_protected(void)
                                           "torn",
                                           "unknown state",
                                           "incomplete",
-                                          "another user's"};
-    for (size_t i = 0; i < 10; i++) {
+                                          "another user's",
+                                          "named for a resume"};
+    for (size_t i = 0; i < 11; i++) {
         CHECK_TEXT(reasons[i], verdicts[i].reason);
         CHECK(!verdicts[i].expendable);
         CHECK_EQUAL(0, verdicts[i].order);
     }
-    CHECK_TEXT("older than max-age", verdicts[10].reason);
-    CHECK_TEXT("latest, keep-last 1", verdicts[11].reason);
+    CHECK_TEXT("older than max-age", verdicts[11].reason);
+    CHECK_TEXT("latest, keep-last 1", verdicts[12].reason);
 }
 
 /* Only what is whole is counted, and the last one that a resume can begin with is never removed. */
