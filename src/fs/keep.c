@@ -102,6 +102,9 @@ static errint keep_look(struct keep_work *work, const struct meta_inode *run, st
     struct keep_checkpoint *checkpoint = &list->checkpoints[index];
     struct meta_inode row = {0};
     struct keep_marks marks;
+    /* Nothing of it goes, and all that lies below it, logs that are written for days, would count for it. */
+    if (!*checkpoint->path)
+        return 0;
     errint error = namespace_find(work->fs, run->ino, checkpoint->path, strlen(checkpoint->path), &row);
     const struct keep_asked asked = {.ino = row.ino, .stops = keep_stops, .context = work};
     if (!error)

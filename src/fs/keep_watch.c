@@ -286,9 +286,10 @@ static int64_t keep_watch_tick_length(void)
 /* What has become old by now, and what was open. */
 static void keep_watch_tick(struct keep_watch *watch)
 {
-    int64_t now = clock_monotonic(), wall = clock_wall();
+    int64_t now = clock_monotonic();
     if (now - watch->ticked < keep_watch_tick_length())
         return;
+    int64_t wall = clock_wall();
     watch->ticked = now;
     for (struct keep_run *run = watch->runs; run; run = run->next) {
         bool due = run->blocked || (run->again && run->again < wall);

@@ -278,6 +278,9 @@ EOP
     ckptfs_mount
     mkdir -p "$RUN"
     policy set "$RUN" max-bytes=3500KiB
+    # A log of the run is written all the time, and a model lies beside the checkpoints.
+    exec 7>"$RUN/log"
+    model "$RUN/model.safetensors"
     local step
     for step in 1 2 3 4 5 6 7 8; do
         checkpoint "$RUN/checkpoint-$step" 1
@@ -286,6 +289,8 @@ EOP
     wait_until 60 has_steps 2 7 8
     [ "$(why 2)" = 'stays: best by trainer_state.json' ]
     [ "$(policy apply --json "$RUN")" = '[]' ]
+    [ -e "$RUN/model.safetensors" ]
+    exec 7>&-
     end_and_check
 }
 
