@@ -243,8 +243,8 @@ static void keep_best(struct keeper *keeper)
     }
     keep_sort(keeper, keep_by_value);
     for (size_t i = 0; i < keeper->count && left > 0 && isfinite(keeper->items[i].value); i++, left--) {
-        keep_want(&keeper->items[i], "keep-best", policy->best);
-        keep_say(keeper->items[i].verdict, "by %s", metric);
+        keeper->items[i].wanted = true;
+        keep_say(keeper->items[i].verdict, "keep-best %" PRId64 " by %s", policy->best, metric);
     }
 }
 

@@ -304,8 +304,8 @@ EOP
     done
     sed -i 's/"eval_f1": 0.4/"eval_f1": NaN/' "$RUN/checkpoint-4/trainer_state.json"
     wait_until 30 settled
-    [ "$(why 3 keep-best=1:eval_f1:max)" = 'stays: keep-best 1, by eval_f1' ]
-    [ "$(why 1 'keep-best=1 by eval_f1 (min)')" = 'stays: keep-best 1, by eval_f1' ]
+    [ "$(why 3 keep-best=1:eval_f1:max)" = 'stays: keep-best 1 by eval_f1' ]
+    [ "$(why 1 'keep-best=1 by eval_f1 (min)')" = 'stays: keep-best 1 by eval_f1' ]
     policy set "$RUN" keep-best=2:eval_f1
     # The fifth is the latest by its step, the fourth by its time.
     wait_until 30 has_steps 2 3 4 5

@@ -124,7 +124,7 @@ static void test_best(void)
         measure(&at[i], "eval_loss", losses[i]);
     set("keep-best", "2");
     CHECK_TEXT("2 5 8 ", staying());
-    CHECK_TEXT("keep-best 2, by eval_loss", verdicts[1].reason);
+    CHECK_TEXT("keep-best 2 by eval_loss", verdicts[1].reason);
     set("keep-best", "1:eval_loss:max");
     CHECK_TEXT("1 8 ", staying());
     set("keep-best", "3 by eval_loss (min)");
@@ -309,7 +309,7 @@ static void test_union(void)
     set("keep-best", "1");
     set("keep-every", "5");
     CHECK_TEXT("3 5 10 11 12 ", staying());
-    CHECK_TEXT("keep-best 1, by eval_loss", verdicts[2].reason);
+    CHECK_TEXT("keep-best 1 by eval_loss", verdicts[2].reason);
 }
 
 static void test_limits(void)
