@@ -43,7 +43,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\ntemplate\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\npin\nunpin\ntemplate\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -101,17 +101,30 @@ _ckptfs() {
             ;;
         policy)
             case $COMP_CWORD:${COMP_WORDS[2]-}:$word in
-                *:-*) _ckptfs_complete_words $'--json\n--help' "$word" ;;
-                2:*) _ckptfs_complete_words $'show\nset\nunset' "$word" ;;
+                *:-*) _ckptfs_complete_words $'--json\n--dry-run\n--help' "$word" ;;
+                2:*) _ckptfs_complete_words $'show\nset\nunset\napply' "$word" ;;
                 3:*)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -d -- "$word")
                     ;;
                 *:set:*)
                     compopt -o nospace
-                    _ckptfs_complete_words 'assemble=' "$word"
+                    _ckptfs_complete_words \
+                        $'assemble=\nkeep-last=\nkeep-best=\nkeep-every=\nkeep-hourly=\nkeep-daily=\nmax-bytes=\nmax-age=' "$word"
                     ;;
-                *:unset:*) _ckptfs_complete_words 'assemble' "$word" ;;
+                *:unset:*)
+                    _ckptfs_complete_words \
+                        $'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age' "$word"
+                    ;;
+            esac
+            ;;
+        pin | unpin)
+            case $word in
+                -*) _ckptfs_complete_words --help "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
             esac
             ;;
         template)

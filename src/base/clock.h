@@ -5,6 +5,7 @@
 #ifndef CKPTFS_BASE_CLOCK_H
 #define CKPTFS_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -48,5 +49,13 @@ static inline int64_t clock_monotonic(void)
 {
     return clock_read_ns(CLOCK_MONOTONIC);
 }
+
+/*
+ * The time by which ages of checkpoints are told. A test sets it: CKPTFS_TEST_CLOCK names a file that holds a
+ * number of seconds, which are added; it is read at each call. For nothing else.
+ */
+int64_t clock_wall(void);
+/* Whether a test does: what is looked at once a minute is then looked at once a second. */
+bool clock_is_test(void);
 
 #endif

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ckpt/keep_policy.h"
+
 /* -- assemble ---------------------------------------------------------------------------------------------
  */
 
@@ -46,6 +48,31 @@ static bool policy_is_path(const char *value)
     return value[0] == '/';
 }
 
+/* -- keep -------------------------------------------------------------------------------------------------
+ */
+
+#define POLICY_EXPECTED_COUNT "a number from 1 on, or " KEEP_OFF
+
+static bool policy_is_keep_last(const char *value)
+{
+    return keep_policy_set(NULL, "keep-last", value);
+}
+
+static bool policy_is_keep_best(const char *value)
+{
+    return keep_policy_set(NULL, "keep-best", value);
+}
+
+static bool policy_is_max_bytes(const char *value)
+{
+    return keep_policy_set(NULL, "max-bytes", value);
+}
+
+static bool policy_is_max_age(const char *value)
+{
+    return keep_policy_set(NULL, "max-age", value);
+}
+
 /* -- the table --------------------------------------------------------------------------------------------
  */
 
@@ -60,6 +87,34 @@ static const struct policy_key policy_table[] = {
      .summary = "the directory whose configuration and tokenizer are lent to checkpoints without their own",
      .command = "ckptfs template",
      .fits = policy_is_path},
+    {.name = "keep-last",
+     .expected = POLICY_EXPECTED_COUNT,
+     .summary = "how many of the newest checkpoints stay",
+     .fits = policy_is_keep_last},
+    {.name = "keep-best",
+     .expected = "N, N:METRIC or N:METRIC:min|max, or " KEEP_OFF,
+     .summary = "how many of the best checkpoints stay, and by what they are compared",
+     .fits = policy_is_keep_best},
+    {.name = "keep-every",
+     .expected = POLICY_EXPECTED_COUNT,
+     .summary = "checkpoints whose step is a multiple of it stay",
+     .fits = policy_is_keep_last},
+    {.name = "keep-hourly",
+     .expected = POLICY_EXPECTED_COUNT,
+     .summary = "of so many hours the last checkpoint stays",
+     .fits = policy_is_keep_last},
+    {.name = "keep-daily",
+     .expected = POLICY_EXPECTED_COUNT,
+     .summary = "of so many days the last checkpoint stays",
+     .fits = policy_is_keep_last},
+    {.name = "max-bytes",
+     .expected = "a size as 500GB or 1.5TiB, or " KEEP_OFF,
+     .summary = "what a run's checkpoints may take together",
+     .fits = policy_is_max_bytes},
+    {.name = "max-age",
+     .expected = "a time as 12h, 30d or 8w, or " KEEP_OFF,
+     .summary = "how old a checkpoint gets",
+     .fits = policy_is_max_age},
 };
 
 enum { POLICY_COUNT = sizeof policy_table / sizeof *policy_table };

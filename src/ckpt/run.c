@@ -17,31 +17,43 @@ struct run_reader {
     const struct folder *folder;
     const struct run_asked *asked;
     int64_t proven; /* the step that latest_checkpointed_iteration.txt names; -1: none */
+    char *named;    /* the tag that DeepSpeed's file "latest" names; NULL: none. Of this reader */
     bool config;    /* a config.json is beside the checkpoints */
 };
 
 /* -- judging ----------------------------------------------------------------------------------------------
  */
 
+/* The text of a small file that names a checkpoint; 0 and NULL where there is no such file. */
+static errint run_read_name(const struct folder *folder, const struct folder_listing *listing,
+                            const char *name, char **out)
+{
+    size_t length;
+    *out = NULL;
+    if (!folder_find(listing, name))
+        return 0;
+    errint error = folder_read_text(folder, name, RUN_LATEST_MAX, out, &length);
+    return error == -ENOENT || error == -EFBIG || error == -EISDIR ? 0 : error;
+}
+
 static errint run_look(struct run_reader *reader)
 {
     cleanup_folder_listing struct folder_listing listing = {0};
     cleanup_free char *text = NULL;
-    size_t length;
     reader->proven = -1;
     errint error = folder_read(reader->folder, "", &listing);
     if (error)
         return error;
     reader->config = folder_find(&listing, "config.json") || folder_find(&listing, "adapter_config.json");
-    if (!folder_find(&listing, complete_marker_latest))
-        return 0;
-    error = folder_read_text(reader->folder, complete_marker_latest, RUN_LATEST_MAX, &text, &length);
-    if (error)
-        return error == -ENOENT || error == -EFBIG || error == -EISDIR ? 0 : error;
-    size_t digits = strspn(text, "0123456789");
+    error = run_read_name(reader->folder, &listing, complete_marker_latest, &text);
+    if (!error)
+        error = run_read_name(reader->folder, &listing, "latest", &reader->named);
+    if (reader->named)
+        reader->named[strcspn(reader->named, "\r\n")] = '\0';
+    size_t digits = text ? strspn(text, "0123456789") : 0;
     if (digits > 0 && digits <= 18)
         reader->proven = strtoll(text, NULL, 10);
-    return 0;
+    return error;
 }
 
 static errint run_judge(const struct run_reader *reader, const struct detected *detected,
@@ -62,13 +74,14 @@ static errint run_judge(const struct run_reader *reader, const struct detected *
     if (reader->asked->memory)
         asked.memory = reader->asked->memory(reader->asked->context, detected->path);
     errint error = complete_judge(&folder, &asked, &out->complete);
-    if (error && error != -ENOENT && error != -ENOTDIR && error != -ENOMEM && reader->asked->separately) {
+    if (reader->asked->separately && (error == -EBUSY || error == -EIO || error == -EUCLEAN)) {
         out->error = error;
         out->complete.state = COMPLETE_UNKNOWN;
         error = 0;
     }
     out->step = detected->step >= 0 ? detected->step : out->complete.step;
     out->file = detected->file;
+    out->named = asked.proof || (reader->named && strcmp(reader->named, detected->path) == 0);
     out->no_template = out->complete.sharded && !out->complete.config && !reader->config;
     return error;
 }
@@ -135,8 +148,7 @@ static void run_mark(struct run *run, const char *name)
         run->at[i].best = strcmp(*run->at[i].path ? run->at[i].path : name, best) == 0;
 }
 
-/* The metric that the Trainer chooses by, where any checkpoint of the run tells it. */
-static const char *run_metric_name(const struct run *run)
+const char *run_metric_name(const struct run *run)
 {
     const char *name = NULL;
     for (size_t i = 0; i < run->count; i++) {
@@ -194,10 +206,10 @@ errint run_read(const struct folder *folder, const struct run_asked *asked, stru
     errint error = detect_checkpoints(folder, asked->name, &detect);
     if (!error && detect.count > 0)
         error = run_look(&reader);
+    if (!error && detect.count > 0)
+        error = run_read_checkpoints(&reader, &detect, out);
+    free(reader.named);
     if (error || detect.count == 0)
-        return error;
-    error = run_read_checkpoints(&reader, &detect, out);
-    if (error)
         return error;
     qsort(out->at, out->count, sizeof *out->at, run_compare);
     error = run_compare_names(out);

@@ -15,8 +15,9 @@ struct run_checkpoint {
     bool file;        /* one file */
     bool latest;      /* of those that are complete the last */
     bool best;        /* the one that the newest trainer_state.json names */
+    bool named;       /* a file of the run that is read at a resume names it */
     bool no_template; /* its weights are in shards, and no config.json is there to make them loadable */
-    errint error;     /* run_asked's `separately`: it could not be judged; its state is COMPLETE_UNKNOWN */
+    errint error; /* not 0: it could not be judged (run_asked's `separately`); only size and time are known */
     struct complete complete;
     bool measured; /* it has a metric: the one that the Trainer chooses by, or else a loss */
     struct trainer_metric metric;
@@ -31,7 +32,7 @@ struct run {
 struct run_asked {
     const char *name;          /* of the run's directory; "": not known */
     bool all_reasons, awaited; /* as complete_asked has them */
-    bool separately;           /* what keeps one checkpoint from being read does not keep the others */
+    bool separately; /* a file that is refused (-EBUSY, -EIO) keeps only its own checkpoint unjudged */
     /* What is known of the files of the checkpoint at `path`, until the next is asked for. NULL: nothing. */
     const struct complete_memory *(*memory)(void *context, const char *path);
     void *context;
@@ -43,6 +44,10 @@ struct run_asked {
  */
 errint run_read(const struct folder *folder, const struct run_asked *asked, struct run *out);
 void run_release(struct run *run);
+
+/* The metric that the Trainer chooses the best by, where any checkpoint of the run tells it; NULL: none does.
+ */
+const char *run_metric_name(const struct run *run);
 
 #define cleanup_run __attribute__((cleanup(run_release)))
 

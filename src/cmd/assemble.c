@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/quantity.h"
 #include "ckpt/assemble_write.h"
 #include "ckpt/framework.h"
 #include "ckpt/side_files.h"
@@ -382,28 +383,6 @@ static void assemble_run_release(struct assemble_run *run)
 /* -- the command line -------------------------------------------------------------------------------------
  */
 
-/* "5GB", "200MB", "1.5GiB", or bytes; decimal units, as huggingface_hub reads them, and binary ones. */
-static bool assemble_parse_size(const char *text, int64_t *out)
-{
-    static const struct {
-        const char *name;
-        double bytes;
-    } units[] = {{"", 1},      {"B", 1},        {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
-                 {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
-    char *unit;
-    if (*text < '0' || *text > '9')
-        return false;
-    double number = strtod(text, &unit);
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        double bytes = number * units[i].bytes;
-        if (strcasecmp(unit, units[i].name) == 0 && bytes >= 1 && bytes < 0x1p62) {
-            *out = (int64_t)bytes;
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool assemble_parse_format(const char *text, struct assemble_wish *form)
 {
     form->format = strcmp(text, "bin") == 0 ? ASSEMBLE_TORCH : ASSEMBLE_SAFETENSORS;
@@ -427,7 +406,7 @@ static int assemble_take_option(struct assemble_run *run, int option, const char
         return command_usage_error(&command_assemble,
                                    "--dtype: expected bf16, fp16, fp32 or keep, found '%s'", optarg);
     case 's':
-        if (assemble_parse_size(optarg, &run->form.shard_size))
+        if (quantity_parse_size(optarg, &run->form.shard_size))
             return EXIT_FINE;
         return command_usage_error(&command_assemble, "--max-shard-size: expected a size as 5GB, found '%s'",
                                    optarg);

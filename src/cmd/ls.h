@@ -13,6 +13,8 @@ struct ls_mounted {
     bool known; /* it is on a mount, and the daemon has answered */
     struct control_usage usage;
     struct control_life life;
+    bool marked; /* and what follows is known; not of an older daemon */
+    struct control_marks marks;
 };
 
 struct ls_run {
@@ -20,6 +22,14 @@ struct ls_run {
     const struct run *run;
     struct ls_mounted *mounted; /* of each checkpoint */
 };
+
+/* PATH/NAME; the caller frees it. NULL: no memory. */
+char *ls_join(const char *path, const char *name);
+/* The checkpoints of a directory on any disk, `why`: with all that is missing. -errno; `run` is given to
+ * run_release in any case. */
+errint ls_read(const char *path, bool why, struct run *run);
+/* What the mount says of one of them: nothing where it is no mount of ours. -ENOMEM. */
+errint ls_ask(const char *path, const struct run_checkpoint *checkpoint, struct ls_mounted *out);
 
 /* "writing", "torn", "durable", or how it was judged (complete_state_name). */
 const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mounted *mounted);

@@ -73,16 +73,24 @@ static errint ls_put_metric(struct ls_row *row, const struct run_checkpoint *che
     return 0;
 }
 
+static void ls_put_marks(struct ls_row *row, const struct run_checkpoint *checkpoint,
+                         const struct ls_mounted *mounted)
+{
+    static const char *const marks[] = {"-",      "latest",         "best",         "best, latest",
+                                        "pinned", "latest, pinned", "best, pinned", "best, latest, pinned"};
+    ls_put(row, LS_MARKS,
+           marks[checkpoint->latest + 2 * checkpoint->best + 4 * (mounted->marks.pinned != 0)]);
+}
+
 static errint ls_fill(struct ls_row *row, const struct run_checkpoint *checkpoint,
                       const struct ls_mounted *mounted)
 {
-    static const char *const marks[] = {"-", "latest", "best", "best, latest"};
     const struct complete *complete = &checkpoint->complete;
     char text[SIZE_TEXT_MAX];
     ls_put_number(row, LS_STEP, checkpoint->step, checkpoint->step >= 0);
     ls_put_time(row, complete->time);
     ls_put(row, LS_STATE, ls_state(checkpoint, mounted));
-    ls_put(row, LS_MARKS, marks[checkpoint->latest + 2 * checkpoint->best]);
+    ls_put_marks(row, checkpoint, mounted);
     ls_put(row, LS_FRAMEWORK, complete->framework);
     ls_put_number(row, LS_WORLD, complete->world_size, complete->world_size > 0);
     ls_put(row, LS_LOGICAL, size_text((double)complete->bytes, text));

@@ -12,6 +12,7 @@
 #include "cmd/directory.h"
 #include "cmd/exit.h"
 #include "cmd/plain_text.h"
+#include "cmd/policy_keep.h"
 #include "fs/control.h"
 #include "fs/policy.h"
 
@@ -188,39 +189,74 @@ static int policy_change_words(const char *path, char **words, bool unset)
     return error ? directory_explain(path, error) : code;
 }
 
+/* -- trying -----------------------------------------------------------------------------------------------
+ */
+
+/* What would happen with the present policy and the words, which may be none. */
+static int policy_try_words(const char *path, char **words, bool json)
+{
+    for (char **word = words; *word; word++) {
+        int code = policy_check_word(*word, false);
+        if (code)
+            return code;
+    }
+    return policy_try(path, words, json);
+}
+
 /* -- the command ------------------------------------------------------------------------------------------
  */
 
-static int policy_run(int argc, char **argv)
+static int policy_run_words(char **words, int count, bool json, bool dry)
 {
-    static const struct option long_options[] = {{"json", no_argument, NULL, 'j'}, {0}};
-    bool json = false;
-    int option;
-    while ((option = getopt_long(argc, argv, ":j", long_options, NULL)) != -1) {
-        if (option != 'j')
-            return command_usage_error(&command_policy, "unknown option: %s", argv[optind - 1]);
-        json = true;
-    }
-    char **words = argv + optind;
-    int count = argc - optind;
     const char *action = count > 0 ? words[0] : "";
     bool set = strcmp(action, "set") == 0, unset = strcmp(action, "unset") == 0;
     if (strcmp(action, "show") == 0 && count == 2)
-        return policy_show(words[1], json);
-    if ((!set && !unset) || count < 3 || json)
+        return dry ? policy_try_words(words[1], words + 2, json) : policy_show(words[1], json);
+    if (set && count >= 3 && dry)
+        return policy_try_words(words[1], words + 2, json);
+    if (strcmp(action, "apply") == 0 && count == 2 && !dry)
+        return policy_apply(words[1], json);
+    if ((!set && !unset) || count < 3 || json || dry)
         return command_usage_error(&command_policy,
-                                   "expected show DIR, set DIR KEY=VALUE... or unset DIR KEY...");
+                                   "expected show DIR, set DIR KEY=VALUE..., unset DIR KEY... or apply DIR");
     return policy_change_words(words[1], words + 2, unset);
+}
+
+static int policy_run(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        {"json", no_argument, NULL, 'j'}, {"dry-run", no_argument, NULL, 'n'}, {0}};
+    bool json = false, dry = false;
+    int option;
+    while ((option = getopt_long(argc, argv, ":jn", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'j': json = true; break;
+        case 'n': dry = true; break;
+        default: return command_usage_error(&command_policy, "unknown option: %s", argv[optind - 1]);
+        }
+    }
+    return policy_run_words(argv + optind, argc - optind, json, dry);
 }
 
 const struct command command_policy = {
     .name = "policy",
-    .synopsis = "show [-j] DIR | set DIR KEY=VALUE... | unset DIR KEY...",
+    .synopsis = "show [-j] [-n] DIR | set [-n] [-j] DIR KEY=VALUE... | unset DIR KEY... | apply [-j] DIR",
     .summary = "show or set what holds for a directory and all below it",
-    .details = "  -j, --json  show as one JSON document\n"
-               "\n"
-               "What a directory has not itself comes from the nearest one above it that has it, else from\n"
-               "the mount's options. Its owner and root may set it. Keys:\n"
-               "  assemble=auto|off|ask  when the shards of a checkpoint become a model\n",
+    .details =
+        "  -j, --json     print as one JSON document\n"
+        "  -n, --dry-run  of a run: say which checkpoints would stay or go, and why; change nothing\n"
+        "\n"
+        "What a directory has not itself comes from the nearest one above it that has it, else from\n"
+        "the mount's options. Its owner and root may set it. Keys:\n"
+        "  assemble=auto|view|off|ask  when the shards of a checkpoint become a model\n"
+        "Checkpoints of a run that are kept; all else goes but what is latest, best, pinned, open, ...:\n"
+        "  keep-last=N    the newest\n"
+        "  keep-best=N[:METRIC[:min|max]]  the best by a metric of the Trainer's\n"
+        "  keep-every=K   those whose step is a multiple of K\n"
+        "  keep-hourly=N  the last one of each of N hours\n"
+        "  keep-daily=N   the last one of each of N days\n"
+        "Limits, which go before what is kept; off as a value: not set:\n"
+        "  max-bytes=SIZE  as 500GB: of a run's checkpoints together\n"
+        "  max-age=TIME   as 12h, 30d or 8w\n",
     .run = policy_run,
 };

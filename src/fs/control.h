@@ -82,6 +82,29 @@ struct control_life {
 /* On any file or directory that the asker can open. */
 #define CKPTFS_IOCTL_LIFE _IOR('k', 27, struct control_life)
 
+/* 1: no policy removes the directory or file; 0: it may again. For its owner and root, else EPERM. */
+#define CKPTFS_IOCTL_PIN _IOW('k', 32, uint32_t)
+
+/* What the mount knows of a checkpoint that keeps a policy from removing it; each is 0 or 1. */
+struct control_marks {
+    uint32_t pinned;
+    uint32_t open;        /* somebody has a file of it open */
+    uint32_t loaded;      /* a running job began with it */
+    uint32_t exported;    /* is to be exported, and was not yet */
+    uint32_t unsettled;   /* files of it are being written, or not on stable storage yet */
+    uint32_t torn;        /* files of it lost bytes in a crash */
+    uint32_t reserved[6]; /* 0 */
+};
+/* On any directory or file that the asker can open. */
+#define CKPTFS_IOCTL_MARKS _IOR('k', 33, struct control_marks)
+
+/*
+ * Applies the policy of a run now. A JSON array: an object for each checkpoint that it removes, with "path"
+ * (in the run), "bytes", "reason" and "error" (null, or why it is still there); as many as there is room for.
+ * For the directory's owner and root, else EPERM; EROFS.
+ */
+#define CKPTFS_IOCTL_KEEP _IOR('k', 34, struct control_text)
+
 /* What waits to be given back to the disk. */
 struct control_reclaim {
     uint64_t now;                          /* in: 1: try now */

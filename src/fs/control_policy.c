@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ckpt/keep_policy.h"
 #include "fs/assembler.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/keep_watch.h"
 #include "fs/policy.h"
 #include "fs/view.h"
 
@@ -82,6 +84,7 @@ struct control_policies {
     struct meta_policy_change changes[CONTROL_POLICIES_MAX];
     size_t count;
     bool assembling; /* one of them is about what is assembled */
+    bool keeping;    /* one of them is about what is kept */
 };
 
 static errint control_read_policies(struct control_policies *policies)
@@ -101,20 +104,30 @@ static errint control_read_policies(struct control_policies *policies)
             return error;
         policies->changes[policies->count++] = (struct meta_policy_change){at, value};
         policies->assembling |= strcmp(at, POLICY_ASSEMBLE) == 0;
+        policies->keeping |= keep_policy_has_key(at);
         at += length + 1;
     }
     return policies->count > 0 ? 0 : -EINVAL;
 }
 
-errint control_may_set(fuse_req_t request, uint64_t directory)
+errint control_may_mark(fuse_req_t request, uint64_t ino)
 {
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
-    if (fs->options->read_only || view_has(directory))
+    if (fs->options->read_only || view_has(ino))
         return -EROFS;
-    errint error = control_check_directory(fs, directory, &row);
+    errint error = meta_get(fs->meta, ino, &row);
     uint32_t uid = fuse_req_ctx(request)->uid;
     return error ? error : uid == 0 || uid == row.uid ? 0 : -EPERM;
+}
+
+errint control_may_set(fuse_req_t request, uint64_t directory)
+{
+    struct meta_inode row;
+    errint error = control_may_mark(request, directory);
+    return error && error != -EPERM                                   ? error
+           : control_check_directory(fs_of(request), directory, &row) ? -ENOTDIR
+                                                                      : error;
 }
 
 void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, size_t length)
@@ -130,6 +143,8 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
         error = meta_policy_change(fs->meta, directory, policies.changes, policies.count);
     if (!error && policies.assembling)
         assembler_look_below(fs, directory);
+    if (!error && policies.keeping)
+        keep_watch_below(fs, directory);
     if (error)
         fuse_reply_err(request, -error);
     else

@@ -23,10 +23,17 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
 /* Whether whoever asks may set something for a directory: its owner and root may. -EPERM; -EROFS; -ENOTDIR.
  */
 errint control_may_set(fuse_req_t request, uint64_t directory);
+/* The same of a file or a directory. */
+errint control_may_mark(fuse_req_t request, uint64_t ino);
 /* CKPTFS_IOCTL_TEMPLATE_PUT, _REMOVE and _SHOW, and CKPTFS_IOCTL_SOURCE; these answer at once. False: it is
  * none of them. */
 bool control_template(fuse_req_t request, uint64_t directory, unsigned command, const void *in,
                       size_t in_size, size_t room);
+/* CKPTFS_IOCTL_PIN, which answers at once, CKPTFS_IOCTL_MARKS and CKPTFS_IOCTL_KEEP. False: it is none of
+ * them.
+ */
+bool control_keep(fuse_req_t request, uint64_t ino, unsigned command, const void *in, size_t in_size,
+                  size_t room);
 /* CKPTFS_IOCTL_ASSEMBLE; it answers at once. */
 void control_assemble(fuse_req_t request, uint64_t ino, const void *in, size_t in_size, size_t room);
 /* Takes the request over when the extended attribute is one of the figures of a file: true. */

@@ -14,7 +14,22 @@ struct expire {
     struct filesystem *fs;
     fuse_req_t request;
     uint64_t ino;
+    struct meta_name name; /* the one, where nobody waits */
 };
+
+/* A name that the kernel does not have is -ENOENT, and fine. */
+static void expire_tell(struct filesystem *fs, const struct meta_name *name)
+{
+    fuse_lowlevel_notify_inval_entry(fs->session, name->parent, name->bytes, name->length);
+}
+
+static void expire_run_one(void *context, unsigned worker)
+{
+    (void)worker;
+    struct expire *expire = context;
+    expire_tell(expire->fs, &expire->name);
+    free(expire);
+}
 
 static void expire_run(void *context, unsigned worker)
 {
@@ -30,9 +45,8 @@ static void expire_run(void *context, unsigned worker)
                         (unsigned long long)expire->ino, strerror(-error));
             break;
         }
-        /* A name that the kernel does not have is -ENOENT, and fine. */
         for (size_t i = 0; i < count; i++)
-            fuse_lowlevel_notify_inval_entry(fs->session, names[i].parent, names[i].bytes, names[i].length);
+            expire_tell(fs, &names[i]);
         last = &names[EXPIRE_PAGE - 1];
     } while (count == EXPIRE_PAGE);
     fuse_reply_err(expire->request, ESTALE);
@@ -40,14 +54,15 @@ static void expire_run(void *context, unsigned worker)
 }
 
 /* False: no more of them are taken. */
-static bool expire_submit(struct filesystem *fs, fuse_req_t request, uint64_t ino)
+static bool expire_submit(const struct expire *wanted, workers_job *job)
 {
+    struct filesystem *fs = wanted->fs;
     struct expire *expire = malloc(sizeof *expire);
     if (!expire)
         return false;
-    *expire = (struct expire){fs, request, ino};
+    *expire = *wanted;
     pthread_mutex_lock(&fs->expirer.lock);
-    bool taken = fs->expirer.workers && workers_submit(fs->expirer.workers, expire_run, expire) == 0;
+    bool taken = fs->expirer.workers && workers_submit(fs->expirer.workers, job, expire) == 0;
     pthread_mutex_unlock(&fs->expirer.lock);
     if (!taken)
         free(expire);
@@ -56,8 +71,16 @@ static bool expire_submit(struct filesystem *fs, fuse_req_t request, uint64_t in
 
 void expire_names(fuse_req_t request, uint64_t ino)
 {
-    if (!expire_submit(fs_of(request), request, ino))
+    const struct expire wanted = {.fs = fs_of(request), .request = request, .ino = ino};
+    if (!expire_submit(&wanted, expire_run))
         fuse_reply_err(request, ESTALE);
+}
+
+void expire_name(struct filesystem *fs, const struct meta_name *name)
+{
+    const struct expire wanted = {.fs = fs, .name = *name};
+    if (!expire_submit(&wanted, expire_run_one))
+        log_warning("%s: may be seen by who had seen it, until the kernel looks it up anew", name->bytes);
 }
 
 errint expire_start(struct filesystem *fs)

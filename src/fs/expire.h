@@ -20,4 +20,7 @@ void expire_stop(struct filesystem *fs);
  */
 void expire_names(fuse_req_t request, uint64_t ino);
 
+/* Has the kernel forget one name, which nothing has any more. Returns at once. */
+void expire_name(struct filesystem *fs, const struct meta_name *name);
+
 #endif

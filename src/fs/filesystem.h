@@ -57,6 +57,8 @@ struct inputs;
 struct assembler;
 struct checkpoints;
 struct writers;
+struct keep_watch;
+struct loads;
 struct repack;
 struct backup;
 struct stored;
@@ -87,9 +89,11 @@ struct filesystem {
     struct assembler *assembler;       /* NULL: read-only */
     struct checkpoints *checkpoints;
     struct writers *writers;
-    bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
-    struct repack *repack; /* NULL: read-only */
-    struct backup *backup; /* NULL: no backups */
+    struct keep_watch *keep_watch; /* the same */
+    struct loads *loads;           /* the same */
+    bool owners_share;             /* the store was mounted with share-owners=yes once: set at the start */
+    struct repack *repack;         /* NULL: read-only */
+    struct backup *backup;         /* NULL: no backups */
     struct stored *stored;
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */

@@ -157,7 +157,7 @@ static errint namespace_open(void *context, const char *path, struct format_sour
     if (!error && !S_ISREG(row.mode))
         error = S_ISDIR(row.mode) ? -EISDIR : -ENOENT;
     /* Before it is looked at: whoever changes it from now on is noticed. */
-    if (!error && !folder->compares)
+    if (!error && !folder->compares && !folder->looks)
         error = inputs_watch(fs, row.ino);
     struct namespace_file *file = error ? NULL : malloc(sizeof *file);
     struct node *node = file ? node_get(fs, row.ino) : NULL;
@@ -165,7 +165,7 @@ static errint namespace_open(void *context, const char *path, struct format_sour
         error = -ENOMEM;
     if (!error)
         error = namespace_check(fs, node, &row);
-    if (!error)
+    if (!error && !folder->looks)
         error = namespace_note(folder, path, &row);
     folder->busy |= error == -EBUSY;
     if (error) {

@@ -23,6 +23,7 @@ struct namespace_folder {
     char *buffer;  /* for reads */
     bool busy;     /* a file was refused */
     bool compares; /* set after the opening: nothing is made of the files, so that nobody need watch them */
+    bool looks;    /* likewise: nobody asks afterwards which files were opened */
     /* Asked at each read: true ends it with -ECANCELED. */
     bool (*stops)(struct filesystem *fs);
 };

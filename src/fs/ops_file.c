@@ -13,6 +13,7 @@
 #include "fs/content.h"
 #include "fs/expire.h"
 #include "fs/handle.h"
+#include "fs/keep_watch.h"
 #include "fs/space.h"
 #include "fs/view.h"
 #include "fs/writeback.h"
@@ -53,6 +54,8 @@ void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     uint64_t moved_to = error == -ESTALE ? node->moved_to : 0;
     node_unlock(node);
     node_put(fs, node);
+    if (!error && (fi->flags & O_ACCMODE) == O_RDONLY)
+        keep_watch_opened(fs, ino, fuse_req_ctx(request)->pid);
     if (moved_to)
         expire_names(request, moved_to);
     else if (error)

@@ -25,6 +25,7 @@
 #include "fs/filesystem.h"
 #include "fs/handle.h"
 #include "fs/inputs.h"
+#include "fs/keep_watch.h"
 #include "fs/loop.h"
 #include "fs/recover.h"
 #include "fs/repack.h"
@@ -167,7 +168,8 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = checkpoints_start(fs);
     if (!error)
-        error = repack_start(fs);
+        error = keep_watch_start(fs);
+    error = repack_start(fs);
     if (!error)
         error = meta_journal_start(fs->meta);
     if (!error)
@@ -266,6 +268,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
         seal_stop(fs, unmounted);
     serve_ending_step(&ending, "ends the look for checkpoints");
     checkpoints_stop(fs);
+    keep_watch_release(fs);
     serve_ending_step(&ending, "ends the look for models");
     assembler_stop(fs);
     serve_ending_step(&ending, "ends the look for equal bytes");
@@ -373,6 +376,7 @@ static int serve_run(struct filesystem *fs, int signal_fd)
     serve_tell(fs->options, "ready\n");
     bool unmounted = serve_wait(signal_fd, ended_fd);
     /* While requests are still served: who holds a directory's lock may wait for one. */
+    keep_watch_stop(fs);
     expire_stop(fs);
     loop_stop(loop);
     if (unmounted)

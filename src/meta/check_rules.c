@@ -326,6 +326,12 @@ const struct check_rule check_rules_rows[] = {
      " WHERE i.ino = s.run AND i.nlink > 0 AND " IS_DIRECTORY("i") ") GROUP BY s.run",
      {"DELETE FROM writer WHERE NOT EXISTS (SELECT 1 FROM inode i"
       " WHERE i.ino = writer.run AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"}},
+    {"pin-inode",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "is pinned, and is missing; that is forgotten",
+     "SELECT s.ino FROM pin s WHERE " NO_INODE("s.ino"),
+     {"DELETE FROM pin WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = pin.ino)"}},
     {"assembled-removed",
      META_FINDING_MENDED,
      CHECK_INODE,

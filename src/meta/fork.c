@@ -32,6 +32,8 @@ static errint fork_move_names(struct meta *meta, uint64_t from, uint64_t to)
     if (!error)
         error = db_run(meta->db, "UPDATE shadow SET successor = $1 WHERE successor = $2", DB_INTEGER(to),
                        DB_INTEGER(from));
+    if (!error)
+        error = db_run(meta->db, "UPDATE pin SET ino = $1 WHERE ino = $2", DB_INTEGER(to), DB_INTEGER(from));
     return error;
 }
 

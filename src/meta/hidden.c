@@ -33,8 +33,10 @@ errint meta_hidden_find(struct meta *meta, const char *kind, uint64_t *ino)
 errint meta_hidden_make(struct meta *meta, const char *kind, int64_t now, uint64_t *ino)
 {
     errint error = meta_hidden_find(meta, kind, ino);
-    struct change change = {.meta = meta};
-    while (error == -ENOENT && change_next(&change))
+    if (error != -ENOENT)
+        return error;
+    struct change change = {.meta = meta, .spends = true};
+    while (change_next(&change))
         change.error = hidden_open(&change, kind, now, ino);
-    return error == -ENOENT ? change.error : error;
+    return change.error;
 }

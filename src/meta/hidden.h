@@ -23,6 +23,9 @@
  */
 #define META_HIDDEN_TEMPLATES "templates"
 
+/* What is being removed, each named by its inode number, until it is taken apart (fs/keep_remove.h). */
+#define META_HIDDEN_REMOVED "removed"
+
 /* Checkpoints that were not finished, under the paths that they had (fs/torn.h). */
 #define META_HIDDEN_TORN "torn"
 

@@ -124,6 +124,8 @@ errint inode_drop(struct change *change, const struct meta_inode *inode)
     if (!error && S_ISREG(inode->mode))
         error = checksum_drop(meta, inode->ino);
     if (!error)
+        error = pin_forget(meta, inode->ino);
+    if (!error)
         error = db_run(meta->db, "DELETE FROM inode WHERE ino = $1", DB_INTEGER(inode->ino));
     if (!error)
         inode_account(meta, inode, -1);

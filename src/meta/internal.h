@@ -228,6 +228,8 @@ errint policy_change(struct change *change, uint64_t directory, const struct met
 errint policy_forget(struct meta *meta, uint64_t directory);
 /* The same for its template, if it has one. */
 errint template_forget(struct change *change, uint64_t directory);
+/* The inode's pin goes, if it has one. */
+errint pin_forget(struct meta *meta, uint64_t ino);
 
 /* The hidden directory of a kind (meta/hidden.h), which is made where it is not there yet. */
 errint hidden_open(struct change *change, const char *kind, int64_t now, uint64_t *ino);

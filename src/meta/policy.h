@@ -34,4 +34,7 @@ struct meta_policy_found {
 errint meta_policy_find(struct meta *meta, uint64_t directory, const char *key,
                         struct meta_policy_found *out);
 
+/* The directories that have the key themselves; appended, those that are there already too. */
+errint meta_policy_find_directories(struct meta *meta, const char *key, struct ids *out);
+
 #endif

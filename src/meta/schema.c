@@ -74,6 +74,12 @@
     " started INTEGER NOT NULL, boot BLOB NOT NULL);"                                                        \
     "CREATE UNIQUE INDEX writer_by_run ON writer (run, pid, started, boot);"
 
+/* What no policy removes (meta/pin.h). */
+#define SCHEMA_PIN "CREATE TABLE pin (ino INTEGER PRIMARY KEY);"
+
+/* All that format 5 has and format 4 had not. */
+#define SCHEMA_LIFE SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT SCHEMA_PIN
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -109,15 +115,14 @@ static const char schema_tables[] =
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
     "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
-        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT;
+        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_LIFE;
 
 const struct schema_step *schema_steps(size_t *count)
 {
-    static const struct schema_step steps[] = {
-        {.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
-        {.from = 2, .text = SCHEMA_CHECKSUM},
-        {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
-        {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT}};
+    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
+                                               {.from = 2, .text = SCHEMA_CHECKSUM},
+                                               {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
+                                               {.from = 4, .text = SCHEMA_LIFE}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

@@ -7,7 +7,7 @@ load ../lib/ckptfs.bash
 setup() {
     ckptfs_setup
     DOC=$CKPTFS_TREE/doc
-    COMMANDS=(mount umount status restart du gc verify fsck assemble inspect ls policy template)
+    COMMANDS=(mount umount status restart du gc verify fsck assemble inspect ls policy pin unpin template)
 }
 teardown() { ckptfs_teardown; }
 
@@ -82,7 +82,7 @@ complete_line() {
     local command
     complete_line ckptfs '' | grep -v '^--' | sort | diff - <(printf '%s\n' "${COMMANDS[@]}" | sort)
     for command in "${COMMANDS[@]}"; do
-        "$CKPTFS" "$command" --help | grep -oE '^ +(-[a-z], )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+' >"$TEST_DIR/help"
+        "$CKPTFS" "$command" --help | sed -nE 's/^ +(-[a-z], )?(--[a-z0-9-]+).*/\2/p' >"$TEST_DIR/help"
         echo --help >>"$TEST_DIR/help"
         complete_line ckptfs "$command" -- | sort | diff - <(sort "$TEST_DIR/help")
     done

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which checkpoints are complete: files that are cut or missing, markers, ranks, and what others of the run
  * have. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "check.h"
@@ -448,6 +449,76 @@ static void test_hostile_progress(void)
     }
 }
 
+/* What a resume reads: DeepSpeed's file, with or without a line's end, and Megatron's number. */
+static void test_named(void)
+{
+    static const char *const texts[][2] = {{"latest", "checkpoint-10"},
+                                           {"latest", "checkpoint-10\n"},
+                                           {"latest_checkpointed_iteration.txt", "10"}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        cleanup_run struct run run = {0};
+        run_begin();
+        run_put_trainer("checkpoint-10");
+        run_put_trainer("checkpoint-20");
+        run_put_text(texts[i][0], texts[i][1]);
+        run_judge_all(&run);
+        CHECK_EQUAL(2, run.count);
+        CHECK(run.at[0].named && !run.at[1].named && run.at[1].latest);
+    }
+}
+
+/* -- files that are refused -------------------------------------------------------------------------------
+ */
+
+static errint refusal; /* of checkpoint-20/optimizer.pt */
+
+static errint refuse_list(void *context, const char *path,
+                          bool (*visit)(void *visit_context, const struct folder_entry *entry),
+                          void *visit_context)
+{
+    return folder_list(context, path, visit, visit_context);
+}
+
+static errint refuse_open(void *context, const char *path, struct format_source *out)
+{
+    return strcmp(path, "checkpoint-20/optimizer.pt") == 0 ? refusal : folder_open(context, path, out);
+}
+
+static void refuse_close(void *context, struct format_source *source)
+{
+    folder_close(context, source);
+}
+
+/* One that is being written keeps none of the others from being judged, where that is wanted. */
+static void test_refused(void)
+{
+    cleanup_folder_plain struct folder plain = {0};
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    run_put_trainer("checkpoint-20");
+    run_put_trainer("checkpoint-30");
+    CHECK_EQUAL(0, folder_plain(run_path(""), &plain));
+    const struct folder folder = {
+        .context = &plain, .list = refuse_list, .open = refuse_open, .close = refuse_close};
+    static const errint refusals[] = {-EBUSY, -EIO, -ENOMEM};
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        refusal = refusals[i];
+        cleanup_run struct run strict = {0}, tolerant = {0};
+        CHECK_EQUAL(refusal, run_read(&folder, &(struct run_asked){.name = "run"}, &strict));
+        errint error = run_read(&folder, &(struct run_asked){.name = "run", .separately = true}, &tolerant);
+        CHECK_EQUAL(refusal == -ENOMEM ? refusal : 0, error);
+        if (error)
+            continue;
+        CHECK_EQUAL(3, tolerant.count);
+        CHECK(!tolerant.at[0].error && tolerant.at[1].error && !tolerant.at[2].error);
+        CHECK_EQUAL(COMPLETE_YES, tolerant.at[0].complete.state);
+        CHECK_EQUAL(COMPLETE_UNKNOWN, tolerant.at[1].complete.state);
+        CHECK_EQUAL(0, tolerant.at[1].complete.note_count);
+        CHECK(tolerant.at[1].complete.bytes > 0);
+        CHECK(tolerant.at[2].latest);
+    }
+}
+
 int main(void)
 {
     check_run("a Trainer's checkpoint is complete", test_trainer);
@@ -466,6 +537,8 @@ int main(void)
     check_run("files that were found whole are not read again", test_memory);
     check_run("ranks that are awaited", test_awaited);
     check_run("the order of a run, and its marks", test_order_and_marks);
+    check_run("the one that a file names", test_named);
+    check_run("files that are refused", test_refused);
     check_run("a directory that is no run", test_no_run);
     check_run("a checkpoint without a file", test_empty_checkpoint);
     check_run("what trainer_state.json tells", test_progress);

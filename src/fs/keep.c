@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Gathering what a run has, and applying its policy. */
+#include "fs/keep.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "ckpt/keep_run.h"
+#include "fs/filesystem.h"
+#include "fs/keep_remove.h"
+#include "fs/life.h"
+#include "fs/loads.h"
+#include "fs/namespace_folder.h"
+#include "fs/policy.h"
+#include "meta/pin.h"
+
+/* -- the policy -------------------------------------------------------------------------------------------
+ */
+
+static bool keep_trusts(uint32_t uid)
+{
+    return uid == 0 || uid == geteuid();
+}
+
+/* One key: is left out where the directory that has it is a stranger's. */
+static errint keep_read_key(struct filesystem *fs, const struct meta_inode *run, const char *key,
+                            struct keep_list *list)
+{
+    struct policy_value value;
+    struct meta_inode owner;
+    errint error = policy_find(fs, run->ino, policy_find_key(key), &value);
+    if (error || value.source == POLICY_FROM_NOWHERE)
+        return error;
+    error = meta_get(fs->meta, value.found.directory, &owner);
+    if (error)
+        return error;
+    if (!keep_trusts(owner.uid) && owner.uid != run->uid)
+        return 0;
+    list->trusted &= keep_trusts(owner.uid);
+    if (!keep_policy_set(&list->policy, key, value.found.value))
+        log_warning("inode %llu: the policy %s=%s is not understood, and left out",
+                    (unsigned long long)run->ino, key, value.found.value);
+    return 0;
+}
+
+static errint keep_read_policy(struct filesystem *fs, const struct meta_inode *run, struct keep_list *list)
+{
+    errint error = 0;
+    list->trusted = true;
+    for (size_t i = 0; i < keep_policy_key_count && !error; i++)
+        error = keep_read_key(fs, run, keep_policy_keys[i], list);
+    return error;
+}
+
+/* -- the checkpoints --------------------------------------------------------------------------------------
+ */
+
+errint keep_find_marks(struct filesystem *fs, const struct keep_asked *asked, struct keep_marks *out)
+{
+    const struct life_asked life_asked = {
+        .ino = asked->ino, .stops = asked->stops, .context = asked->context};
+    struct life life;
+    struct meta_name name;
+    size_t names = 0;
+    *out = (struct keep_marks){0};
+    errint error = life_count(fs, &life_asked, &life);
+    if (!error)
+        error = meta_find_names(fs->meta, asked->ino, NULL, &name, 1, &names);
+    int pinned = error ? error : meta_pin_has(fs->meta, asked->ino);
+    if (pinned < 0)
+        return pinned;
+    *out = (struct keep_marks){
+        .open = life.handles > asked->handles,
+        .pinned = pinned > 0,
+        .loaded = names > 0 && loads_has(fs, name.parent, asked->ino, asked->thread),
+        .unsettled = life.writing > 0 || life.unsynced > 0,
+        .torn = life.torn > 0,
+    };
+    return 0;
+}
+
+struct keep_work {
+    struct filesystem *fs;
+    bool (*stops)(struct filesystem *fs);
+};
+
+static bool keep_stops(void *context)
+{
+    const struct keep_work *work = context;
+    return work->stops(work->fs);
+}
+
+/* What only the mount knows of a checkpoint. One that is gone by now is as one that is being written. */
+static errint keep_look(struct keep_work *work, const struct meta_inode *run, struct keep_list *list,
+                        size_t index)
+{
+    struct keep_checkpoint *checkpoint = &list->checkpoints[index];
+    struct meta_inode row = {0};
+    struct keep_marks marks;
+    /* Nothing of it goes, and all that lies below it, logs that are written for days, would count for it. */
+    if (!*checkpoint->path)
+        return 0;
+    errint error = namespace_find(work->fs, run->ino, checkpoint->path, strlen(checkpoint->path), &row);
+    const struct keep_asked asked = {.ino = row.ino, .stops = keep_stops, .context = work};
+    if (!error)
+        error = keep_find_marks(work->fs, &asked, &marks);
+    if (error) {
+        checkpoint->unsettled = true;
+        return error == -ENOENT ? 0 : error;
+    }
+    list->inodes[index] = row.ino;
+    checkpoint->open = marks.open;
+    checkpoint->pinned = marks.pinned;
+    checkpoint->loaded = marks.loaded;
+    checkpoint->exported = marks.exported;
+    checkpoint->unsettled |= marks.unsettled;
+    checkpoint->torn = marks.torn;
+    checkpoint->foreign = !list->trusted && row.uid != run->uid;
+    return 0;
+}
+
+static errint keep_read_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)
+{
+    cleanup_namespace_folder struct namespace_folder names = {0};
+    struct folder folder;
+    struct meta_name name = {0};
+    size_t count = 0;
+    errint error = meta_find_names(work->fs->meta, run->ino, NULL, &name, 1, &count);
+    if (!error)
+        error = namespace_folder_open(work->fs, run->ino, work->stops, &names, &folder);
+    names.looks = true;
+    const struct run_asked asked = {.name = count > 0 ? name.bytes : "", .separately = true};
+    return error ? error : run_read(&folder, &asked, &list->run);
+}
+
+static errint keep_judge_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)
+{
+    size_t count = list->run.count;
+    list->inodes = calloc(count, sizeof *list->inodes);
+    list->checkpoints = calloc(count, sizeof *list->checkpoints);
+    list->verdicts = calloc(count, sizeof *list->verdicts);
+    if (!list->inodes || !list->checkpoints || !list->verdicts)
+        return -ENOMEM;
+    keep_run_take(&list->run, list->checkpoints);
+    keep_run_choose_metric(&list->run, &list->policy);
+    errint error = 0;
+    for (size_t i = 0; i < count && !error; i++)
+        error = keep_look(work, run, list, i);
+    if (!error)
+        error = keep_judge(&list->policy, list->checkpoints, count, clock_wall(), list->verdicts);
+    if (!error)
+        list->count = count;
+    return error;
+}
+
+errint keep_gather(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
+                   struct keep_list *out)
+{
+    struct keep_work work = {fs, stops};
+    struct meta_inode row;
+    *out = (struct keep_list){0};
+    errint error = meta_get(fs->meta, run, &row);
+    if (!error && !S_ISDIR(row.mode))
+        error = -ENOTDIR;
+    if (!error && row.nlink == 0)
+        error = -ENOENT;
+    if (!error)
+        error = keep_read_policy(fs, &row, out);
+    if (error || !keep_policy_is_set(&out->policy))
+        return error;
+    error = keep_read_run(&work, &row, out);
+    return error || out->run.count == 0 ? error : keep_judge_run(&work, &row, out);
+}
+
+void keep_list_release(struct keep_list *list)
+{
+    run_release(&list->run);
+    free(list->inodes);
+    free(list->checkpoints);
+    free(list->verdicts);
+    *list = (struct keep_list){0};
+}
+
+/* -- applying ---------------------------------------------------------------------------------------------
+ */
+
+/* Whose turn is `order`; the count of all when there is none. */
+static size_t keep_find_turn(const struct keep_list *list, size_t order)
+{
+    size_t i = 0;
+    while (i < list->count && (!list->verdicts[i].goes || list->verdicts[i].order != order))
+        i++;
+    return i;
+}
+
+errint keep_apply(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
+                  void (*removed)(void *context, const struct keep_list *list, size_t index, errint error),
+                  void *context, struct keep_list *list)
+{
+    errint error = keep_gather(fs, run, stops, list);
+    /* What goes has the first turns. */
+    for (size_t order = 1; !error; order++) {
+        size_t i = keep_find_turn(list, order);
+        if (i == list->count)
+            break;
+        if (stops(fs))
+            return -ECANCELED;
+        errint result = keep_remove(fs, list->inodes[i], list->verdicts[i].reason);
+        if (removed)
+            removed(context, list, i, result);
+    }
+    return error;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Taking a checkpoint away. */
+#include "fs/keep_remove.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "fs/assembler.h"
+#include "fs/discard.h"
+#include "fs/expire.h"
+#include "fs/filesystem.h"
+#include "fs/keep.h"
+#include "fs/writeback.h"
+#include "meta/hidden.h"
+
+/* Names of a directory, read under one lock. */
+enum { KEEP_PAGE = 256 };
+
+static bool keep_never_stops(void *context)
+{
+    (void)context;
+    return false;
+}
+
+/* -- out of sight -----------------------------------------------------------------------------------------
+ */
+
+static errint keep_check(struct filesystem *fs, uint64_t ino)
+{
+    struct keep_marks marks;
+    if (ino <= META_ROOT_INO)
+        return -EINVAL;
+    const struct keep_asked asked = {.ino = ino, .stops = keep_never_stops};
+    errint error = keep_find_marks(fs, &asked, &marks);
+    return error ? error : marks.open || marks.pinned || marks.loaded || marks.unsettled ? -EBUSY : 0;
+}
+
+static size_t keep_print_name(char out[META_NAME_MAX + 1], uint64_t ino)
+{
+    return (size_t)snprintf(out, META_NAME_MAX + 1, "%llu", (unsigned long long)ino);
+}
+
+/* The directory that it lay in keeps its time, unless somebody else has changed it; the kernel forgets the
+ * name. */
+static void keep_settle(struct filesystem *fs, const struct meta_name *name,
+                        const struct meta_inode *directory, int64_t removed)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, name->parent, &row);
+    if (!error && row.mtime == removed)
+        error = meta_set(fs->meta, name->parent, META_SET_MTIME, directory, 0, NULL);
+    if (error)
+        log_warning("inode %llu: its time is that of a removal: %s", (unsigned long long)name->parent,
+                    strerror(-error));
+    expire_name(fs, name);
+    assembler_touch_directory(fs, name->parent);
+}
+
+static errint keep_hide(struct filesystem *fs, uint64_t ino, const struct meta_name *name)
+{
+    char hidden_name[META_NAME_MAX + 1];
+    size_t length = keep_print_name(hidden_name, ino);
+    struct meta_inode directory;
+    uint64_t hidden;
+    cleanup_ids struct ids freed = {0};
+    errint error = meta_get(fs->meta, name->parent, &directory);
+    if (!error)
+        error = meta_hidden_make(fs->meta, META_HIDDEN_REMOVED, clock_file_time(), &hidden);
+    struct node *node = error ? NULL : node_get(fs, ino);
+    if (!node)
+        return error ? error : -ENOMEM;
+    const struct meta_rename rename = {.parent = name->parent,
+                                       .name = name->bytes,
+                                       .length = name->length,
+                                       .new_parent = hidden,
+                                       .new_name = hidden_name,
+                                       .new_length = length,
+                                       .flags = RENAME_NOREPLACE,
+                                       .expected = ino,
+                                       .now = clock_file_time()};
+    node_lock(node);
+    error = meta_rename(fs->meta, &rename, 0, &freed);
+    node_unlock(node);
+    node_put(fs, node);
+    if (!error)
+        keep_settle(fs, name, &directory, rename.now);
+    discard_objects(fs, &freed);
+    return error;
+}
+
+/* -- apart ------------------------------------------------------------------------------------------------
+ */
+
+struct keep_entry {
+    char name[META_NAME_MAX + 1];
+    size_t length;
+    uint64_t ino;
+    bool directory;
+};
+
+struct keep_page {
+    struct keep_entry *at;
+    size_t count;
+};
+
+static bool keep_take_entry(void *context, const char *name, size_t length, uint64_t cookie,
+                            const struct meta_inode *inode)
+{
+    (void)cookie;
+    struct keep_page *page = context;
+    if (inode->state & META_ASSEMBLED)
+        return true; /* goes with its directory */
+    struct keep_entry *entry = &page->at[page->count++];
+    memcpy(entry->name, name, length);
+    entry->length = length;
+    entry->ino = inode->ino;
+    entry->directory = S_ISDIR(inode->mode);
+    return page->count < KEEP_PAGE;
+}
+
+static errint keep_drop_name(struct filesystem *fs, uint64_t parent, const struct keep_entry *entry)
+{
+    cleanup_ids struct ids freed = {0};
+    int64_t now = clock_file_time();
+    struct node *node = node_get(fs, entry->ino);
+    if (!node)
+        return -ENOMEM;
+    node_lock(node);
+    errint error =
+        entry->directory
+            ? meta_rmdir(fs->meta, parent, entry->name, entry->length, entry->ino, false, now, 0)
+            : meta_unlink(fs->meta, parent, entry->name, entry->length, entry->ino, false, now, 0, &freed);
+    node_unlock(node);
+    /* Who has it open has it to the end. */
+    if (!error)
+        node_reap(fs, node);
+    node_put(fs, node);
+    discard_objects(fs, &freed);
+    return error;
+}
+
+/* A page of a directory: files go, and one of its directories is told; else whether it was empty. */
+static errint keep_drop_page(struct filesystem *fs, uint64_t directory, struct keep_page *page,
+                             uint64_t *below)
+{
+    page->count = 0;
+    *below = 0;
+    errint error = meta_list(fs->meta, directory, 0, keep_take_entry, page);
+    for (size_t i = 0; i < page->count && !error; i++) {
+        if (page->at[i].directory)
+            *below = page->at[i].ino;
+        else
+            error = keep_drop_name(fs, directory, &page->at[i]);
+    }
+    return error;
+}
+
+static errint keep_drop_directory(struct filesystem *fs, uint64_t directory)
+{
+    struct meta_name name;
+    size_t count = 0;
+    errint error = meta_find_names(fs->meta, directory, NULL, &name, 1, &count);
+    if (error || count == 0)
+        return error ? error : -ENOENT;
+    struct keep_entry entry = {.length = name.length, .ino = directory, .directory = true};
+    memcpy(entry.name, name.bytes, name.length);
+    return keep_drop_name(fs, name.parent, &entry);
+}
+
+/* Removes all that lies in a directory, however deep: the way down is a list. */
+static errint keep_empty(struct filesystem *fs, uint64_t directory)
+{
+    cleanup_ids struct ids way = {0};
+    struct keep_page page = {.at = calloc(KEEP_PAGE, sizeof *page.at)};
+    errint error = page.at ? ids_append(&way, directory) : -ENOMEM;
+    while (!error && way.count > 0) {
+        uint64_t below, at = way.at[way.count - 1];
+        error = keep_drop_page(fs, at, &page, &below);
+        if (error || page.count > 0) {
+            if (!error && below)
+                error = ids_append(&way, below);
+            continue;
+        }
+        way.count--;
+        if (way.count > 0)
+            error = keep_drop_directory(fs, at);
+    }
+    free(page.at);
+    return error;
+}
+
+errint keep_remove_rest(struct filesystem *fs)
+{
+    uint64_t hidden;
+    errint error = meta_hidden_find(fs->meta, META_HIDDEN_REMOVED, &hidden);
+    if (!error)
+        error = keep_empty(fs, hidden);
+    return error == -ENOENT ? 0 : error;
+}
+
+/* What was hidden, of that type. */
+static errint keep_take_apart(struct filesystem *fs, uint64_t ino)
+{
+    struct meta_inode row;
+    uint64_t hidden;
+    errint error = fault_hit("fs.keep.apart");
+    if (!error)
+        error = meta_get(fs->meta, ino, &row);
+    if (!error && S_ISDIR(row.mode)) {
+        error = keep_empty(fs, ino);
+        return error ? error : keep_drop_directory(fs, ino);
+    }
+    if (!error)
+        error = meta_hidden_find(fs->meta, META_HIDDEN_REMOVED, &hidden);
+    struct keep_entry entry = {.ino = ino};
+    entry.length = keep_print_name(entry.name, ino);
+    return error ? error : keep_drop_name(fs, hidden, &entry);
+}
+
+errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
+{
+    cleanup_free char *path = NULL;
+    struct meta_name name;
+    size_t count = 0;
+    errint error = keep_check(fs, ino);
+    if (!error)
+        error = meta_find_names(fs->meta, ino, NULL, &name, 1, &count);
+    if (!error && count == 0)
+        error = -ENOENT;
+    if (!error)
+        error = meta_path(fs->meta, ino, &path);
+    if (!error)
+        error = keep_hide(fs, ino, &name);
+    if (error)
+        return error;
+    log_info("%s: removed: %s", path, reason);
+    error = keep_take_apart(fs, ino);
+    writeback_kick(fs);
+    if (error)
+        log_warning("%s: its space is given back at the next start: %s", path, strerror(-error));
+    return 0;
+}
