@@ -185,6 +185,10 @@ static int policy_change_words(const char *path, char **words, bool unset)
         log_error("%s: the mount's daemon does not know this policy: it is of another version", path);
         return EXIT_FAILED;
     }
+    if (error == EOPNOTSUPP) {
+        log_error("%s: a hook runs as who sets it, and the mount's daemon, another user's, cannot", path);
+        return EXIT_NOT_PERMITTED;
+    }
     return error ? directory_explain(path, error) : code;
 }
 

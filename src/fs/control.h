@@ -82,6 +82,20 @@ struct control_life {
 /* On any file or directory that the asker can open. */
 #define CKPTFS_IOCTL_LIFE _IOR('k', 27, struct control_life)
 
+/*
+ * What the daemon has told (fs/events.h), on any directory that the asker can open: the lines that are kept,
+ * as .ckptfs/events has them, from the number `from` on, as many as there is room for. Who asks sees what he
+ * sees there.
+ */
+struct control_events {
+    uint64_t from;   /* in; out: the number to go on with */
+    uint32_t length; /* of `text`, without its NUL; 0: there are no more */
+    uint32_t reserved;
+    char path[4096];  /* of the directory from the mount's root; "": it is the root */
+    char text[11000]; /* whole lines */
+};
+#define CKPTFS_IOCTL_EVENTS _IOWR('k', 28, struct control_events)
+
 /* What waits to be given back to the disk. */
 struct control_reclaim {
     uint64_t now;                          /* in: 1: try now */

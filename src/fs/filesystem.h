@@ -55,6 +55,9 @@ struct share;
 struct share_models;
 struct inputs;
 struct assembler;
+struct events;
+struct view_events;
+struct hooks;
 struct repack;
 struct backup;
 struct stored;
@@ -84,6 +87,9 @@ struct filesystem {
     struct inputs *inputs;             /* that assembled files are made from */
     struct assembler *assembler;       /* NULL: read-only */
     bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
+    struct events *events; /* NULL: nobody is told of anything yet, or any more */
+    struct view_events *view_events;
+    struct hooks *hooks;   /* NULL: read-only */
     struct repack *repack; /* NULL: read-only */
     struct backup *backup; /* NULL: no backups */
     struct stored *stored;

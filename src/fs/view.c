@@ -10,11 +10,13 @@
 #include "base/fault.h"
 #include "fs/handle.h"
 #include "fs/models.h"
+#include "fs/view_events.h"
 
-enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS };
+enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS, VIEW_COOKIE_EVENTS };
 
 #define VIEW_STATUS_NAME "status"
 #define VIEW_MODELS_NAME "models"
+#define VIEW_EVENTS_NAME "events"
 
 bool view_is_name(uint64_t parent, const char *name)
 {
@@ -49,7 +51,7 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
     enum view_kind kind = view_kind(number);
-    if (kind == VIEW_CONTROL || kind == VIEW_STATUS)
+    if (kind == VIEW_CONTROL || kind == VIEW_STATUS || kind == VIEW_EVENTS)
         return view_fixed_row(fs, kind, row);
     errint error = meta_get(fs->meta, view_target(number), row);
     bool fits =
@@ -107,6 +109,8 @@ static errint view_find_in_control(struct filesystem *fs, const char *name, uint
 {
     if (strcmp(name, VIEW_STATUS_NAME) == 0)
         *number = view_number(VIEW_STATUS, 0);
+    else if (strcmp(name, VIEW_EVENTS_NAME) == 0)
+        *number = view_number(VIEW_EVENTS, 0);
     else if (strcmp(name, VIEW_MODELS_NAME) == 0)
         *number = view_number(VIEW_MODELS, META_ROOT_INO);
     else
@@ -164,7 +168,9 @@ static errint view_list_control(struct filesystem *fs, uint64_t after, struct li
     static const struct {
         const char *name;
         uint64_t cookie;
-    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS}, {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS}};
+    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS},
+                   {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
+                   {VIEW_EVENTS_NAME, VIEW_COOKIE_EVENTS}};
     if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
         return 0;
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
@@ -276,6 +282,8 @@ void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
         fuse_reply_err(request, -error);
     else if (view_kind(ino) == VIEW_STATUS)
         view_status_open(request, fi);
+    else if (view_kind(ino) == VIEW_EVENTS)
+        view_events_open(request, ino, fi);
     else
         view_open_file(request, view_target(ino), fi);
 }

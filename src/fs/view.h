@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is ours on the mount: `.ckptfs` in the root, which no listing shows and every look-up finds. Below it
- * are `status`, and `models`, which mirrors the tree: each directory with the owner and mode of the one that
- * it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h). All of it is
- * only read: whoever would change it gets EROFS.
+ * are `status` and `events`, and `models`, which mirrors the tree: each directory with the owner and mode of
+ * the one that it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h).
+ * All of it is only read: whoever would change it gets EROFS.
  *
  * Nothing of it is a row of the namespace. Its inodes' numbers say what each is and which inode it stands
  * for, so that every daemon can answer for a number that the kernel remembers; the namespace never gives out
@@ -22,6 +22,7 @@ enum view_kind {
     VIEW_STATUS = 1,  /* its file */
     VIEW_MODELS = 2,  /* a directory below models, or models itself: the root's */
     VIEW_FILE = 3,    /* a regular file */
+    VIEW_EVENTS = 8,  /* the file events (fs/view_events.h) */
 };
 
 #define VIEW_BIT         (UINT64_C(1) << 62)

@@ -58,12 +58,19 @@
     "CREATE TABLE stand_in (ino INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                              \
     "CREATE UNIQUE INDEX stand_in_by_hidden ON stand_in (hidden);"
 
-/* Settings of directories (meta/policy.h), and where files lie that are lent (meta/template.h). */
+/* Settings of directories (meta/policy.h) and who set them, and where files lie that are lent
+ * (meta/template.h). */
 #define SCHEMA_POLICY                                                                                        \
     "CREATE TABLE policy (directory INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,"               \
+    " uid INTEGER NOT NULL DEFAULT -1, gid INTEGER NOT NULL DEFAULT -1,"                                     \
     " PRIMARY KEY (directory, key)) WITHOUT ROWID;"                                                          \
     "CREATE TABLE template (directory INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                        \
     "CREATE UNIQUE INDEX template_by_hidden ON template (hidden);"
+
+/* What the daemon has told of last (meta/event.h). */
+#define SCHEMA_EVENT                                                                                         \
+    "CREATE TABLE event (sequence INTEGER PRIMARY KEY, directory INTEGER NOT NULL, uid INTEGER NOT NULL,"    \
+    " pending INTEGER NOT NULL, text BLOB NOT NULL);"
 
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
@@ -99,14 +106,15 @@ static const char schema_tables[] =
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
     "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
-        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED;
+        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_EVENT;
 
 const struct schema_step *schema_steps(size_t *count)
 {
-    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
-                                               {.from = 2, .text = SCHEMA_CHECKSUM},
-                                               {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
-                                               {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED}};
+    static const struct schema_step steps[] = {
+        {.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
+        {.from = 2, .text = SCHEMA_CHECKSUM},
+        {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
+        {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_EVENT}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }
