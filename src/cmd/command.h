@@ -31,6 +31,8 @@ extern const struct command command_assemble;
 extern const struct command command_inspect;
 extern const struct command command_ls;
 extern const struct command command_policy;
+extern const struct command command_events;
+extern const struct command command_wait;
 extern const struct command command_template;
 extern const struct command command_daemon;
 

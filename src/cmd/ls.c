@@ -63,8 +63,7 @@ static char *ls_join(const char *path, const char *name)
     return joined;
 }
 
-/* Nothing is known where it is no mount of ours, or an older daemon's. */
-static errint ls_ask(const char *path, const struct run_checkpoint *checkpoint, struct ls_mounted *out)
+errint ls_ask(const char *path, const struct run_checkpoint *checkpoint, struct ls_mounted *out)
 {
     struct statfs figures;
     cleanup_free char *joined = ls_join(path, *checkpoint->path ? checkpoint->path : ".");
@@ -98,9 +97,9 @@ static errint ls_show(struct ls *ls, const char *path, const struct run *run)
     return ls->list ? ls_add_json(ls->list, &shown) : ls_print(&shown, ls->why);
 }
 
-/* The directory's own name, which may tell its step. */
-static errint ls_read(const char *path, bool why, struct run *run)
+errint ls_read(const char *path, bool why, struct run *run)
 {
+    /* The directory's own name, which may tell its step. */
     cleanup_folder_plain struct folder folder = {0};
     cleanup_free char *real = realpath(path, NULL);
     const char *slash = real ? strrchr(real, '/') : NULL;

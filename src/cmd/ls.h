@@ -21,6 +21,12 @@ struct ls_run {
     struct ls_mounted *mounted; /* of each checkpoint */
 };
 
+/* Reads the run that the directory is; `why`: with all reasons. Released in any case. */
+errint ls_read(const char *path, bool why, struct run *run);
+/* What the mount says of a checkpoint of the run at `path`. Nothing is known where it is no mount of ours, or
+ * an older daemon's. -ENOMEM. */
+errint ls_ask(const char *path, const struct run_checkpoint *checkpoint, struct ls_mounted *out);
+
 /* "writing", "torn", "durable", or how it was judged (complete_state_name). */
 const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mounted *mounted);
 
