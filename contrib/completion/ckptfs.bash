@@ -43,7 +43,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\ntemplate\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\ntemplate\nevents\nwait\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -109,9 +109,30 @@ _ckptfs() {
                     ;;
                 *:set:*)
                     compopt -o nospace
-                    _ckptfs_complete_words 'assemble=' "$word"
+                    _ckptfs_complete_words $'assemble=\nhook-complete=\nhook-best=\nhook-removed=\nhook-exported=\nhook-torn=\nhook-assembled=\nhook-timeout=' "$word"
                     ;;
-                *:unset:*) _ckptfs_complete_words 'assemble' "$word" ;;
+                *:unset:*) _ckptfs_complete_words $'assemble\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-torn\nhook-assembled\nhook-timeout' "$word" ;;
+            esac
+            ;;
+        events)
+            case $previous:$word in
+                -s:* | --since:*) ;;
+                *:-*) _ckptfs_complete_words $'--json\n--follow\n--since\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
+            esac
+            ;;
+        wait)
+            case $previous:$word in
+                -f:* | --for:*) _ckptfs_complete_words $'complete\ndurable\nexported\nweights' "$word" ;;
+                -t:* | --timeout:*) ;;
+                *:-*) _ckptfs_complete_words $'--for\n--timeout\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
             esac
             ;;
         template)

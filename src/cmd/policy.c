@@ -225,6 +225,9 @@ const struct command command_policy = {
                "\n"
                "What a directory has not itself comes from the nearest one above it that has it, else from\n"
                "the mount's options. Its owner and root may set it. Keys:\n"
-               "  assemble=auto|off|ask  when the shards of a checkpoint become a model\n",
+               "  assemble=auto|off|ask  when the shards of a checkpoint become a model\n"
+               "  hook-EVENT=COMMAND     what is run, as you, when a checkpoint is complete, best, removed,\n"
+               "                         exported, torn or assembled: ckptfs-hooks(7)\n"
+               "  hook-timeout=SECONDS   after so long it is killed\n",
     .run = policy_run,
 };
