@@ -96,6 +96,14 @@ struct control_events {
 };
 #define CKPTFS_IOCTL_EVENTS _IOWR('k', 28, struct control_events)
 
+/* Hooks, which use the mount, make way for its end: those that run are ended, and none is started for a
+ * while. Answered when they are gone, after 2 s at the latest. On the root; for root and whoever mounted. */
+struct control_pause {
+    uint32_t seconds; /* in: at least 1 */
+    uint32_t running; /* out: those that are there still */
+};
+#define CKPTFS_IOCTL_PAUSE _IOWR('k', 29, struct control_pause)
+
 /* What waits to be given back to the disk. */
 struct control_reclaim {
     uint64_t now;                          /* in: 1: try now */

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon has told, for `ckptfs events` and `ckptfs wait`. */
+/* What the daemon has told, for `ckptfs events` and `ckptfs wait`; and its hooks, for `ckptfs umount`. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/events.h"
+#include "fs/hooks.h"
+#include "fs/report.h"
+
+enum { CONTROL_MOMENT_NS = 10 * 1000 * 1000, CONTROL_PAUSE_SECONDS = 2 };
 
 static errint control_fill_events(struct filesystem *fs, uint64_t directory, uint32_t uid,
                                   struct control_events *answer)
@@ -48,4 +53,39 @@ void control_events(fuse_req_t request, uint64_t directory, const void *in, size
         fuse_reply_err(request, -error);
     else
         fuse_reply_ioctl(request, 0, answer, sizeof *answer);
+}
+
+static void control_answer_pause(struct report *report)
+{
+    const struct timespec moment = {.tv_nsec = CONTROL_MOMENT_NS};
+    int64_t deadline = clock_monotonic() + CONTROL_PAUSE_SECONDS * CLOCK_NS_PER_SECOND;
+    struct control_pause answer = {.seconds = (uint32_t)report->argument};
+    hooks_pause(report->fs, answer.seconds);
+    while (hooks_running(report->fs) > 0 && clock_monotonic() < deadline) {
+        if (report_stops(report)) {
+            report_fail(report, -ECANCELED);
+            return;
+        }
+        nanosleep(&moment, NULL);
+    }
+    answer.running = hooks_running(report->fs);
+    fuse_reply_ioctl(report->request, 0, &answer, sizeof answer);
+}
+
+void control_pause(fuse_req_t request, const void *in, size_t in_size, size_t room)
+{
+    struct control_pause question;
+    uint32_t uid = fuse_req_ctx(request)->uid;
+    if (uid != 0 && uid != geteuid()) {
+        fuse_reply_err(request, EPERM);
+        return;
+    }
+    if (in_size < sizeof question || room < sizeof question) {
+        fuse_reply_err(request, EINVAL);
+        return;
+    }
+    memcpy(&question, in, sizeof question);
+    report_later(request, &(struct report){.ino = META_ROOT_INO,
+                                           .argument = question.seconds ? question.seconds : 1,
+                                           .answer = control_answer_pause});
 }

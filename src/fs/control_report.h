@@ -23,6 +23,8 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
 /* Whether whoever asks may set something for a directory: its owner and root may. -EPERM; -EROFS; -ENOTDIR.
  */
 errint control_may_set(fuse_req_t request, uint64_t directory);
+/* CKPTFS_IOCTL_PAUSE. */
+void control_pause(fuse_req_t request, const void *in, size_t in_size, size_t room);
 /* CKPTFS_IOCTL_EVENTS; it answers at once. */
 void control_events(fuse_req_t request, uint64_t directory, const void *in, size_t in_size, size_t room);
 /* CKPTFS_IOCTL_TEMPLATE_PUT, _REMOVE and _SHOW, and CKPTFS_IOCTL_SOURCE; these answer at once. False: it is

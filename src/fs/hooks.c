@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "fs/events.h"
 #include "fs/filesystem.h"
@@ -21,13 +22,16 @@ enum {
     HOOKS_AT_A_TIME = 2,
     HOOKS_WAITING = 1000, /* more are left to the next start */
     HOOKS_LINES = 200,    /* of one hook's output, that are logged */
+    HOOKS_MOMENT_NS = 50 * 1000 * 1000,
 };
 
 struct hooks {
     struct workers *workers;
-    int stop_fd;
+    int stop_fd; /* can be read while those that run are to be killed */
     atomic_bool stopping;
-    atomic_uint waiting;
+    atomic_uint waiting, running;
+    pthread_mutex_t lock;
+    int64_t paused_until; /* clock_monotonic(); INT64_MAX: for ever */
 };
 
 struct hooks_job {
@@ -91,7 +95,7 @@ static void hooks_log_end(const struct hooks_job *job, errint error, int status,
     if (error == -ETIME)
         log_warning("%s %s: took longer than %u s and was killed", job->key, path, seconds);
     else if (error == -ECANCELED)
-        log_info("%s %s: ended with the daemon; the next one runs it again", job->key, path);
+        log_info("%s %s: was ended, and is run again later", job->key, path);
     else if (error)
         log_warning("%s %s: cannot be run: %s", job->key, path, strerror(-error));
     else if (WIFSIGNALED(status))
@@ -139,6 +143,45 @@ static errint hooks_run_command(struct hooks_job *job, const struct policy_value
     return error;
 }
 
+/* -- pauses -----------------------------------------------------------------------------------------------
+ */
+
+void hooks_pause(struct filesystem *fs, unsigned seconds)
+{
+    struct hooks *hooks = fs->hooks;
+    if (!hooks)
+        return;
+    pthread_mutex_lock(&hooks->lock);
+    int64_t until = seconds ? clock_monotonic() + (int64_t)seconds * CLOCK_NS_PER_SECOND : INT64_MAX;
+    if (until > hooks->paused_until)
+        hooks->paused_until = until;
+    eventfd_write(hooks->stop_fd, 1);
+    pthread_mutex_unlock(&hooks->lock);
+}
+
+unsigned hooks_running(struct filesystem *fs)
+{
+    return fs->hooks ? atomic_load(&fs->hooks->running) : 0;
+}
+
+/* Until there is none; false: no more hooks are run at all. */
+static bool hooks_wait_for_pause(struct hooks *hooks)
+{
+    const struct timespec moment = {.tv_nsec = HOOKS_MOMENT_NS};
+    eventfd_t ignored;
+    while (!atomic_load(&hooks->stopping)) {
+        pthread_mutex_lock(&hooks->lock);
+        bool over = clock_monotonic() >= hooks->paused_until;
+        if (over && !atomic_load(&hooks->stopping))
+            eventfd_read(hooks->stop_fd, &ignored);
+        pthread_mutex_unlock(&hooks->lock);
+        if (over)
+            return !atomic_load(&hooks->stopping);
+        nanosleep(&moment, NULL);
+    }
+    return false;
+}
+
 static void hooks_free_job(struct hooks_job *job)
 {
     hook_facts_release(&job->facts);
@@ -154,10 +197,12 @@ static void hooks_run(void *context, unsigned worker)
     struct policy_value value;
     errint error = -ECANCELED;
     atomic_fetch_sub(&fs->hooks->waiting, 1);
-    if (!atomic_load(&fs->hooks->stopping)) {
+    while (error == -ECANCELED && hooks_wait_for_pause(fs->hooks)) {
         error = hooks_find(fs, job->directory, job->key, &value);
+        atomic_fetch_add(&fs->hooks->running, 1);
         if (!error)
             error = hooks_run_command(job, &value);
+        atomic_fetch_sub(&fs->hooks->running, 1);
     }
     if (error != -ECANCELED)
         error = meta_event_settle(fs->meta, job->sequence);
@@ -209,7 +254,8 @@ errint hooks_start(struct filesystem *fs)
     struct hooks *hooks = calloc(1, sizeof *hooks);
     if (!hooks)
         return -ENOMEM;
-    hooks->stop_fd = eventfd(0, EFD_CLOEXEC);
+    pthread_mutex_init(&hooks->lock, NULL);
+    hooks->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     errint error = hooks->stop_fd < 0 ? -errno : workers_start(HOOKS_AT_A_TIME, "hook", &hooks->workers);
     if (error) {
         if (hooks->stop_fd >= 0)
@@ -226,9 +272,12 @@ void hooks_stop(struct filesystem *fs)
     struct hooks *hooks = fs->hooks;
     if (!hooks)
         return;
+    pthread_mutex_lock(&hooks->lock);
     atomic_store(&hooks->stopping, true);
     eventfd_write(hooks->stop_fd, 1);
+    pthread_mutex_unlock(&hooks->lock);
     workers_stop(hooks->workers);
+    pthread_mutex_destroy(&hooks->lock);
     fs->hooks = NULL;
     close(hooks->stop_fd);
     free(hooks);

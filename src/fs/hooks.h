@@ -24,6 +24,10 @@ bool hooks_want(struct filesystem *fs, uint64_t directory, uint32_t owner, enum 
 /* Runs it when its turn comes. `text`: the event as event_print has it; copied. Does not block. */
 void hooks_add(struct filesystem *fs, uint64_t sequence, uint64_t directory, const char *text);
 
+/* Kills those that run, which are run again when the pause is over, and starts none before; 0 s: for ever. */
+void hooks_pause(struct filesystem *fs, unsigned seconds);
+unsigned hooks_running(struct filesystem *fs);
+
 /* Whether this user's hooks could be run here. */
 bool hooks_may_run_as(uint32_t uid);
 

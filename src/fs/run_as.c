@@ -24,6 +24,7 @@ enum {
     RUN_AS_LINE = 1000,
     RUN_AS_NS_PER_MS = 1000 * 1000,
     RUN_AS_NOT_STARTED = 126,
+    RUN_AS_LAST_MS = 200,
     RUN_AS_FILES = 1024, /* the soft limit that programs expect */
 };
 
@@ -178,20 +179,31 @@ static errint run_as_watch(const struct run_as *order, int pid_fd, struct run_as
     }
 }
 
-/* Ends the group while the number is still its own, then takes the shell's status. */
-static errint run_as_reap(pid_t pid, bool ended, int *status, errint error)
+/* Whether it has ended; false when waiting for that is to be stopped, and did not help. */
+static bool run_as_await_end(const struct run_as *order, int pid_fd)
 {
-    siginfo_t info;
-    while (ended && waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
-        continue;
-    /* The group exists once the child made it; before, there is only the child. */
-    if (kill(-pid, SIGKILL) < 0 && !ended)
-        kill(pid, SIGKILL);
-    while (waitpid(pid, status, 0) < 0) {
+    struct pollfd fds[] = {{.fd = pid_fd, .events = POLLIN}, {.fd = order->stop_fd, .events = POLLIN}};
+    while (poll(fds, 2, -1) < 0) {
         if (errno != EINTR)
-            return error ? error : -errno;
+            return false;
     }
-    return error;
+    return fds[0].revents || poll(fds, 1, RUN_AS_LAST_MS) > 0;
+}
+
+/*
+ * Ends the group while the number is still its own, then takes the shell's status. Whoever is stopped waits
+ * for a moment only: what is killed may have to close a file on the mount first, and a daemon that ends does
+ * not answer any more.
+ */
+static errint run_as_reap(const struct run_as *order, pid_t pid, int pid_fd, int *status, errint error)
+{
+    /* The group exists once the child made it; before, there is only the child. */
+    if (kill(-pid, SIGKILL) < 0)
+        kill(pid, SIGKILL);
+    bool ended = pid_fd >= 0 && run_as_await_end(order, pid_fd);
+    if (waitpid(pid, status, ended ? 0 : WNOHANG) == pid || error)
+        return error;
+    return -ECANCELED;
 }
 
 static errint run_as_find_groups(struct run_as_child *child)
@@ -238,7 +250,7 @@ static errint run_as_start(struct run_as_child *child, int read_end, int *status
     child->output = -1;
     cleanup_fd int pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
     errint error = pid_fd < 0 ? -errno : run_as_watch(child->order, pid_fd, &output);
-    error = run_as_reap(pid, !error, status, error);
+    error = run_as_reap(child->order, pid, pid_fd, status, error);
     run_as_drain(&output);
     run_as_end_line(&output);
     return error;

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "fs/events.h"
+#include "fs/hooks.h"
 #include "fs/mount_table.h"
 #include "fs/view.h"
 
@@ -243,7 +244,9 @@ void view_events_wake(struct filesystem *fs)
 {
     struct view_events *readers = fs->view_events;
     pthread_mutex_lock(&readers->lock);
-    bool ends = readers->parked && view_events_is_detached(fs);
+    bool ends = (readers->parked || hooks_running(fs) > 0) && view_events_is_detached(fs);
+    if (ends)
+        hooks_pause(fs, 0); /* they would keep the mount from its end, too */
     for (struct view_events_read **link = &readers->parked; *link;) {
         struct view_events_read *read = *link;
         if (!view_events_settle(fs, read, ends)) {

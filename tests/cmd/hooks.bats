@@ -99,14 +99,17 @@ is_gone() { ! kill -0 "$(cat "$1")" 2>/dev/null; }
 @test "no more than two at a time, and those that did not end are run again" {
     require_takeover
     local name
-    policy set "$RUN" hook-assembled="echo \$CKPTFS_CHECKPOINT >>$OUT/begun; test -e $OUT/go || exec sleep 1000"
+    # Each has a file open on the mount, which the daemon has to answer for when it is killed.
+    policy set "$RUN" hook-assembled="echo \$CKPTFS_CHECKPOINT >>$OUT/begun; test -e $OUT/go || exec sleep 1000 <\"\$CKPTFS_CHECKPOINT\"/config.json"
     for name in 1 2 3; do assemble "checkpoint-$name"; done
     wait_until 30 has_lines "$OUT/begun" 2
     settle
     has_lines "$OUT/begun" 3 && return 1
-    # The daemon dies: its hooks do, and its successor runs all three.
-    kill_daemon
+    # The daemon is replaced, and dies: its hooks do, too, and its successor runs them.
+    timeout 60 "$CKPTFS" restart "$MNT"
     wait_until 30 has_lines "$OUT/begun" 4
+    kill_daemon
+    wait_until 30 has_lines "$OUT/begun" 6
     [ "$(sort -u "$OUT/begun" | wc -l)" -eq 2 ]
     # So does the end of the mount.
     ckptfs_umount
