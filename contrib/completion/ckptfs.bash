@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=forward sharing=off verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask inline= threads= read-ahead= '
+    options+='sharing=backward sharing=forward sharing=off hooks=no verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask inline= threads= read-ahead= '
     options+='hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
@@ -36,7 +36,7 @@ _ckptfs() {
         case ${option##*,} in
             passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
             assemble) _ckptfs_complete_words $'auto\nview\noff\nask' "$word" ;;
-            verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
+            hooks | verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         esac

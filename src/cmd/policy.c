@@ -186,7 +186,9 @@ static int policy_change_words(const char *path, char **words, bool unset)
         return EXIT_FAILED;
     }
     if (error == EOPNOTSUPP) {
-        log_error("%s: a hook runs as who sets it, and the mount's daemon, another user's, cannot", path);
+        log_error("%s: your hooks are not run on this mount: it or its store is another user's, or it has "
+                  "the option hooks=no",
+                  path);
         return EXIT_NOT_PERMITTED;
     }
     return error ? directory_explain(path, error) : code;

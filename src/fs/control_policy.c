@@ -147,7 +147,7 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
         error = control_read_policies(&policies);
     }
     const struct fuse_ctx *asker = fuse_req_ctx(request);
-    if (!error && policies.hooking && !hooks_may_run_as(asker->uid))
+    if (!error && policies.hooking && !hooks_may_run_as(fs, asker->uid))
         error = -EOPNOTSUPP;
     if (!error)
         error = meta_policy_change_by(fs->meta, directory, policies.changes, policies.count, asker->uid,

@@ -3,10 +3,12 @@
 #include "fs/hooks.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "base/clock.h"
@@ -65,9 +67,9 @@ bool hooks_want(struct filesystem *fs, uint64_t directory, uint32_t owner, enum 
     return setter.sees_all || setter.uid == owner;
 }
 
-bool hooks_may_run_as(uint32_t uid)
+bool hooks_may_run_as(const struct filesystem *fs, uint32_t uid)
 {
-    return run_as_may(uid);
+    return fs->hooks && run_as_may(uid);
 }
 
 /* -- running it -------------------------------------------------------------------------------------------
@@ -247,10 +249,27 @@ void hooks_add(struct filesystem *fs, uint64_t sequence, uint64_t directory, con
 /* -- start and end ----------------------------------------------------------------------------------------
  */
 
+static bool hooks_is_ours(const struct stat *status)
+{
+    return status->st_uid == geteuid() && !(status->st_mode & (S_IWGRP | S_IWOTH));
+}
+
+static bool hooks_are_trusted(const struct filesystem *fs)
+{
+    struct stat store, database;
+    return fstat(fs->store->fd, &store) == 0 && hooks_is_ours(&store) &&
+           fstatat(fs->store->fd, STORE_DATABASE, &database, AT_SYMLINK_NOFOLLOW) == 0 &&
+           hooks_is_ours(&database);
+}
+
 errint hooks_start(struct filesystem *fs)
 {
-    if (fs->options->read_only)
+    if (fs->options->read_only || !fs->options->hooks)
         return 0;
+    if (!hooks_are_trusted(fs)) {
+        log_info("hooks are not run: others than this daemon's user own the store, or can write to it");
+        return 0;
+    }
     struct hooks *hooks = calloc(1, sizeof *hooks);
     if (!hooks)
         return -ENOMEM;

@@ -13,7 +13,10 @@
 
 struct filesystem;
 
-/* Does nothing where the mount is read-only. */
+/*
+ * Runs none where the mount is read-only or says so; nor out of a store that another user owns or can write:
+ * what is set there need not have been set by whom it says.
+ */
 errint hooks_start(struct filesystem *fs);
 /* Kills those that run. */
 void hooks_stop(struct filesystem *fs);
@@ -28,7 +31,7 @@ void hooks_add(struct filesystem *fs, uint64_t sequence, uint64_t directory, con
 void hooks_pause(struct filesystem *fs, unsigned seconds);
 unsigned hooks_running(struct filesystem *fs);
 
-/* Whether this user's hooks could be run here. */
-bool hooks_may_run_as(uint32_t uid);
+/* Whether this user's hooks are run here. */
+bool hooks_may_run_as(const struct filesystem *fs, uint32_t uid);
 
 #endif

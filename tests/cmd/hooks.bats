@@ -73,6 +73,26 @@ is_gone() { ! kill -0 "$(cat "$1")" 2>/dev/null; }
     none is_logged "hook-assembled run/checkpoint-1"
 }
 
+@test "no hook is run out of a store that others can change, nor where the mount says no" {
+    policy set "$RUN" hook-assembled="touch $OUT/ran"
+    ckptfs_remount hooks=no
+    refused "your hooks are not run on this mount" policy set "$RUN" hook-torn=true
+    policy unset "$RUN" hook-torn
+    assemble checkpoint-1
+    appears "$VIEW/run/checkpoint-1/model.safetensors"
+    ckptfs_umount
+    chmod g+w "$STORE"
+    ckptfs_mount
+    is_logged "hooks are not run: others than this daemon's user own the store, or can write to it"
+    refused "your hooks are not run on this mount" policy set "$RUN" hook-torn=true
+    ckptfs_umount
+    chmod g-w "$STORE"
+    ckptfs_mount
+    assemble checkpoint-2
+    ends_hook "checkpoint-2: done"
+    none is_logged "hook-assembled run/checkpoint-1"
+}
+
 @test "a hook that fails, says too much or takes too long is one line in the log, and the save has not felt it" {
     policy set "$RUN" hook-timeout=1 hook-assembled='seq 1 300; printf "\033[31mred\n"; exit 7'
     assemble checkpoint-1
