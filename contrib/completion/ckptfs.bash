@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=forward sharing=off verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask inline= threads= read-ahead= '
+    options+='sharing=backward sharing=forward sharing=off hooks=no verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask inline= threads= read-ahead= '
     options+='hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
@@ -28,6 +28,8 @@ _ckptfs_mount_options() {
 _ckptfs() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]-}
     local mountpoints
+    local policy_keys=$'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age'
+    policy_keys+=$'\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-torn\nhook-assembled\nhook-timeout'
     COMPREPLY=()
     # "=" splits words: what follows "passthrough=" arrives alone.
     if [ "$word" = = ] || [ "$previous" = = ]; then
@@ -36,14 +38,14 @@ _ckptfs() {
         case ${option##*,} in
             passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
             assemble) _ckptfs_complete_words $'auto\nview\noff\nask' "$word" ;;
-            verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
+            hooks | verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         esac
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\npin\nunpin\ntemplate\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\npin\nunpin\ntemplate\nevents\nwait\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -109,18 +111,35 @@ _ckptfs() {
                     ;;
                 *:set:*)
                     compopt -o nospace
-                    _ckptfs_complete_words \
-                        $'assemble=\nkeep-last=\nkeep-best=\nkeep-every=\nkeep-hourly=\nkeep-daily=\nmax-bytes=\nmax-age=' "$word"
+                    _ckptfs_complete_words "${policy_keys//$'\n'/=$'\n'}=" "$word"
                     ;;
-                *:unset:*)
-                    _ckptfs_complete_words \
-                        $'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age' "$word"
-                    ;;
+                *:unset:*) _ckptfs_complete_words "$policy_keys" "$word" ;;
             esac
             ;;
         pin | unpin)
             case $word in
                 -*) _ckptfs_complete_words --help "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        events)
+            case $previous:$word in
+                -s:* | --since:*) ;;
+                *:-*) _ckptfs_complete_words $'--json\n--follow\n--since\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
+            esac
+            ;;
+        wait)
+            case $previous:$word in
+                -f:* | --for:*) _ckptfs_complete_words $'complete\ndurable\nexported\nweights' "$word" ;;
+                -t:* | --timeout:*) ;;
+                *:-*) _ckptfs_complete_words $'--for\n--timeout\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ckpt/keep_policy.h"
@@ -73,8 +74,42 @@ static bool policy_is_max_age(const char *value)
     return keep_policy_set(NULL, "max-age", value);
 }
 
+/* -- hooks ------------------------------------------------------------------------------------------------
+ */
+
+static bool policy_is_command(const char *value)
+{
+    size_t length = strlen(value);
+    for (const char *at = value; *at; at++) {
+        if ((unsigned char)*at < ' ' && *at != '\t')
+            return false;
+    }
+    return length > 0 && length <= POLICY_COMMAND_MAX && strspn(value, " \t") < length;
+}
+
+/* A whole number of seconds, from 1 to a week. */
+static bool policy_is_time_limit(const char *value)
+{
+    enum { WEEK = 7 * 24 * 3600, DIGITS = 6 };
+    size_t length = strlen(value);
+    return length > 0 && length <= DIGITS && strspn(value, "0123456789") == length && atol(value) >= 1 &&
+           atol(value) <= WEEK;
+}
+
+bool policy_is_hook(const char *key)
+{
+    const struct policy_key *row = policy_find_key(key);
+    return row && row->fits == policy_is_command;
+}
+
 /* -- the table --------------------------------------------------------------------------------------------
  */
+
+#define POLICY_HOOK_ROW(event, when)                                                                         \
+    {                                                                                                        \
+        .name = POLICY_HOOK event, .expected = "a command line of at most 1000 bytes",                       \
+        .summary = "what is run when " when, .fits = policy_is_command                                       \
+    }
 
 static const struct policy_key policy_table[] = {
     {.name = POLICY_ASSEMBLE,
@@ -115,6 +150,17 @@ static const struct policy_key policy_table[] = {
      .expected = "a time as 12h, 30d or 8w, or " KEEP_OFF,
      .summary = "how old a checkpoint gets",
      .fits = policy_is_max_age},
+    POLICY_HOOK_ROW("complete", "a checkpoint is complete"),
+    POLICY_HOOK_ROW("best", "a checkpoint is the best of its run"),
+    POLICY_HOOK_ROW("removed", "a checkpoint was removed"),
+    POLICY_HOOK_ROW("exported", "a checkpoint was exported"),
+    POLICY_HOOK_ROW("torn", "a checkpoint is torn"),
+    POLICY_HOOK_ROW("assembled", "a model was made of a checkpoint's shards"),
+    {.name = POLICY_HOOK_TIMEOUT,
+     .expected = "a number of seconds, at most a week",
+     .summary = "after so long a hook is killed",
+     .fallback = "600",
+     .fits = policy_is_time_limit},
 };
 
 enum { POLICY_COUNT = sizeof policy_table / sizeof *policy_table };

@@ -27,6 +27,15 @@ const char *policy_assembling_text(enum policy_assembling assembling);
 
 #define POLICY_ASSEMBLE "assemble"
 #define POLICY_TEMPLATE "template"
+/* Commands that are run for events: the prefix, and the event's name behind it. */
+#define POLICY_HOOK         "hook-"
+#define POLICY_HOOK_TIMEOUT "hook-timeout" /* seconds */
+
+/* A command is at most so long, so that all policies of a directory can be shown at once. */
+enum { POLICY_COMMAND_MAX = 1000 };
+
+/* Whether the key's value is a command. */
+bool policy_is_hook(const char *key);
 
 struct policy_key {
     const char *name;

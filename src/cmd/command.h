@@ -33,6 +33,8 @@ extern const struct command command_ls;
 extern const struct command command_policy;
 extern const struct command command_pin;
 extern const struct command command_unpin;
+extern const struct command command_events;
+extern const struct command command_wait;
 extern const struct command command_template;
 extern const struct command command_daemon;
 

@@ -76,6 +76,7 @@ static int daemon_run(int argc, char **argv)
     serve.read_only = options.flags & MS_RDONLY;
     serve.passthrough = options.passthrough;
     serve.sharing = options.sharing;
+    serve.hooks = options.hooks;
     serve.verify_on_share = options.verify_on_share;
     serve.share_owners = options.share_owners;
     serve.assemble = options.assemble;

@@ -161,6 +161,8 @@ static errint option_set_value(struct mount_options *options, const char *word, 
         return option_set_assemble(options, value, problem);
     if (strcmp(word, "verify-on-share") == 0)
         return option_set_yes_or_no(word, value, &options->verify_on_share, problem);
+    if (strcmp(word, "hooks") == 0)
+        return option_set_yes_or_no(word, value, &options->hooks, problem);
     if (strcmp(word, "share-owners") == 0)
         return option_set_yes_or_no(word, value, &options->share_owners, problem);
     if (strcmp(word, "log") == 0)
@@ -212,6 +214,7 @@ errint mount_options_init(struct mount_options *options)
         .flags = root ? 0 : MS_NOSUID | MS_NODEV,
         .passthrough = FS_PASSTHROUGH_AUTO,
         .sharing = FS_SHARING_BACKWARD,
+        .hooks = true,
         .inline_limit = OPTION_INLINE_DEFAULT,
         .read_ahead_kib = OPTION_READ_AHEAD_DEFAULT,
         .hang_timeout = OPTION_HANG_TIMEOUT_DEFAULT,

@@ -18,6 +18,7 @@ struct mount_options {
     unsigned long flags; /* MS_* of mount(2) */
     enum fs_passthrough passthrough;
     enum fs_sharing sharing;
+    bool hooks;
     bool verify_on_share;
     bool share_owners;
     enum policy_assembling assemble;

@@ -186,6 +186,12 @@ static int policy_change_words(const char *path, char **words, bool unset)
         log_error("%s: the mount's daemon does not know this policy: it is of another version", path);
         return EXIT_FAILED;
     }
+    if (error == EOPNOTSUPP) {
+        log_error("%s: your hooks are not run on this mount: it or its store is another user's, or it has "
+                  "the option hooks=no",
+                  path);
+        return EXIT_NOT_PERMITTED;
+    }
     return error ? directory_explain(path, error) : code;
 }
 
@@ -257,6 +263,10 @@ const struct command command_policy = {
         "  keep-daily=N   the last one of each of N days\n"
         "Limits, which go before what is kept; off as a value: not set:\n"
         "  max-bytes=SIZE  as 500GB: of a run's checkpoints together\n"
-        "  max-age=TIME   as 12h, 30d or 8w\n",
+        "  max-age=TIME   as 12h, 30d or 8w\n"
+        "Commands that are run for events:\n"
+        "  hook-EVENT=COMMAND     as you, when a checkpoint is complete, best, removed, exported,\n"
+        "                         torn or assembled: ckptfs-hooks(7)\n"
+        "  hook-timeout=SECONDS   after so long it is killed\n",
     .run = policy_run,
 };

@@ -14,9 +14,10 @@
 #include "cmd/holders.h"
 #include "cmd/mounted.h"
 #include "cmd/store_lock.h"
+#include "fs/control.h"
 #include "fs/mount.h"
 
-enum { UMOUNT_TRIES = 20, UMOUNT_PAUSE_NS = 50 * 1000 * 1000 };
+enum { UMOUNT_PAUSE_SECONDS = 5, UMOUNT_TRIES = 20, UMOUNT_PAUSE_NS = 50 * 1000 * 1000 };
 /* After that long whoever waits is told what for. */
 #define UMOUNT_PATIENCE_NS (3 * CLOCK_NS_PER_SECOND)
 
@@ -89,13 +90,24 @@ static int umount_wait(struct store_lock_watch *watch, const struct mount_entry 
     return EXIT_DAEMON_FAILED;
 }
 
+/* The mount's own hooks may use it: they are run again at the next mount. False: nothing was done. */
+static bool umount_end_hooks(const struct mount_entry *entry)
+{
+    struct control_pause pause = {.seconds = UMOUNT_PAUSE_SECONDS};
+    return mounted_ask_ioctl(entry, MOUNTED_ANSWER_SECONDS, CKPTFS_IOCTL_PAUSE, &pause, sizeof pause) ==
+           EXIT_FINE;
+}
+
 /*
  * A mount that is busy by nobody who can be named: a command that asks it something uses it for moments, and
  * by a killed process the kernel may not have closed everything yet. That passes.
  */
-static errint umount_detach(const char *mountpoint, bool dead)
+static errint umount_detach(const struct mount_entry *entry, bool dead)
 {
+    const char *mountpoint = entry->mountpoint;
     errint error = mount_detach(mountpoint, dead);
+    if (error == -EBUSY && !dead && umount_end_hooks(entry))
+        error = mount_detach(mountpoint, dead);
     for (int tries = 0; error == -EBUSY && tries < UMOUNT_TRIES; tries++) {
         char holders[64];
         holders_describe(mountpoint, holders, sizeof holders);
@@ -113,7 +125,7 @@ static int umount_mount(const struct mount_entry *entry, unsigned seconds)
     store_lock_watch_start(&watch, entry->source);
     /* Users of a dead mount have lost it already: they do not keep it. */
     bool dead = store_lock_is_free(entry->source);
-    errint error = umount_detach(entry->mountpoint, dead);
+    errint error = umount_detach(entry, dead);
     int code = error ? umount_explain(entry->mountpoint, error) : EXIT_FINE;
     if (!code && !dead)
         code = umount_wait(&watch, entry, seconds);

@@ -20,6 +20,7 @@
 #include "fs/assemble_names.h"
 #include "fs/assemble_part.h"
 #include "fs/discard.h"
+#include "fs/events.h"
 #include "fs/inputs.h"
 #include "fs/namespace_folder.h"
 #include "fs/policy.h"
@@ -323,6 +324,13 @@ static void build_tell(const struct build *build)
     log_info("assembled path=\"%s/%s\" framework=%s tensors=%zu bytes=%lld new_bytes=%lld", path ? path : "?",
              build->file->name, build->model->framework, build->model->tensor_count,
              (long long)build->file->size, (long long)build->written);
+    events_emit(build->fs, &(struct event){.kind = EVENT_ASSEMBLED,
+                                           .ino = build->folder->directory,
+                                           .path = path,
+                                           .step = -1,
+                                           .framework = build->model->framework,
+                                           .reason = build->file->name,
+                                           .bytes = build->file->size});
 }
 
 /* -- the directory --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 #include "ckpt/beside.h"
 #include "ckpt/weights.h"
 #include "fs/assemble_names.h"
+#include "fs/events.h"
 #include "fs/policy.h"
 #include "fs/writeback.h"
 #include "meta/assembled.h"
@@ -152,6 +153,12 @@ int assemble_check(struct filesystem *fs, uint64_t directory)
         return holds;
     error = meta_assembled_withdraw(fs->meta, directory, NULL);
     writeback_kick(fs); /* that one removes what was withdrawn */
+    if (!error)
+        events_emit(fs, &(struct event){.kind = EVENT_WITHDRAWN,
+                                        .ino = directory,
+                                        .step = -1,
+                                        .bytes = -1,
+                                        .reason = "it is not what lies there any more"});
     return error;
 }
 

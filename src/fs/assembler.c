@@ -13,6 +13,7 @@
 #include "fs/assemble_former.h"
 #include "fs/assemble_request.h"
 #include "fs/directory_queue.h"
+#include "fs/events.h"
 #include "fs/filesystem.h"
 #include "fs/policy.h"
 #include "fs/trees.h"
@@ -120,8 +121,14 @@ static errint assembler_withdraw(struct filesystem *fs, uint64_t directory)
 {
     bool changed = false;
     errint error = meta_assembled_withdraw(fs->meta, directory, &changed);
-    if (changed)
+    if (changed) {
         writeback_kick(fs); /* that one removes what was withdrawn */
+        events_emit(fs, &(struct event){.kind = EVENT_WITHDRAWN,
+                                        .ino = directory,
+                                        .step = -1,
+                                        .bytes = -1,
+                                        .reason = "the policy is assemble=off"});
+    }
     return error;
 }
 

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "ckpt/complete_markers.h"
 #include "fs/checkpoints_internal.h"
+#include "fs/events.h"
 #include "fs/filesystem.h"
 
 /* A directory is looked at when nothing was sealed in it for so long. */
@@ -206,19 +207,43 @@ uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint
 /* -- what was found ---------------------------------------------------------------------------------------
  */
 
+/* `reason` may be NULL. */
+static void checkpoints_emit(struct filesystem *fs, enum event_kind kind, const struct meta_checkpoint *row,
+                             const char *path, const char *reason)
+{
+    events_emit(fs, &(struct event){.kind = kind,
+                                    .ino = row->directory,
+                                    .path = path,
+                                    .step = row->step,
+                                    .bytes = row->bytes,
+                                    .reason = reason});
+}
+
+static bool checkpoints_is_safe(const struct meta_checkpoint *row)
+{
+    return row->state == CHECKPOINT_COMPLETE || row->state == CHECKPOINT_WEIGHTS;
+}
+
 static void checkpoints_tell(struct filesystem *fs, const struct meta_checkpoint *before,
                              const struct meta_checkpoint *now)
 {
-    if (now->state != CHECKPOINT_COMPLETE && now->state != CHECKPOINT_WEIGHTS)
-        return;
-    if (before && before->state == now->state && before->completed == now->completed)
+    bool best = (now->marks & CHECKPOINT_BEST) && !(before && (before->marks & CHECKPOINT_BEST));
+    bool new = checkpoints_is_safe(now) &&
+               !(before && before->state == now->state && before->completed == now->completed);
+    if (!new && !best)
         return;
     cleanup_free char *path = NULL;
     if (meta_path(fs->meta, now->directory, &path) < 0)
         path = NULL;
-    log_info("%s path=\"%s\" step=%lld bytes=%lld: all of it is on stable storage",
-             checkpoint_state_name((enum checkpoint_state)now->state), path ? path : "?",
-             (long long)now->step, (long long)now->bytes);
+    const char *state = checkpoint_state_name((enum checkpoint_state)now->state);
+    if (new) {
+        log_info("%s path=\"%s\" step=%lld bytes=%lld: all of it is on stable storage", state,
+                 path ? path : "?", (long long)now->step, (long long)now->bytes);
+        checkpoints_emit(fs, EVENT_COMPLETE, now, path, now->state == CHECKPOINT_WEIGHTS ? state : NULL);
+        checkpoints_emit(fs, EVENT_DURABLE, now, path, now->state == CHECKPOINT_WEIGHTS ? state : NULL);
+    }
+    if (best)
+        checkpoints_emit(fs, EVENT_BEST, now, path, NULL);
 }
 
 static bool checkpoints_differ(const struct meta_checkpoint *one, const struct meta_checkpoint *other)

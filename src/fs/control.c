@@ -172,8 +172,12 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_set_policy(request, ino, in, in_size);
     else if (command == CKPTFS_IOCTL_ASSEMBLE)
         control_assemble(request, ino, in, in_size, out_size);
+    else if (command == CKPTFS_IOCTL_EVENTS)
+        control_events(request, view_target(ino), in, in_size, out_size);
     else if (command == CKPTFS_IOCTL_LIFE)
         control_life(request, view_target(ino), out_size);
+    else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_PAUSE)
+        control_pause(request, in, in_size, out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)
         control_reclaim(request, in, in_size, out_size);
     else if (control_keep(request, ino, command, in, in_size, out_size))

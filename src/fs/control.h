@@ -105,6 +105,28 @@ struct control_marks {
  */
 #define CKPTFS_IOCTL_KEEP _IOR('k', 34, struct control_text)
 
+/*
+ * What the daemon has told (fs/events.h), on any directory that the asker can open: the lines that are kept,
+ * as .ckptfs/events has them, from the number `from` on, as many as there is room for. Who asks sees what he
+ * sees there.
+ */
+struct control_events {
+    uint64_t from;   /* in; out: the number to go on with */
+    uint32_t length; /* of `text`, without its NUL; 0: there are no more */
+    uint32_t reserved;
+    char path[4096];  /* of the directory from the mount's root; "": it is the root */
+    char text[11000]; /* whole lines */
+};
+#define CKPTFS_IOCTL_EVENTS _IOWR('k', 28, struct control_events)
+
+/* Hooks, which use the mount, make way for its end: those that run are ended, and none is started for a
+ * while. Answered when they are gone, after 2 s at the latest. On the root; for root and whoever mounted. */
+struct control_pause {
+    uint32_t seconds; /* in: at least 1 */
+    uint32_t running; /* out: those that are there still */
+};
+#define CKPTFS_IOCTL_PAUSE _IOWR('k', 29, struct control_pause)
+
 /* What waits to be given back to the disk. */
 struct control_reclaim {
     uint64_t now;                          /* in: 1: try now */

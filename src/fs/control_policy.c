@@ -2,6 +2,7 @@
 /* Policies of a directory, for `ckptfs policy`. */
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -9,6 +10,8 @@
 #include "fs/assembler.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/events.h"
+#include "fs/hooks.h"
 #include "fs/keep_watch.h"
 #include "fs/policy.h"
 #include "fs/view.h"
@@ -85,6 +88,7 @@ struct control_policies {
     size_t count;
     bool assembling; /* one of them is about what is assembled */
     bool keeping;    /* one of them is about what is kept */
+    bool hooking;    /* one of them is a command that will be run as who sets it */
 };
 
 static errint control_read_policies(struct control_policies *policies)
@@ -105,6 +109,7 @@ static errint control_read_policies(struct control_policies *policies)
         policies->changes[policies->count++] = (struct meta_policy_change){at, value};
         policies->assembling |= strcmp(at, POLICY_ASSEMBLE) == 0;
         policies->keeping |= keep_policy_has_key(at);
+        policies->hooking |= value && policy_is_hook(at);
         at += length + 1;
     }
     return policies->count > 0 ? 0 : -EINVAL;
@@ -130,6 +135,21 @@ errint control_may_set(fuse_req_t request, uint64_t directory)
                                                                       : error;
 }
 
+/* What a hook runs may hold what only its owner should read: the key alone is told. */
+static void control_tell_policy(struct filesystem *fs, uint64_t directory,
+                                const struct meta_policy_change *change)
+{
+    char reason[POLICY_PROBLEM_MAX];
+    if (!change->value)
+        snprintf(reason, sizeof reason, "%s is unset", change->key);
+    else if (policy_is_hook(change->key))
+        snprintf(reason, sizeof reason, "%s is set", change->key);
+    else
+        snprintf(reason, sizeof reason, "%s=%.128s", change->key, change->value);
+    events_emit(fs, &(struct event){
+                        .kind = EVENT_POLICY, .ino = directory, .step = -1, .bytes = -1, .reason = reason});
+}
+
 void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, size_t length)
 {
     struct filesystem *fs = fs_of(request);
@@ -139,12 +159,18 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
         memcpy(&policies.text, in, sizeof policies.text);
         error = control_read_policies(&policies);
     }
+    const struct fuse_ctx *asker = fuse_req_ctx(request);
+    if (!error && policies.hooking && !hooks_may_run_as(fs, asker->uid))
+        error = -EOPNOTSUPP;
     if (!error)
-        error = meta_policy_change(fs->meta, directory, policies.changes, policies.count);
+        error = meta_policy_change_by(fs->meta, directory, policies.changes, policies.count, asker->uid,
+                                      asker->gid);
     if (!error && policies.assembling)
         assembler_look_below(fs, directory);
     if (!error && policies.keeping)
         keep_watch_below(fs, directory);
+    for (size_t i = 0; !error && i < policies.count; i++)
+        control_tell_policy(fs, directory, &policies.changes[i]);
     if (error)
         fuse_reply_err(request, -error);
     else

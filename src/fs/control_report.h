@@ -25,6 +25,10 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
 errint control_may_set(fuse_req_t request, uint64_t directory);
 /* The same of a file or a directory. */
 errint control_may_mark(fuse_req_t request, uint64_t ino);
+/* CKPTFS_IOCTL_PAUSE. */
+void control_pause(fuse_req_t request, const void *in, size_t in_size, size_t room);
+/* CKPTFS_IOCTL_EVENTS; it answers at once. */
+void control_events(fuse_req_t request, uint64_t directory, const void *in, size_t in_size, size_t room);
 /* CKPTFS_IOCTL_TEMPLATE_PUT, _REMOVE and _SHOW, and CKPTFS_IOCTL_SOURCE; these answer at once. False: it is
  * none of them. */
 bool control_template(fuse_req_t request, uint64_t directory, unsigned command, const void *in,

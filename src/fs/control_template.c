@@ -2,6 +2,7 @@
 /* Templates of runs, for `ckptfs template`, and who has what loaders want, for `ckptfs inspect`. */
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "ckpt/side_files.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/events.h"
 #include "fs/models.h"
 #include "fs/policy.h"
 #include "fs/view.h"
@@ -20,6 +22,18 @@ static bool control_was_done(struct filesystem *fs)
 {
     uint64_t made;
     return state_request_was_done(fs->state, fs_current_unique(), &made);
+}
+
+/* `path`: where it comes from; NULL: it was taken away. */
+static void control_tell_template(struct filesystem *fs, uint64_t run, const char *path)
+{
+    char reason[POLICY_PROBLEM_MAX];
+    if (path)
+        snprintf(reason, sizeof reason, POLICY_TEMPLATE "=%.200s", path);
+    else
+        snprintf(reason, sizeof reason, POLICY_TEMPLATE " is unset");
+    events_emit(fs,
+                &(struct event){.kind = EVENT_POLICY, .ino = run, .step = -1, .bytes = -1, .reason = reason});
 }
 
 static void control_reply_done(fuse_req_t request, errint error)
@@ -82,6 +96,7 @@ static errint control_put_template(struct filesystem *fs, uint64_t run, const vo
     }
     if (!error) {
         control_relink(fs, wanted);
+        control_tell_template(fs, run, wanted->path);
         writeback_kick(fs); /* that one removes the files of the one before */
     }
     return error;
@@ -90,8 +105,10 @@ static errint control_put_template(struct filesystem *fs, uint64_t run, const vo
 static errint control_remove_template(struct filesystem *fs, uint64_t run)
 {
     errint error = control_was_done(fs) ? 0 : meta_template_remove(fs->meta, run, fs_current_unique());
-    if (!error)
+    if (!error) {
+        control_tell_template(fs, run, NULL);
         writeback_kick(fs);
+    }
     return error;
 }
 

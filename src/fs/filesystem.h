@@ -59,6 +59,9 @@ struct checkpoints;
 struct writers;
 struct keep_watch;
 struct loads;
+struct events;
+struct view_events;
+struct hooks;
 struct repack;
 struct backup;
 struct stored;
@@ -92,8 +95,11 @@ struct filesystem {
     struct keep_watch *keep_watch; /* the same */
     struct loads *loads;           /* the same */
     bool owners_share;             /* the store was mounted with share-owners=yes once: set at the start */
-    struct repack *repack;         /* NULL: read-only */
-    struct backup *backup;         /* NULL: no backups */
+    struct events *events;         /* NULL: nobody is told of anything yet, or any more */
+    struct view_events *view_events;
+    struct hooks *hooks;   /* NULL: read-only */
+    struct repack *repack; /* NULL: read-only */
+    struct backup *backup; /* NULL: no backups */
     struct stored *stored;
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */

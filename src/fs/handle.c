@@ -286,7 +286,7 @@ errint handle_restore_all(struct filesystem *fs)
     uint32_t used = atomic_load(&fs->state->handles_used);
     for (uint32_t i = 0; i < used; i++) {
         struct state_handle *slot = &fs->state->handles[i];
-        if (atomic_load(&slot->fh) == 0)
+        if (atomic_load(&slot->fh) == 0 || slot->mode == STATE_EVENTS)
             continue;
         errint error = handle_restore(fs, slot);
         if (error)

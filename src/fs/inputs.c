@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "fs/assembler.h"
+#include "fs/events.h"
 #include "fs/filesystem.h"
 #include "fs/writeback.h"
 #include "meta/beside.h"
@@ -77,6 +78,16 @@ static errint inputs_add(struct inputs *inputs, uint64_t ino)
 /* -- changes ----------------------------------------------------------------------------------------------
  */
 
+static void inputs_tell(struct filesystem *fs, uint64_t directory)
+{
+    assembler_touch_directory(fs, directory);
+    events_emit(fs, &(struct event){.kind = EVENT_WITHDRAWN,
+                                    .ino = directory,
+                                    .step = -1,
+                                    .bytes = -1,
+                                    .reason = "a file that it was made from changes"});
+}
+
 /* The set's lock is held, so that nothing is published meanwhile that was made from the file. */
 static void inputs_withdraw(struct filesystem *fs, uint64_t ino)
 {
@@ -86,7 +97,7 @@ static void inputs_withdraw(struct filesystem *fs, uint64_t ino)
         log_error("inode %llu: what was assembled from it is older than it now, and stays: %s",
                   (unsigned long long)ino, strerror(-error));
     for (size_t i = 0; i < directories.count; i++)
-        assembler_touch_directory(fs, directories.at[i]);
+        inputs_tell(fs, directories.at[i]);
     if (directories.count > 0)
         writeback_kick(fs); /* that one removes what was withdrawn */
 }

@@ -41,6 +41,7 @@ const struct fuse_lowlevel_ops fs_operations = {
     .fallocate = ops_fallocate,
     .copy_file_range = ops_copy_file_range,
     .lseek = ops_lseek,
+    .poll = ops_poll,
 #ifdef HAVE_FUSE_TMPFILE
     .tmpfile = ops_tmpfile,
 #endif

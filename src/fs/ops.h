@@ -25,6 +25,7 @@ void ops_create(fuse_req_t, fuse_ino_t, const char *, mode_t, struct fuse_file_i
 void ops_tmpfile(fuse_req_t, fuse_ino_t, mode_t, struct fuse_file_info *);
 void ops_release(fuse_req_t, fuse_ino_t, struct fuse_file_info *);
 void ops_flush(fuse_req_t, fuse_ino_t, struct fuse_file_info *);
+void ops_poll(fuse_req_t, fuse_ino_t, struct fuse_file_info *, struct fuse_pollhandle *);
 void ops_read(fuse_req_t, fuse_ino_t, size_t, off_t, struct fuse_file_info *);
 void ops_write(fuse_req_t, fuse_ino_t, const char *, size_t, off_t, struct fuse_file_info *);
 void ops_fsync(fuse_req_t, fuse_ino_t, int, struct fuse_file_info *);

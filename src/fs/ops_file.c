@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@
 #include "fs/keep_watch.h"
 #include "fs/space.h"
 #include "fs/view.h"
+#include "fs/view_events.h"
 #include "fs/writeback.h"
 #include "fs/writers.h"
 
@@ -197,6 +199,8 @@ void ops_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     if (view_has(ino) && view_kind(ino) == VIEW_STATUS)
         view_status_close(fi->fh);
+    else if (view_has(ino) && view_kind(ino) == VIEW_EVENTS)
+        view_events_close(fs_of(request), fi->fh);
     else
         handle_close(fs_of(request), fi->fh);
     fuse_reply_err(request, 0);
@@ -210,6 +214,17 @@ void ops_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     errint error = node ? atomic_exchange(&node->write_error, 0) : 0;
     node_put(fs, node);
     fuse_reply_err(request, -error);
+}
+
+/* All other files are always ready, as elsewhere. */
+void ops_poll(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *handle)
+{
+    if (handle)
+        fuse_pollhandle_destroy(handle);
+    if (view_has(ino) && view_kind(ino) == VIEW_EVENTS)
+        view_events_poll(request, fi->fh);
+    else
+        fuse_reply_poll(request, POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM);
 }
 
 /* -- reading and writing ----------------------------------------------------------------------------------
@@ -236,6 +251,10 @@ void ops_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, str
     struct filesystem *fs = fs_of(request);
     if (view_has(ino) && view_kind(ino) == VIEW_STATUS) {
         view_status_read(request, size, offset, fi->fh);
+        return;
+    }
+    if (view_has(ino) && view_kind(ino) == VIEW_EVENTS) {
+        view_events_read(request, size, fi);
         return;
     }
     char *buffer = ops_read_buffer();

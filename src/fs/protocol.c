@@ -11,7 +11,9 @@ enum {
     OPCODE_SETATTR = 4,
     OPCODE_OPEN = 14,
     OPCODE_CREATE = 35,
+    NOTIFY_POLL = 1,
     NOTIFY_RESEND = 7,
+    POLL_SCHEDULE = 1 << 0, /* FUSE_POLL_SCHEDULE_NOTIFY in fuse_poll_in.flags */
     SETATTR_KILL = 1 << 11, /* FATTR_KILL_SUIDGID in fuse_setattr_in.valid */
     WRITE_KILL = 1 << 2,    /* FUSE_WRITE_KILL_SUIDGID in fuse_write_in.write_flags */
     OPEN_KILL = 1 << 0,     /* FUSE_OPEN_KILL_SUIDGID in fuse_open_in.open_flags */
@@ -62,6 +64,22 @@ bool protocol_offers_resend(const struct protocol_header *init)
 {
     /* fuse_init_in: major, minor, max_readahead, flags, flags2. */
     return (protocol_word(init, 12) & INIT_EXTENDED) && (protocol_word(init, 16) & INIT_HAS_RESEND);
+}
+
+uint64_t protocol_poll_key(const struct protocol_header *header)
+{
+    /* fuse_poll_in: fh, kh, flags, events. */
+    uint64_t key = protocol_word(header, 8) | (uint64_t)protocol_word(header, 12) << 32;
+    return protocol_word(header, 16) & POLL_SCHEDULE ? key : 0;
+}
+
+errint protocol_notify_poll(int fuse_fd, uint64_t key)
+{
+    const struct {
+        struct protocol_out_header header;
+        uint64_t key;
+    } notice = {{sizeof notice, NOTIFY_POLL, 0}, key};
+    return write(fuse_fd, &notice, sizeof notice) < 0 ? -errno : 0;
 }
 
 static errint protocol_send(int fuse_fd, const struct protocol_out_header *header)

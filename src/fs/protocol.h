@@ -43,6 +43,11 @@ bool protocol_kills_privileges(const struct protocol_header *header);
 /* Whether the kernel's INIT message offers to send unanswered requests again. */
 bool protocol_offers_resend(const struct protocol_header *init);
 
+/* For POLL: the key that a notification names the waiting process by; 0: nobody waits. */
+uint64_t protocol_poll_key(const struct protocol_header *header);
+/* Wakes who waits by poll(2) on the handle that has this key. */
+errint protocol_notify_poll(int fuse_fd, uint64_t key);
+
 /* Answers a request with an error (negative errno), without libfuse. */
 errint protocol_reply_error(int fuse_fd, uint64_t unique, int error);
 /* Asks the kernel to send every unanswered request again. */

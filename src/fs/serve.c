@@ -20,10 +20,12 @@
 #include "fs/backup.h"
 #include "fs/checkpoints.h"
 #include "fs/discard.h"
+#include "fs/events.h"
 #include "fs/expire.h"
 #include "fs/features.h"
 #include "fs/filesystem.h"
 #include "fs/handle.h"
+#include "fs/hooks.h"
 #include "fs/inputs.h"
 #include "fs/keep_watch.h"
 #include "fs/loop.h"
@@ -35,6 +37,7 @@
 #include "fs/share_models.h"
 #include "fs/space.h"
 #include "fs/stored.h"
+#include "fs/view_events.h"
 #include "fs/writeback.h"
 #include "fs/writers.h"
 #include "meta/journal.h"
@@ -122,6 +125,15 @@ static errint serve_open_session(struct filesystem *fs)
     return 0;
 }
 
+/* Before whatever may have something to tell. */
+static errint serve_start_events(struct filesystem *fs)
+{
+    errint error = hooks_start(fs);
+    if (!error)
+        error = view_events_start(fs);
+    return error ? error : events_start(fs);
+}
+
 /* Everything before the first request. A take-over finds what the predecessor left. */
 static errint serve_prepare(struct filesystem *fs)
 {
@@ -158,7 +170,9 @@ static errint serve_prepare(struct filesystem *fs)
         return error;
     features_probe(fs);
     /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
-    error = share_start(fs);
+    error = serve_start_events(fs);
+    if (!error)
+        error = share_start(fs);
     if (!error)
         error = share_models_start(fs);
     if (!error)
@@ -276,6 +290,10 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     share_stop(fs);
     serve_ending_step(&ending, "ends the repacking of objects");
     repack_stop(fs);
+    serve_ending_step(&ending, "ends hooks");
+    events_stop(fs);
+    view_events_stop(fs);
+    hooks_stop(fs);
     serve_ending_step(&ending, "brings files to stable storage");
     if (fs->writeback)
         writeback_stop(fs, unmounted);

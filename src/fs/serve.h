@@ -34,6 +34,7 @@ struct fs_options {
     bool read_only;
     enum fs_passthrough passthrough;
     enum fs_sharing sharing;
+    bool hooks;                      /* commands that users have set for events are run */
     bool verify_on_share;            /* compare bytes, not only hashes */
     bool share_owners;               /* share between owners too, always after a compare */
     enum policy_assembling assemble; /* where no directory has a policy of its own */

@@ -37,7 +37,15 @@ enum state_mode {
     STATE_CACHED = 3,             /* page cache of the FUSE inode */
     STATE_DIRECT = 4,             /* direct_io */
     STATE_DIRECTORY = 5,
+    STATE_EVENTS = 6, /* .ckptfs/events: no inode's (fs/view_events.h) */
 };
+
+/*
+ * A handle of STATE_EVENTS has in `object` the number of the next line, and so many bits below it how much of
+ * that was read; in `flags` how many lines the next one says to be lost; in `reserved` the kernel's key of
+ * who waits by poll(2); in `backing_id` who has opened it.
+ */
+enum { STATE_EVENTS_SHIFT = 16 };
 
 struct state_request {
     _Atomic uint64_t unique; /* 0: idle */

@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "fs/checkpoints_internal.h"
+#include "fs/events.h"
 #include "meta/hidden.h"
 
 /* What was closed just now is sealed and synced in so many steps. */
@@ -149,6 +150,12 @@ static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row
                 ": who saved it is gone, and it is not complete: it is below "
                 ".ckptfs/torn now",
                 path, row->step);
+    events_emit(fs, &(struct event){.kind = EVENT_TORN,
+                                    .ino = row->directory,
+                                    .path = path,
+                                    .step = row->step,
+                                    .bytes = row->bytes,
+                                    .reason = "who saved it is gone, and it is not complete"});
     return 0;
 }
 

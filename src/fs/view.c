@@ -10,6 +10,7 @@
 #include "base/fault.h"
 #include "fs/handle.h"
 #include "fs/models.h"
+#include "fs/view_events.h"
 #include "fs/view_links.h"
 #include "meta/hidden.h"
 #include "store/hash.h"
@@ -19,7 +20,8 @@ enum {
     VIEW_COOKIE_MODELS,
     VIEW_COOKIE_LATEST,
     VIEW_COOKIE_BEST,
-    VIEW_COOKIE_TORN
+    VIEW_COOKIE_TORN,
+    VIEW_COOKIE_EVENTS
 };
 
 #define VIEW_STATUS_NAME "status"
@@ -27,6 +29,7 @@ enum {
 #define VIEW_LATEST_NAME "latest"
 #define VIEW_BEST_NAME   "best"
 #define VIEW_TORN_NAME   "torn"
+#define VIEW_EVENTS_NAME "events"
 
 bool view_is_name(uint64_t parent, const char *name)
 {
@@ -46,7 +49,7 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
     int64_t time = fs->state->mounted_at;
     *row = (struct meta_inode){
         .ino = 0,
-        .mode = kind == VIEW_STATUS ? S_IFREG | 0444 : S_IFDIR | 0555,
+        .mode = kind == VIEW_STATUS || kind == VIEW_EVENTS ? S_IFREG | 0444 : S_IFDIR | 0555,
         .nlink = kind == VIEW_STATUS    ? 1
                  : kind == VIEW_CONTROL ? 3
                                         : 2,
@@ -123,7 +126,8 @@ static errint view_link_row(struct filesystem *fs, uint64_t number, struct meta_
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
     enum view_kind kind = view_kind(number);
-    if (kind == VIEW_CONTROL || kind == VIEW_STATUS || number == view_number(VIEW_TORN, 0))
+    if (kind == VIEW_CONTROL || kind == VIEW_STATUS || kind == VIEW_EVENTS ||
+        number == view_number(VIEW_TORN, 0))
         return view_fixed_row(fs, kind, row);
     if (view_is_link(kind))
         return view_link_row(fs, number, row);
@@ -218,6 +222,8 @@ static errint view_find_in_control(struct filesystem *fs, const char *name, uint
 {
     if (strcmp(name, VIEW_STATUS_NAME) == 0)
         *number = view_number(VIEW_STATUS, 0);
+    else if (strcmp(name, VIEW_EVENTS_NAME) == 0)
+        *number = view_number(VIEW_EVENTS, 0);
     else if (strcmp(name, VIEW_MODELS_NAME) == 0)
         *number = view_number(VIEW_MODELS, META_ROOT_INO);
     else if (strcmp(name, VIEW_LATEST_NAME) == 0)
@@ -295,11 +301,9 @@ static errint view_list_control(struct filesystem *fs, uint64_t after, struct li
     static const struct {
         const char *name;
         uint64_t cookie;
-    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS},
-                   {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
-                   {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
-                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST},
-                   {VIEW_TORN_NAME, VIEW_COOKIE_TORN}};
+    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS}, {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
+                   {VIEW_EVENTS_NAME, VIEW_COOKIE_EVENTS}, {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
+                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST},     {VIEW_TORN_NAME, VIEW_COOKIE_TORN}};
     if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
         return 0;
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
@@ -479,6 +483,8 @@ void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
         fuse_reply_err(request, -error);
     else if (view_kind(ino) == VIEW_STATUS)
         view_status_open(request, fi);
+    else if (view_kind(ino) == VIEW_EVENTS)
+        view_events_open(request, ino, fi);
     else
         view_open_file(request, view_target(ino), fi);
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is ours on the mount: `.ckptfs` in the root, which no listing shows and every look-up finds. Below it
- * are `status`; `models`, which mirrors the tree: each directory with the owner and mode of the one that it
- * stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h); `latest` and
- * `best`, with links to checkpoints (fs/view_links.h); and `torn`, with what was not finished (fs/torn.h).
- * All of it is only read: whoever would change it gets EROFS. But what lies below `torn` can be removed, and
- * moved out of it, by whom its permissions allow it.
+ * are `status` and `events`; `models`, which mirrors the tree: each directory with the owner and mode of the
+ * one that it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h);
+ * `latest` and `best`, with links to checkpoints (fs/view_links.h); and `torn`, with what was not finished
+ * (fs/torn.h). All of it is only read: whoever would change it gets EROFS. But what lies below `torn` can be
+ * removed, and moved out of it, by whom its permissions allow it.
  *
  * Nothing of it is a row of the namespace. Its inodes' numbers say what each is and which inode it stands
  * for, so that every daemon can answer for a number that the kernel remembers; the namespace never gives out
@@ -28,7 +28,8 @@ enum view_kind {
     VIEW_LATEST_LINK = 5,
     VIEW_BEST = 6, /* the same of best */
     VIEW_BEST_LINK = 7,
-    VIEW_TORN = 8, /* a directory below torn, or torn itself; target 0: nothing was ever torn */
+    VIEW_TORN = 8,   /* a directory below torn, or torn itself; target 0: nothing was ever torn */
+    VIEW_EVENTS = 9, /* the file events (fs/view_events.h) */
 };
 
 #define VIEW_BIT         (UINT64_C(1) << 62)

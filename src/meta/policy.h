@@ -23,10 +23,15 @@ struct meta_policy_change {
 errint meta_policy_change(struct meta *meta, uint64_t directory, const struct meta_policy_change *changes,
                           size_t count);
 
+/* The same, and who has set them is kept. */
+errint meta_policy_change_by(struct meta *meta, uint64_t directory, const struct meta_policy_change *changes,
+                             size_t count, uint32_t uid, uint32_t gid);
+
 /* Where a value comes from. */
 struct meta_policy_found {
     uint64_t directory; /* that has it */
     unsigned levels;    /* it is so many above the one that was asked for; 0: it is that */
+    uint32_t uid, gid;  /* who has set it; UINT32_MAX: not known */
     char value[META_POLICY_VALUE_MAX];
 };
 

@@ -58,9 +58,11 @@
     "CREATE TABLE stand_in (ino INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                              \
     "CREATE UNIQUE INDEX stand_in_by_hidden ON stand_in (hidden);"
 
-/* Settings of directories (meta/policy.h), and where files lie that are lent (meta/template.h). */
+/* Settings of directories (meta/policy.h) and who set them, and where files lie that are lent
+ * (meta/template.h). */
 #define SCHEMA_POLICY                                                                                        \
     "CREATE TABLE policy (directory INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,"               \
+    " uid INTEGER NOT NULL DEFAULT -1, gid INTEGER NOT NULL DEFAULT -1,"                                     \
     " PRIMARY KEY (directory, key)) WITHOUT ROWID;"                                                          \
     "CREATE TABLE template (directory INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                        \
     "CREATE UNIQUE INDEX template_by_hidden ON template (hidden);"
@@ -78,7 +80,12 @@
 #define SCHEMA_PIN "CREATE TABLE pin (ino INTEGER PRIMARY KEY);"
 
 /* All that format 5 has and format 4 had not. */
-#define SCHEMA_LIFE SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT SCHEMA_PIN
+#define SCHEMA_LIFE SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT SCHEMA_PIN SCHEMA_EVENT
+
+/* What the daemon has told of last (meta/event.h). */
+#define SCHEMA_EVENT                                                                                         \
+    "CREATE TABLE event (sequence INTEGER PRIMARY KEY, directory INTEGER NOT NULL, uid INTEGER NOT NULL,"    \
+    " pending INTEGER NOT NULL, text BLOB NOT NULL);"
 
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"

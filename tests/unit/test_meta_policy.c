@@ -47,6 +47,24 @@ static void test_inherited(void)
     CHECK_TEXT("red", value_of(below, "color"));
 }
 
+static void test_who_has_set_it(void)
+{
+    const struct meta_policy_change change = {"color", "red"};
+    uint64_t run = frame_make(META_ROOT_INO, "run", S_IFDIR | 0755);
+    CHECK_EQUAL(0, meta_policy_change_by(meta, run, &change, 1, 1000, 100));
+    CHECK_TEXT("red", value_of(run, "color"));
+    CHECK_EQUAL(1000, found.uid);
+    CHECK_EQUAL(100, found.gid);
+    frame_reopen();
+    CHECK_TEXT("red", value_of(run, "color"));
+    CHECK_EQUAL(1000, found.uid);
+    /* By whom is not known: it is nobody, and not root. */
+    CHECK_EQUAL(0, set(run, "color", "blue"));
+    CHECK_TEXT("blue", value_of(run, "color"));
+    CHECK_EQUAL(UINT32_MAX, found.uid);
+    CHECK_EQUAL(UINT32_MAX, found.gid);
+}
+
 static void test_all_or_none(void)
 {
     char longest[META_POLICY_VALUE_MAX + 1];
@@ -146,6 +164,7 @@ static void test_format_4(void)
 int main(void)
 {
     frame_run("a value is inherited from the nearest directory that has one", test_inherited);
+    frame_run("who has set a value is kept with it", test_who_has_set_it);
     frame_run("what does not fit is refused, and all else with it", test_all_or_none);
     frame_run("it stays with its directory, and goes with it", test_goes_with_the_directory);
     frame_run("the check finds settings of what is no directory", test_check);

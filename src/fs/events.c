@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Telling of what is done: the queue, the thread, and what is kept. */
+#include "fs/events.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/wait.h"
+#include "fs/event_whereabouts.h"
+#include "fs/filesystem.h"
+#include "fs/hooks.h"
+#include "fs/view_events.h"
+#include "meta/event.h"
+
+enum {
+    EVENTS_WAITING = 1024, /* more than that are lost */
+    EVENTS_BATCH = 64,     /* in one transaction */
+};
+
+/* An event that was told of: the texts are its own. */
+struct events_told {
+    struct events_told *next;
+    struct event event;
+    uint64_t sequence;
+    int64_t time;
+};
+
+struct events {
+    pthread_mutex_t lock; /* innermost */
+    pthread_cond_t wake;
+    pthread_t thread;
+    bool kicked, stopping;
+    struct events_told *first, **last;
+    size_t waiting;
+    uint64_t next; /* number */
+    struct event_ring ring;
+    bool failed; /* the database could not be written: said once */
+};
+
+/* -- telling ----------------------------------------------------------------------------------------------
+ */
+
+static void events_free_told(struct events_told *told)
+{
+    if (told) {
+        free((char *)told->event.path);
+        free((char *)told->event.run);
+        free((char *)told->event.framework);
+        free((char *)told->event.reason);
+    }
+    free(told);
+}
+
+/* NULL stays NULL. */
+static bool events_copy_text(const char *from, const char **to)
+{
+    *to = from ? strdup(from) : NULL;
+    return *to || !from;
+}
+
+static struct events_told *events_copy(const struct event *event)
+{
+    struct events_told *told = calloc(1, sizeof *told);
+    if (!told)
+        return NULL;
+    told->event = *event;
+    told->time = clock_read_ns(CLOCK_REALTIME);
+    bool fine = events_copy_text(event->path, &told->event.path);
+    fine &= events_copy_text(event->run, &told->event.run);
+    fine &= events_copy_text(event->framework, &told->event.framework);
+    fine &= events_copy_text(event->reason, &told->event.reason);
+    if (fine)
+        return told;
+    events_free_told(told);
+    return NULL;
+}
+
+void events_emit(struct filesystem *fs, const struct event *event)
+{
+    struct events *events = fs->events;
+    if (!events)
+        return;
+    struct events_told *told = events_copy(event);
+    pthread_mutex_lock(&events->lock);
+    uint64_t sequence = events->next++;
+    if (told && events->waiting < EVENTS_WAITING) {
+        told->sequence = sequence;
+        *events->last = told;
+        events->last = &told->next;
+        events->waiting++;
+        told = NULL;
+    }
+    pthread_cond_signal(&events->wake);
+    pthread_mutex_unlock(&events->lock);
+    events_free_told(told);
+}
+
+void events_kick(struct filesystem *fs)
+{
+    struct events *events = fs->events;
+    if (!events)
+        return;
+    pthread_mutex_lock(&events->lock);
+    events->kicked = true;
+    pthread_cond_signal(&events->wake);
+    pthread_mutex_unlock(&events->lock);
+}
+
+/* -- reading ----------------------------------------------------------------------------------------------
+ */
+
+struct event_viewer events_viewer(uint32_t uid)
+{
+    return (struct event_viewer){.sees_all = uid == 0 || uid == geteuid(), .uid = uid};
+}
+
+uint64_t events_next(struct filesystem *fs)
+{
+    pthread_mutex_lock(&fs->events->lock);
+    /* What was told and is not in the ring yet is still to come. */
+    struct events_told *first = fs->events->first;
+    uint64_t next = first ? first->sequence : fs->events->next;
+    pthread_mutex_unlock(&fs->events->lock);
+    return next;
+}
+
+bool events_has(struct filesystem *fs, struct event_place *place, const struct event_viewer *viewer)
+{
+    pthread_mutex_lock(&fs->events->lock);
+    bool has = event_ring_has(&fs->events->ring, place, viewer);
+    pthread_mutex_unlock(&fs->events->lock);
+    return has;
+}
+
+size_t events_read(struct filesystem *fs, struct event_place *place, const struct event_viewer *viewer,
+                   char *out, size_t room)
+{
+    pthread_mutex_lock(&fs->events->lock);
+    size_t length = event_ring_read(&fs->events->ring, place, viewer, out, room);
+    pthread_mutex_unlock(&fs->events->lock);
+    return length;
+}
+
+/* -- keeping ----------------------------------------------------------------------------------------------
+ */
+
+/* A batch as it goes into the database, then into the ring. */
+struct events_batch {
+    struct meta_event at[EVENTS_BATCH];
+    size_t count;
+};
+
+static void events_describe(struct filesystem *fs, struct events_told *told, struct meta_event *out)
+{
+    struct event_whereabouts where = {0};
+    *out = (struct meta_event){.sequence = told->sequence, .uid = UINT32_MAX};
+    event_whereabouts_find(fs, &told->event, &where);
+    struct event event = told->event;
+    event.path = where.path;
+    event.run = where.run;
+    out->directory = where.directory;
+    out->uid = where.uid;
+    out->pending = where.directory && hooks_want(fs, where.directory, where.uid, event.kind);
+    out->text = event_print(&event, told->sequence, told->time);
+    out->length = out->text ? strlen(out->text) : 0;
+    event_whereabouts_release(&where);
+}
+
+static void events_keep(struct filesystem *fs, const struct events_batch *batch)
+{
+    if (fs->options->read_only || batch->count == 0)
+        return;
+    errint error = meta_event_add(fs->meta, batch->at, batch->count, EVENT_RING_LINES);
+    if (error && !fs->events->failed)
+        log_warning("events are not kept over the end of this daemon: %s", strerror(-error));
+    fs->events->failed = error != 0;
+}
+
+static void events_show(struct filesystem *fs, const struct events_batch *batch)
+{
+    struct events *events = fs->events;
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct meta_event *event = &batch->at[i];
+        struct event_line line = {event->sequence, event->uid, strdup(event->text), event->length};
+        if (!line.text)
+            continue; /* lost */
+        event_make_readable(line.text);
+        pthread_mutex_lock(&events->lock);
+        event_ring_add(&events->ring, &line);
+        pthread_mutex_unlock(&events->lock);
+    }
+}
+
+/* With no lock held. */
+static void events_publish(struct filesystem *fs, struct events_told *told)
+{
+    struct events_batch batch = {.count = 0};
+    while (told) {
+        struct events_told *next = told->next;
+        events_describe(fs, told, &batch.at[batch.count]);
+        batch.count += batch.at[batch.count].text != NULL;
+        events_free_told(told);
+        told = next;
+    }
+    events_keep(fs, &batch);
+    events_show(fs, &batch);
+    for (size_t i = 0; i < batch.count; i++) {
+        if (batch.at[i].pending)
+            hooks_add(fs, batch.at[i].sequence, batch.at[i].directory, batch.at[i].text);
+        free((char *)batch.at[i].text);
+    }
+}
+
+/* Takes the first of them off the queue; the lock is held. */
+static struct events_told *events_take(struct events *events)
+{
+    struct events_told *first = events->first, **end = &events->first;
+    for (size_t i = 0; i < EVENTS_BATCH && *end; i++) {
+        end = &(*end)->next;
+        events->waiting--;
+    }
+    struct events_told *rest = *end;
+    *end = NULL;
+    events->first = rest;
+    if (!rest)
+        events->last = &events->first;
+    return first == rest ? NULL : first;
+}
+
+static void *events_run(void *context)
+{
+    struct filesystem *fs = context;
+    struct events *events = fs->events;
+    pthread_mutex_lock(&events->lock);
+    while (!events->stopping || events->first) {
+        if (!events->first && !events->kicked)
+            wait_signal(&events->wake, &events->lock);
+        events->kicked = false;
+        struct events_told *told = events_take(events);
+        pthread_mutex_unlock(&events->lock);
+        if (told)
+            events_publish(fs, told);
+        view_events_wake(fs);
+        pthread_mutex_lock(&events->lock);
+    }
+    pthread_mutex_unlock(&events->lock);
+    return NULL;
+}
+
+/* -- start and end ----------------------------------------------------------------------------------------
+ */
+
+static void events_restore(void *context, const struct meta_event *event)
+{
+    struct filesystem *fs = context;
+    struct event_line line = {event->sequence, event->uid, strndup(event->text, event->length),
+                              event->length};
+    fs->events->next = event->sequence + 1;
+    if (!line.text)
+        return;
+    if (event->pending)
+        hooks_add(fs, event->sequence, event->directory, line.text);
+    event_make_readable(line.text);
+    line.length = strlen(line.text);
+    event_ring_add(&fs->events->ring, &line);
+}
+
+errint events_start(struct filesystem *fs)
+{
+    struct events *events = calloc(1, sizeof *events);
+    if (!events)
+        return -ENOMEM;
+    pthread_mutex_init(&events->lock, NULL);
+    pthread_cond_init(&events->wake, NULL);
+    events->last = &events->first;
+    events->next = 1;
+    fs->events = events;
+    errint error = meta_event_list(fs->meta, events_restore, fs);
+    if (!error)
+        error = -pthread_create(&events->thread, NULL, events_run, fs);
+    if (error) {
+        fs->events = NULL;
+        event_ring_release(&events->ring);
+        free(events);
+        return error;
+    }
+    pthread_setname_np(events->thread, "events");
+    return 0;
+}
+
+void events_stop(struct filesystem *fs)
+{
+    struct events *events = fs->events;
+    if (!events)
+        return;
+    pthread_mutex_lock(&events->lock);
+    events->stopping = true;
+    pthread_cond_signal(&events->wake);
+    pthread_mutex_unlock(&events->lock);
+    pthread_join(events->thread, NULL);
+    fs->events = NULL;
+    event_ring_release(&events->ring);
+    pthread_cond_destroy(&events->wake);
+    pthread_mutex_destroy(&events->lock);
+    free(events);
+}

@@ -1,0 +1,155 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Hooks: commands that are run when something has become of a checkpoint, as who set them. A model that is assembled is
+# the event here.
+
+load ../views/views.bash
+
+setup() {
+    views_setup
+    RUN=$MNT/run
+    OUT=$TEST_DIR/out
+    mkdir "$OUT"
+    chmod 1777 "$OUT"
+    if [ "$(id -u)" -eq 0 ]; then ckptfs_mount allow_other; else ckptfs_mount; fi
+    mkdir "$RUN"
+}
+teardown() { ckptfs_teardown; }
+
+policy() { "$CKPTFS" policy "$@"; }
+# assemble NAME: a checkpoint whose model is assembled.
+assemble() {
+    save_model "$RUN/$1" --shards 2 --mib 1
+}
+is_logged() { grep -qF -- "$1" "$CKPTFS_LOG"; }
+has_lines() { [ "$(cat "$1" 2>/dev/null | wc -l)" -ge "$2" ]; }
+ends_hook() { wait_until 30 is_logged "$1"; }
+none() { if "$@"; then return 1; fi; }
+# The hook that has written its process number into the file is gone.
+is_gone() { ! kill -0 "$(cat "$1")" 2>/dev/null; }
+
+@test "a hook gets the facts, and nothing of the daemon's" {
+    policy set "$RUN" hook-assembled="env >$OUT/env; cat >$OUT/json; pwd >$OUT/pwd; cat /proc/self/status >$OUT/status
+        ls /proc/self/fd >$OUT/fds" 2>/dev/null && return 1 # no line ends
+    policy set "$RUN" hook-assembled="env >$OUT/env; cat >$OUT/json; pwd >$OUT/pwd; cat /proc/self/status >$OUT/status; ls /proc/self/fd >$OUT/fds; echo out; echo err >&2"
+    assemble 'checkpoint-5 "quoted" $x'
+    ends_hook ": done"
+    local path='run/checkpoint-5 "quoted" $x'
+    grep -qxF "CKPTFS_EVENT=assembled" "$OUT/env"
+    grep -qxF "CKPTFS_CHECKPOINT=$MNT/$path" "$OUT/env"
+    grep -qxF "CKPTFS_RUN=$RUN" "$OUT/env"
+    grep -qxF "CKPTFS_MODEL=$MNT/.ckptfs/models/$path" "$OUT/env"
+    grep -qxF "CKPTFS_MOUNTPOINT=$MNT" "$OUT/env"
+    grep -qxF "CKPTFS_FRAMEWORK=sharded" "$OUT/env"
+    grep -qE '^CKPTFS_BYTES=[0-9]+$' "$OUT/env"
+    none grep -q "^CKPTFS_TEST_DIR=" "$OUT/env"
+    [ "$(jq -r '[.event, .path] | @tsv' "$OUT/json")" = "$(jq -rn --arg path "$path" '["assembled", $path] | @tsv')" ]
+    [ "$(cat "$OUT/pwd")" = / ]
+    # Its own three, and the one that ls reads.
+    [ "$(wc -l <"$OUT/fds")" -eq 4 ]
+    grep -qE '^NoNewPrivs:\s+1$' "$OUT/status"
+    grep -qE '^CapEff:\s+0+$' "$OUT/status"
+    grep -qE '^SigBlk:\s+0+$' "$OUT/status"
+    is_logged "hook-assembled $path: out"
+    is_logged "hook-assembled $path: err"
+}
+
+@test "a hook runs as who set it, who may be the directory's owner or root" {
+    require_root
+    local user=${CKPTFS_TEST_USER:-nobody}
+    run_as_user "$CKPTFS" policy set "$RUN" hook-assembled=true && return 1
+    chown "$user" "$RUN"
+    run_as_user "$CKPTFS" policy set "$RUN" hook-assembled="id -u >$OUT/uid; cat /proc/self/status >$OUT/status"
+    # What root makes below is not theirs to be told of; what they make is.
+    assemble checkpoint-1
+    wait_until 30 bash -c "'$CKPTFS' events --json '$MNT' | grep -q checkpoint-1"
+    mkdir "$RUN/checkpoint-2"
+    cp "$RUN/checkpoint-1"/*-of-* "$RUN/checkpoint-1"/*.json "$RUN/checkpoint-2"
+    chown -R "$user" "$RUN/checkpoint-2"
+    touch "$RUN/checkpoint-2/config.json"
+    ends_hook "checkpoint-2: done"
+    [ "$(cat "$OUT/uid")" = "$(id -u "$user")" ]
+    grep -qE '^CapBnd:\s+0+$' "$OUT/status"
+    none is_logged "hook-assembled run/checkpoint-1"
+}
+
+@test "no hook is run out of a store that others can change, nor where the mount says no" {
+    policy set "$RUN" hook-assembled="touch $OUT/ran"
+    ckptfs_remount hooks=no
+    refused "your hooks are not run on this mount" policy set "$RUN" hook-torn=true
+    policy unset "$RUN" hook-torn
+    assemble checkpoint-1
+    appears "$VIEW/run/checkpoint-1/model.safetensors"
+    ckptfs_umount
+    chmod g+w "$STORE"
+    ckptfs_mount
+    is_logged "hooks are not run: others than this daemon's user own the store, or can write to it"
+    refused "your hooks are not run on this mount" policy set "$RUN" hook-torn=true
+    ckptfs_umount
+    chmod g-w "$STORE"
+    ckptfs_mount
+    assemble checkpoint-2
+    ends_hook "checkpoint-2: done"
+    none is_logged "hook-assembled run/checkpoint-1"
+}
+
+@test "a hook that fails, says too much or takes too long is one line in the log, and the save has not felt it" {
+    policy set "$RUN" hook-timeout=1 hook-assembled='seq 1 300; printf "\033[31mred\n"; exit 7'
+    assemble checkpoint-1
+    ends_hook "checkpoint-1: failed with exit status 7"
+    is_logged "checkpoint-1: 200"
+    is_logged "checkpoint-1: what it writes from here on is dropped"
+    none is_logged "checkpoint-1: 201"
+    # The time limit ends all that it has started.
+    policy set "$RUN" hook-assembled="sh -c 'echo \$\$ >$OUT/pid; sleep 1000' & wait"
+    assemble checkpoint-2
+    ends_hook "checkpoint-2: took longer than 1 s and was killed"
+    wait_until 10 is_gone "$OUT/pid"
+    # What it leaves running when it ends goes with it.
+    policy set "$RUN" hook-timeout=600 hook-assembled="sleep 1000 & echo \$! >$OUT/pid"
+    assemble checkpoint-3
+    ends_hook "checkpoint-3: done"
+    wait_until 10 is_gone "$OUT/pid"
+    "$CKPTFS" ls "$RUN" >/dev/null
+    shards same "$VIEW/run/checkpoint-3/model.safetensors" --shards 2 --mib 1
+    policy unset "$RUN" hook-assembled
+    policy show --json "$RUN" | jq -e '.policies[] | select(.key == "hook-assembled").value == null'
+}
+
+@test "no more than two at a time, and those that did not end are run again" {
+    require_takeover
+    local name
+    # Each has a file open on the mount, which the daemon has to answer for when it is killed.
+    policy set "$RUN" hook-assembled="echo \$CKPTFS_CHECKPOINT >>$OUT/begun; test -e $OUT/go || exec sleep 1000 <\"\$CKPTFS_CHECKPOINT\"/config.json"
+    for name in 1 2 3; do assemble "checkpoint-$name"; done
+    wait_until 30 has_lines "$OUT/begun" 2
+    settle
+    has_lines "$OUT/begun" 3 && return 1
+    # The daemon is replaced, and dies: its hooks do, too, and its successor runs them.
+    timeout 60 "$CKPTFS" restart "$MNT"
+    wait_until 30 has_lines "$OUT/begun" 4
+    kill_daemon
+    wait_until 30 has_lines "$OUT/begun" 6
+    [ "$(sort -u "$OUT/begun" | wc -l)" -eq 2 ]
+    # So does the end of the mount.
+    ckptfs_umount
+    touch "$OUT/go"
+    ckptfs_mount
+    ends_hook "checkpoint-3: done"
+    wait_until 30 bash -c "[ \$(sort -u '$OUT/begun' | wc -l) -eq 3 ]"
+    wait_until 30 bash -c "[ \$(sqlite3 'file:$STORE/meta.db?mode=ro' 'SELECT count(*) FROM event WHERE pending') -eq 0 ]"
+    end_and_check
+}
+
+@test "copy-with-rclone copies the checkpoint, and the model" {
+    require_command "${RCLONE:-rclone}"
+    local hook=$CKPTFS_TREE/contrib/hooks/copy-with-rclone
+    policy set "$RUN" hook-assembled="export RCLONE=${RCLONE:-rclone} HOME=$OUT; $hook $OUT/far && $hook --model $OUT/models/"
+    assemble checkpoint-1
+    ends_hook "checkpoint-1: done"
+    shards same "$OUT/models/run/checkpoint-1/model.safetensors" --shards 2 --mib 1
+    cmp "$OUT/far/run/checkpoint-1/model-00001-of-00002.safetensors" "$RUN/checkpoint-1/model-00001-of-00002.safetensors"
+    run env -i PATH="$PATH" "$hook" "$OUT/far"
+    [ "$status" -eq 1 ]
+    [[ $output == *"is run as a hook of ckptfs"* ]]
+}

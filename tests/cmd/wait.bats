@@ -1,0 +1,141 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# `ckptfs wait`: how it ends, on plain disks and on mounts.
+
+load ../lib/ckptfs.bash
+
+setup() {
+    require_command python3
+    ckptfs_setup
+    RUN=$TEST_DIR/run
+    CHECKPOINT=$RUN/checkpoint-7
+}
+teardown() {
+    [ -z "${WAITER-}" ] || kill "$WAITER" 2>/dev/null || true
+    ckptfs_teardown
+}
+
+# save DIRECTORY WHAT...: a model, and with "rest" what a resume needs besides.
+save() {
+    python3 - "$@" <<'PYTHON'
+import json, os, struct, sys, zipfile
+path, *what = sys.argv[1:]
+os.makedirs(path, exist_ok=True)
+if "model" in what:
+    header = json.dumps({"w": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}).encode()
+    with open(f"{path}/model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header + bytes(8))
+    with open(f"{path}/config.json", "w") as file:
+        file.write("{}")
+    with open(f"{path}/trainer_state.json", "w") as file:
+        json.dump({"global_step": 7, "log_history": []}, file)
+if "rest" in what:
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        with zipfile.ZipFile(f"{path}/{name}", "w") as archive:
+            archive.writestr("archive/data.pkl", b"\x80\x02}.")
+PYTHON
+}
+
+# ends STATUS OPTION...: a wait ends so.
+ends() {
+    local expected=$1
+    shift
+    run timeout 60 "$CKPTFS" wait "$@"
+    [ "$status" -eq "$expected" ] || {
+        echo "wait $*: $status: $output"
+        return 1
+    }
+}
+
+# waiter OPTION...: a wait in the background; waiter_ends STATUS: how it ended.
+waiter() {
+    timeout 120 "$CKPTFS" wait "$@" >"$TEST_DIR/waiter" 2>&1 3>&- &
+    WAITER=$!
+}
+waiter_ends() {
+    local status=0
+    wait "$WAITER" || status=$?
+    WAITER=''
+    [ "$status" -eq "$1" ] || {
+        echo "the wait ended with $status: $(cat "$TEST_DIR/waiter")"
+        return 1
+    }
+}
+
+@test "on a plain disk: what is there already, what is not, and what never can be known" {
+    ends 32 --timeout 0 "$CHECKPOINT"
+    [[ $output == *"the time is over: it is not there"* ]]
+    save "$CHECKPOINT" model
+    ends 32 -t 0 "$CHECKPOINT"
+    [[ $output == *"it is weights-only"* ]]
+    ends 0 -t 0 --for weights "$CHECKPOINT/"
+    save "$CHECKPOINT" rest
+    ends 0 "$CHECKPOINT"
+    ends 0 --for complete "$CHECKPOINT"
+    (cd "$CHECKPOINT" && ends 0 .)
+    (cd "$RUN" && ends 0 checkpoint-7)
+    ends 30 --for durable "$CHECKPOINT"
+    ends 30 --for exported "$CHECKPOINT"
+    truncate -s -1 "$CHECKPOINT/optimizer.pt"
+    ends 32 -t 1 "$CHECKPOINT"
+    [[ $output == *"it is incomplete: optimizer.pt"* ]]
+    ends 2
+    ends 2 --for ever "$CHECKPOINT"
+    ends 2 --timeout soon "$CHECKPOINT"
+}
+
+@test "on a plain disk: until it is complete, be its run not there yet" {
+    waiter "$CHECKPOINT"
+    save "$CHECKPOINT" model
+    save "$CHECKPOINT" rest
+    waiter_ends 0
+}
+
+# What only the others of the run tell is asked, too.
+@test "a checkpoint that lacks what the others of its run have is not complete" {
+    local step
+    for step in 5 6 7; do
+        save "$RUN/checkpoint-$step" model rest
+        echo '{"global_step": '"$step"'}' >"$RUN/checkpoint-$step/trainer_state.json"
+        cp "$RUN/checkpoint-$step/scheduler.pt" "$RUN/checkpoint-$step/scaler.pt"
+    done
+    ends 0 -t 0 "$CHECKPOINT"
+    rm "$CHECKPOINT/scaler.pt"
+    ends 32 -t 0 "$CHECKPOINT"
+}
+
+@test "on a mount: complete and durable, awaited before the run is there" {
+    ckptfs_mount
+    RUN=$MNT/runs/first CHECKPOINT=$MNT/runs/first/checkpoint-7
+    waiter --for durable --timeout 100 "$CHECKPOINT"
+    # It is in place before anything is saved.
+    wait_until 20 bash -c "[ \"\$('$CKPTFS' status --json '$MNT' | jq .open_handles)\" -ge 2 ]"
+    save "$CHECKPOINT" model
+    exec 9>"$CHECKPOINT/still"
+    save "$CHECKPOINT" rest
+    ends 32 -t 0 "$CHECKPOINT"
+    [[ $output == *"it is writing"* ]]
+    exec 9>&-
+    waiter_ends 0
+    ends 0 -t 0 "$CHECKPOINT"
+    ends 0 -t 0 --for durable "$CHECKPOINT"
+    ends 32 -t 0 --for exported "$CHECKPOINT"
+    # It keeps nothing in use when it has ended.
+    ckptfs_umount
+}
+
+@test "on a mount: a checkpoint that a crash has torn will never be" {
+    require_root
+    require_command sqlite3
+    ckptfs_mount
+    CHECKPOINT=$MNT/run/checkpoint-7
+    save "$CHECKPOINT" model rest
+    ends 0 --for durable "$CHECKPOINT"
+    ckptfs_umount
+    # As a power cut marks it: META_TORN.
+    sqlite3 "$STORE/meta.db" "UPDATE inode SET state = state | 2 WHERE ino =
+        (SELECT ino FROM name WHERE CAST(name AS TEXT) = 'optimizer.pt'); DELETE FROM total"
+    ckptfs_mount
+    ends 34 "$CHECKPOINT"
+    [[ $output == *"is torn, or was removed: it will not be complete"* ]]
+}

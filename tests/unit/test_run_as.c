@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands that are run for a user: what they get, how they end, and that nothing of them is left. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "check.h"
+#include "fs/run_as.h"
+
+enum { OTHER_USER = 54321 };
+
+static char *const environment[] = {"PATH=/usr/bin:/bin", "FACT=a 'b' $c", NULL};
+static char said[4096];
+static int status;
+
+static void note_line(void *context, const char *line)
+{
+    (void)context;
+    size_t length = strlen(said);
+    snprintf(said + length, sizeof said - length, "%s|", line);
+}
+
+static struct run_as order_of(const char *command)
+{
+    return (struct run_as){.command = command,
+                           .uid = geteuid(),
+                           .gid = getegid(),
+                           .environment = environment,
+                           .input = "in",
+                           .input_length = 2,
+                           .seconds = 60,
+                           .stop_fd = -1,
+                           .line = note_line};
+}
+
+static errint run(const struct run_as *order)
+{
+    said[0] = '\0';
+    status = -1;
+    return run_as(order, &status);
+}
+
+static errint run_command(const char *command)
+{
+    const struct run_as order = order_of(command);
+    return run(&order);
+}
+
+static void test_talk(void)
+{
+    CHECK_EQUAL(0, run_command("cat; echo; echo \"$FACT\"; echo err >&2; pwd; printf end; exit 3"));
+    CHECK_TEXT("in|a 'b' $c|err|/|end|", said);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+    CHECK_EQUAL(0, run_command("kill -TERM $$"));
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    CHECK_EQUAL(0, run_command("/nonexistent/program 2>/dev/null"));
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 127);
+}
+
+/* Nothing of this process: descriptors, blocked signals, privileges, variables. */
+static void test_clean(void)
+{
+    sigset_t blocked, before;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGTERM);
+    sigprocmask(SIG_BLOCK, &blocked, &before);
+    int inherited = dup(STDOUT_FILENO);
+    CHECK_EQUAL(0, run_command("ls /proc/self/fd | wc -l; env | grep -vc -e ^PATH -e ^FACT -e ^PWD -e ^OLDPWD"
+                               " -e ^SHLVL -e ^_="));
+    CHECK_TEXT("4|0|", said); /* three, and the one that ls reads */
+    CHECK_EQUAL(0,
+                run_command("grep -E '^(SigBlk|CapEff|CapBnd|NoNewPrivs)' /proc/self/status | tr -d '\\t'"));
+    CHECK(strstr(said, "SigBlk:0000000000000000|") != NULL);
+    CHECK(strstr(said, "CapEff:0000000000000000|") != NULL);
+    CHECK(geteuid() != 0 || strstr(said, "CapBnd:0000000000000000|") != NULL);
+    CHECK(strstr(said, "NoNewPrivs:1|") != NULL);
+    close(inherited);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+static void test_long_lines(void)
+{
+    CHECK_EQUAL(0, run_command("head -c 2500 /dev/zero | tr '\\0' x; echo; echo last"));
+    CHECK_EQUAL(2500 + 3 + 5, strlen(said)); /* in three pieces */
+    CHECK(strstr(said, "|last|") != NULL);
+}
+
+static void test_time(void)
+{
+    struct run_as order = order_of("echo begun; sleep 1000 & sleep 1000");
+    order.seconds = 1;
+    int64_t begun = clock_monotonic();
+    CHECK_EQUAL(-ETIME, run(&order));
+    CHECK(clock_monotonic() - begun < 30 * CLOCK_NS_PER_SECOND);
+    CHECK_TEXT("begun|", said);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void test_stop(void)
+{
+    struct run_as order = order_of("sleep 1000");
+    order.stop_fd = eventfd(1, EFD_CLOEXEC);
+    CHECK_EQUAL(-ECANCELED, run(&order));
+    close(order.stop_fd);
+}
+
+/* What holds the output open keeps nobody waiting, and does not outlive its shell. */
+static void test_left_behind(void)
+{
+    int64_t begun = clock_monotonic();
+    CHECK_EQUAL(0, run_command("sleep 1000 & echo $!"));
+    CHECK(clock_monotonic() - begun < 30 * CLOCK_NS_PER_SECOND);
+    pid_t left = (pid_t)atol(said);
+    /* It is killed; whoever reaps it may take a moment. */
+    for (int i = 0; i < 1000 && left > 0 && kill(left, 0) == 0; i++) {
+        char path[64], state[64] = "";
+        snprintf(path, sizeof path, "/proc/%d/stat", (int)left);
+        FILE *file = fopen(path, "r");
+        bool dead = !file || fscanf(file, "%*d %*s %60s", state) != 1 || state[0] == 'Z';
+        if (file)
+            fclose(file);
+        if (dead)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+        CHECK(i < 999);
+    }
+    CHECK(left > 0);
+}
+
+static void test_other_user(void)
+{
+    struct run_as order =
+        order_of("id -u; id -g; id -G; cat /proc/self/status | grep -c '^CapPrm.*[1-9a-f]'");
+    CHECK(!run_as_may((uid_t)-1));
+    CHECK(run_as_may(geteuid()));
+    order.uid = OTHER_USER;
+    order.gid = OTHER_USER + 1;
+    if (geteuid() != 0) {
+        CHECK(!run_as_may(OTHER_USER));
+        CHECK_EQUAL(-EPERM, run(&order));
+        return;
+    }
+    CHECK_EQUAL(0, run(&order));
+    CHECK_TEXT("54321|54322|54322|0|", said);
+}
+
+int main(void)
+{
+    check_run("a command reads, writes and ends", test_talk);
+    check_run("it has nothing of this process", test_clean);
+    check_run("long lines come in pieces", test_long_lines);
+    check_run("it has its time", test_time);
+    check_run("it is stopped", test_stop);
+    check_run("what it leaves goes with it", test_left_behind);
+    check_run("it runs as another user, or not at all", test_other_user);
+    return check_done();
+}
