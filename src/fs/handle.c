@@ -10,8 +10,8 @@
 #include "fs/content.h"
 #include "fs/inputs.h"
 #include "fs/seal.h"
-#include "fs/share.h"
 #include "fs/writeback.h"
+#include "fs/share.h"
 #include "meta/beside.h"
 
 static bool handle_writes(uint32_t flags)

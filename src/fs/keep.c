@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "ckpt/detect.h"
 #include "ckpt/keep_run.h"
 #include "fs/filesystem.h"
 #include "fs/keep_remove.h"
@@ -124,6 +125,19 @@ static errint keep_look(struct keep_work *work, const struct meta_inode *run, st
     return 0;
 }
 
+/* Whether there is a checkpoint that may go, by names alone: what is one itself, or a part of one, is not
+ * read.
+ */
+static errint keep_is_run(const struct folder *folder, const char *name, bool *out)
+{
+    cleanup_detect struct detect detect = {0};
+    errint error = detect_checkpoints(folder, name, &detect);
+    *out = false;
+    for (size_t i = 0; i < detect.count && !error; i++)
+        *out |= *detect.at[i].path != '\0';
+    return error;
+}
+
 static errint keep_read_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)
 {
     cleanup_namespace_folder struct namespace_folder names = {0};
@@ -135,7 +149,10 @@ static errint keep_read_run(struct keep_work *work, const struct meta_inode *run
         error = namespace_folder_open(work->fs, run->ino, work->stops, &names, &folder);
     names.looks = true;
     const struct run_asked asked = {.name = count > 0 ? name.bytes : "", .separately = true};
-    return error ? error : run_read(&folder, &asked, &list->run);
+    bool is_run = false;
+    if (!error)
+        error = keep_is_run(&folder, asked.name, &is_run);
+    return error || !is_run ? error : run_read(&folder, &asked, &list->run);
 }
 
 static errint keep_judge_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)
