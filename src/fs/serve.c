@@ -125,7 +125,7 @@ static errint serve_open_session(struct filesystem *fs)
     return 0;
 }
 
-/* Before whatever may have something to tell. */
+/* Before whatever may have something to tell, as what a crash has left. */
 static errint serve_start_events(struct filesystem *fs)
 {
     errint error = hooks_start(fs);
@@ -157,6 +157,8 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = serve_start_queues(fs);
     if (!error)
+        error = serve_start_events(fs);
+    if (!error)
         error = damage_load(fs);
     if (!error && !takeover)
         error = recover_at_mount(fs);
@@ -170,9 +172,7 @@ static errint serve_prepare(struct filesystem *fs)
         return error;
     features_probe(fs);
     /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
-    error = serve_start_events(fs);
-    if (!error)
-        error = share_start(fs);
+    error = share_start(fs);
     if (!error)
         error = share_models_start(fs);
     if (!error)
