@@ -23,6 +23,9 @@ struct namespace_folder {
     char *buffer;  /* for reads */
     bool busy;     /* a file was refused */
     bool compares; /* set after the opening: nothing is made of the files, so that nobody need watch them */
+    /* Set after the opening: the same, and what is not on stable storage is read, too; a file that somebody
+     * can write is as one that was removed (-ENOENT). */
+    bool looks;
     /* Asked at each read: true ends it with -ECANCELED. */
     bool (*stops)(struct filesystem *fs);
 };

@@ -25,8 +25,10 @@
 #include "fs/handle.h"
 #include "fs/inputs.h"
 #include "fs/loop.h"
+#include "fs/outlook.h"
 #include "fs/recover.h"
 #include "fs/repack.h"
+#include "fs/saves.h"
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/share.h"
@@ -123,6 +125,7 @@ static errint serve_open_session(struct filesystem *fs)
 static errint serve_prepare(struct filesystem *fs)
 {
     bool takeover = atomic_load(&fs->state->generation) > 0;
+    fs->started = clock_read_ns(CLOCK_REALTIME);
     errint error = serve_open_store(fs);
     if (error)
         return error;
@@ -164,6 +167,10 @@ static errint serve_prepare(struct filesystem *fs)
         error = meta_journal_start(fs->meta);
     if (!error)
         error = backup_start(fs);
+    if (!error)
+        error = saves_start(fs);
+    if (!error)
+        error = outlook_start(fs, takeover);
     if (error)
         return error;
     discard_kick(fs);
@@ -253,6 +260,8 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     workers_stop(fs->workers);
     fs->summers = fs->reporters = fs->workers = NULL;
     expire_stop(fs);
+    outlook_stop(fs);
+    saves_stop(fs);
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);

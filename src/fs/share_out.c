@@ -24,6 +24,15 @@ enum { SHARE_ELDER_FILES = 64 };
  */
 enum { SHARE_NEWER_OBJECTS = 64 };
 
+/* At most: moves of objects that other files have are among them. */
+static void share_count(struct filesystem *fs, const struct match *match, int64_t size)
+{
+    int64_t bytes = 0;
+    for (size_t i = 0; i < match->move_count && bytes < size; i++)
+        bytes += match->moves[i].length;
+    atomic_fetch_add(&fs->counters.shared_bytes, (uint64_t)(bytes < size ? bytes : size));
+}
+
 /* One older file. -EBUSY: not now. */
 static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
                             const struct match *match)
@@ -45,8 +54,10 @@ static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, co
     /* The bytes are the same: what the kernel has cached of the file stays right. */
     if (!error && changed)
         error = meta_get(fs->meta, ino, &row);
-    if (!error && changed)
+    if (!error && changed) {
+        share_count(fs, match, row.size);
         error = node_adopt_row(fs, node, &row);
+    }
     node_unlock(node);
     node_put(fs, node);
     discard_objects(fs, &freed);

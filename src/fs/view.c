@@ -11,9 +11,9 @@
 #include "fs/handle.h"
 #include "fs/models.h"
 
-enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS };
+/* The texts' cookies follow. */
+enum { VIEW_COOKIE_MODELS = META_COOKIE_FIRST, VIEW_COOKIE_TEXTS };
 
-#define VIEW_STATUS_NAME "status"
 #define VIEW_MODELS_NAME "models"
 
 bool view_is_name(uint64_t parent, const char *name)
@@ -49,6 +49,8 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
     enum view_kind kind = view_kind(number);
+    if (kind == VIEW_STATUS && !view_text_name(view_text_of(number)))
+        return -ENOENT;
     if (kind == VIEW_CONTROL || kind == VIEW_STATUS)
         return view_fixed_row(fs, kind, row);
     errint error = meta_get(fs->meta, view_target(number), row);
@@ -105,8 +107,11 @@ void view_getattr(fuse_req_t request, uint64_t ino)
 static errint view_find_in_control(struct filesystem *fs, const char *name, uint64_t *number,
                                    struct meta_inode *row)
 {
-    if (strcmp(name, VIEW_STATUS_NAME) == 0)
-        *number = view_number(VIEW_STATUS, 0);
+    uint64_t which = 0;
+    while (view_text_name(which) && strcmp(name, view_text_name(which)) != 0)
+        which++;
+    if (view_text_name(which))
+        *number = view_number(VIEW_STATUS, which);
     else if (strcmp(name, VIEW_MODELS_NAME) == 0)
         *number = view_number(VIEW_MODELS, META_ROOT_INO);
     else
@@ -159,23 +164,28 @@ void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
 /* -- listing ----------------------------------------------------------------------------------------------
  */
 
+/* The entry that comes after the cookie; NULL: none. */
+static const char *view_entry_after(uint64_t after, uint64_t *cookie)
+{
+    *cookie = after < VIEW_COOKIE_MODELS ? VIEW_COOKIE_MODELS : after + 1;
+    if (*cookie == VIEW_COOKIE_MODELS)
+        return VIEW_MODELS_NAME;
+    return view_text_name(*cookie - VIEW_COOKIE_TEXTS);
+}
+
 static errint view_list_control(struct filesystem *fs, uint64_t after, struct listing *listing)
 {
-    static const struct {
-        const char *name;
-        uint64_t cookie;
-    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS}, {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS}};
+    const char *name;
+    uint64_t cookie;
     if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
         return 0;
-    for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
+    for (; (name = view_entry_after(after, &cookie)); after = cookie) {
         uint64_t number;
         struct meta_inode row;
-        if (entries[i].cookie <= after)
-            continue;
-        errint error = view_find_in_control(fs, entries[i].name, &number, &row);
+        errint error = view_find_in_control(fs, name, &number, &row);
         if (error)
             return error;
-        if (!listing_add(listing, entries[i].name, strlen(entries[i].name), entries[i].cookie, number, &row))
+        if (!listing_add(listing, name, strlen(name), cookie, number, &row))
             return 0;
     }
     return 0;
@@ -275,7 +285,7 @@ void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
     if (error)
         fuse_reply_err(request, -error);
     else if (view_kind(ino) == VIEW_STATUS)
-        view_status_open(request, fi);
+        view_status_open(request, ino);
     else
         view_open_file(request, view_target(ino), fi);
 }
