@@ -239,24 +239,27 @@ errint mounted_try_ioctl(const char *mountpoint, unsigned seconds, unsigned long
     return mounted_ask(&question, seconds);
 }
 
-int mounted_ask_everything(const struct mount_entry *entry, unsigned seconds, char **json)
+errint mounted_try_everything(const struct mount_entry *entry, unsigned seconds, char **json)
 {
     cleanup_text struct text text = {0};
     cleanup_free char *path = NULL;
     if (asprintf(&path, "%s/" FS_CONTROL_DIRECTORY "/status.json", entry->mountpoint) < 0)
-        path = NULL;
-    errint error = path ? mounted_read_file(path, seconds, &text) : -ENOMEM;
-    if (error == -ENOENT) {
-        log_error("%s is served by a daemon that cannot be watched: an older version; `ckptfs restart` "
-                  "replaces it",
-                  entry->mountpoint);
-        return EXIT_FAILED;
-    }
+        return -ENOMEM;
+    errint error = mounted_read_file(path, seconds, &text);
     text_append(&text, "", 1);
-    if (!error && text.failed)
-        error = -ENOMEM;
-    if (error)
-        return mounted_explain(entry->mountpoint, error);
+    if (error || text.failed)
+        return error ? error : -ENOMEM;
     *json = steal_pointer(text.at);
-    return EXIT_FINE;
+    return 0;
+}
+
+int mounted_ask_everything(const struct mount_entry *entry, unsigned seconds, char **json)
+{
+    errint error = mounted_try_everything(entry, seconds, json);
+    if (error != -ENOENT)
+        return error ? mounted_explain(entry->mountpoint, error) : EXIT_FINE;
+    log_error(
+        "%s is served by a daemon that cannot be watched: an older version; `ckptfs restart` replaces it",
+        entry->mountpoint);
+    return EXIT_FAILED;
 }

@@ -27,6 +27,8 @@ int mounted_ask_status(const struct mount_entry *entry, unsigned seconds, char *
  * The same with saves under way, runs and space, as the mount's `.ckptfs/status.json` has it.
  */
 int mounted_ask_everything(const struct mount_entry *entry, unsigned seconds, char **json);
+/* The same, and nothing is logged: 0 or a negative errno; -ENOENT: the daemon is too old for it. */
+errint mounted_try_everything(const struct mount_entry *entry, unsigned seconds, char **json);
 
 /*
  * Asks by one of the ioctls of fs/control.h on the mount's root: `data`, of `size` bytes, goes there and

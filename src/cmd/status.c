@@ -24,10 +24,24 @@ static void status_release_document(cJSON **document)
 
 #define cleanup_document __attribute__((cleanup(status_release_document)))
 
-static bool status_print_text(const cJSON *document)
+/* Saves, runs and space come in an answer of their own, which a daemon that has trouble may not give. */
+static void status_append_watched(const struct mount_entry *entry, unsigned seconds, struct text *out)
+{
+    cleanup_free char *text = NULL;
+    cleanup_document cJSON *document = NULL;
+    if (mounted_try_everything(entry, seconds, &text) == 0)
+        document = cJSON_Parse(text);
+    if (document)
+        status_text_watch(out, document);
+}
+
+/* `entry`: NULL for a mount that did not answer. */
+static bool status_print_text(const cJSON *document, const struct mount_entry *entry, unsigned seconds)
 {
     cleanup_text struct text text = {0};
     status_text_print(&text, document);
+    if (entry)
+        status_append_watched(entry, seconds, &text);
     if (text.failed) {
         log_error("status: out of memory");
         return false;
@@ -75,7 +89,7 @@ static int status_show_one(const char *argument, bool json, unsigned seconds)
         return code;
     if (json)
         return status_print_json(document) ? EXIT_FINE : EXIT_FAILED;
-    return status_print_text(document) ? EXIT_FINE : EXIT_FAILED;
+    return status_print_text(document, entry, seconds) ? EXIT_FINE : EXIT_FAILED;
 }
 
 /* A mount that does not answer is listed with the code that it would have given alone. */
@@ -90,39 +104,62 @@ static cJSON *status_describe_failure(const struct mount_entry *entry, int code)
     return NULL;
 }
 
-static int status_show_all(bool json, unsigned seconds)
+/* What a mount says, or that it does not answer. The exit code is that of the mount alone. */
+static int status_read_any(const struct mount_entry *entry, unsigned seconds, cJSON **out)
 {
-    cleanup_mount_table struct mount_table table = {0};
+    int code = status_read(entry, seconds, out);
+    if (code)
+        *out = status_describe_failure(entry, code);
+    return code;
+}
+
+static int status_list_json(const struct mount_table *table, unsigned seconds)
+{
     cleanup_document cJSON *all = cJSON_CreateArray();
-    if (!all || mount_table_read(&table) != 0) {
-        log_error("the mounts cannot be read: /proc is not mounted or memory is short");
-        return EXIT_FAILED;
-    }
     int result = EXIT_FINE;
-    for (size_t i = 0; i < table.count; i++) {
-        if (!mount_entry_is_ours(&table.entries[i]))
-            continue;
+    for (size_t i = 0; i < table->count; i++) {
         cJSON *document = NULL;
-        int code = status_read(&table.entries[i], seconds, &document);
-        if (code)
-            document = status_describe_failure(&table.entries[i], code);
+        if (!mount_entry_is_ours(&table->entries[i]))
+            continue;
+        int code = status_read_any(&table->entries[i], seconds, &document);
         if (!cJSON_AddItemToArray(all, document)) {
             cJSON_Delete(document);
             code = EXIT_FAILED;
         }
         result = result ? result : code;
     }
-    if (json)
-        return status_print_json(all) ? result : EXIT_FAILED;
-    if (!all->child)
-        puts("no ckptfs is mounted");
-    for (const cJSON *document = all->child; document; document = document->next) {
-        if (!status_print_text(document))
-            return EXIT_FAILED;
-        if (document->next)
+    return status_print_json(all) ? result : EXIT_FAILED;
+}
+
+static int status_list_text(const struct mount_table *table, unsigned seconds)
+{
+    size_t found = 0;
+    int result = EXIT_FINE;
+    for (size_t i = 0; i < table->count; i++) {
+        cleanup_document cJSON *document = NULL;
+        const struct mount_entry *entry = &table->entries[i];
+        if (!mount_entry_is_ours(entry))
+            continue;
+        int code = status_read_any(entry, seconds, &document);
+        if (found++ > 0)
             putchar('\n');
+        if (!status_print_text(document, code ? NULL : entry, seconds))
+            return EXIT_FAILED;
+        result = result ? result : code;
     }
+    if (found == 0)
+        puts("no ckptfs is mounted");
     return result;
+}
+
+static int status_show_all(bool json, unsigned seconds)
+{
+    cleanup_mount_table struct mount_table table = {0};
+    if (mount_table_read(&table) != 0) {
+        log_error("the mounts cannot be read: /proc is not mounted or memory is short");
+        return EXIT_FAILED;
+    }
+    return json ? status_list_json(&table, seconds) : status_list_text(&table, seconds);
 }
 
 /* What the command line asks for. */

@@ -136,7 +136,7 @@ static void metrics_add_counters(struct text *out, struct counters *counters)
                     (double)atomic_load(&counters->sealed_files));
     metrics_counter(out, "ckptfs_written_bytes_total", "The sizes of these, once each is closed.",
                     (double)atomic_load(&counters->sealed_bytes));
-    metrics_counter(out, "ckptfs_shared_bytes_total", "Bytes of files that came to be stored once, at most.",
+    metrics_counter(out, "ckptfs_shared_bytes_total", "Bytes of files that gave way to equal bytes of other files.",
                     (double)atomic_load(&counters->shared_bytes));
     metrics_counter(out, "ckptfs_refused_requests_total", "Requests refused because the disk is full.",
                     (double)atomic_load(&counters->refused));

@@ -269,7 +269,8 @@ static void ops_sync_run(void *context, unsigned worker)
         error = writeback_sync_node(fs, sync->node);
     else
         error = writeback_fsync_node(fs, sync->node);
-    counters_add_fsync(&fs->counters, clock_monotonic() - begun);
+    if (!sync->written)
+        counters_add_fsync(&fs->counters, clock_monotonic() - begun);
     if (error)
         fuse_reply_err(sync->request, -error);
     else if (sync->written)

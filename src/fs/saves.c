@@ -113,8 +113,8 @@ static void saves_take_handles(struct filesystem *fs, struct saves *out)
     uint32_t used = atomic_load(&fs->state->handles_used);
     for (uint32_t i = 0; i < used; i++) {
         const struct state_handle *slot = &fs->state->handles[i];
-        bool writes = atomic_load(&slot->fh) != 0 && slot->mode != STATE_DIRECTORY &&
-                      (slot->flags & O_ACCMODE) != O_RDONLY;
+        bool file = slot->mode >= STATE_PASSTHROUGH && slot->mode <= STATE_DIRECT;
+        bool writes = file && atomic_load(&slot->fh) != 0 && (slot->flags & O_ACCMODE) != O_RDONLY;
         if (writes)
             saves_take_handle(fs, slot, out);
     }

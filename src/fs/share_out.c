@@ -24,22 +24,13 @@ enum { SHARE_ELDER_FILES = 64 };
  */
 enum { SHARE_NEWER_OBJECTS = 64 };
 
-/* At most: moves of objects that other files have are among them. */
-static void share_count(struct filesystem *fs, const struct match *match, int64_t size)
-{
-    int64_t bytes = 0;
-    for (size_t i = 0; i < match->move_count && bytes < size; i++)
-        bytes += match->moves[i].length;
-    atomic_fetch_add(&fs->counters.shared_bytes, (uint64_t)(bytes < size ? bytes : size));
-}
-
 /* One older file. -EBUSY: not now. */
 static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, const uint8_t *to_root,
                             const struct match *match)
 {
     cleanup_ids struct ids freed = {0};
     struct meta_inode row;
-    bool changed = false;
+    int64_t moved = 0;
     struct node *node = node_get(fs, ino);
     if (!node)
         return -ENOMEM;
@@ -50,13 +41,13 @@ static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, co
     if (!error)
         error = fault_hit("fs.share");
     if (!error)
-        error = meta_repoint(fs->meta, ino, to, to_root, match->moves, match->move_count, &changed, &freed);
+        error = meta_repoint(fs->meta, ino, to, to_root, match->moves, match->move_count, &moved, &freed);
     /* The bytes are the same: what the kernel has cached of the file stays right. */
-    if (!error && changed)
+    if (!error && moved > 0) {
+        atomic_fetch_add(&fs->counters.shared_bytes, (uint64_t)moved);
         error = meta_get(fs->meta, ino, &row);
-    if (!error && changed) {
-        share_count(fs, match, row.size);
-        error = node_adopt_row(fs, node, &row);
+        if (!error)
+            error = node_adopt_row(fs, node, &row);
     }
     node_unlock(node);
     node_put(fs, node);

@@ -237,6 +237,8 @@ static void status_append_next(struct text *out, const cJSON *next)
     const cJSON *when = cJSON_GetObjectItemCaseSensitive(next, "full_at");
     if (cJSON_IsString(when))
         text_print(out, ", %s", when->valuestring);
+    if (status_has(next, "checkpoints_that_fit"))
+        text_append_word(out, ", if none is removed");
     text_append_word(out, "\n");
 }
 

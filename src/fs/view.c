@@ -11,8 +11,8 @@
 #include "fs/handle.h"
 #include "fs/models.h"
 
-/* The texts' cookies follow. */
-enum { VIEW_COOKIE_MODELS = META_COOKIE_FIRST, VIEW_COOKIE_TEXTS };
+/* Each text has one from the last on. */
+enum { VIEW_COOKIE_MODELS = META_COOKIE_FIRST, VIEW_COOKIE_TEXTS = META_COOKIE_FIRST + 64 };
 
 #define VIEW_MODELS_NAME "models"
 
@@ -164,29 +164,29 @@ void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
 /* -- listing ----------------------------------------------------------------------------------------------
  */
 
-/* The entry that comes after the cookie; NULL: none. */
-static const char *view_entry_after(uint64_t after, uint64_t *cookie)
+/* False: the listing is full, or failed. */
+static bool view_list_one(struct filesystem *fs, const char *name, uint64_t cookie, struct listing *listing)
 {
-    *cookie = after < VIEW_COOKIE_MODELS ? VIEW_COOKIE_MODELS : after + 1;
-    if (*cookie == VIEW_COOKIE_MODELS)
-        return VIEW_MODELS_NAME;
-    return view_text_name(*cookie - VIEW_COOKIE_TEXTS);
+    uint64_t number;
+    struct meta_inode row;
+    listing->error = view_find_in_control(fs, name, &number, &row);
+    return !listing->error && listing_add(listing, name, strlen(name), cookie, number, &row);
 }
 
 static errint view_list_control(struct filesystem *fs, uint64_t after, struct listing *listing)
 {
-    const char *name;
-    uint64_t cookie;
-    if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
-        return 0;
-    for (; (name = view_entry_after(after, &cookie)); after = cookie) {
-        uint64_t number;
-        struct meta_inode row;
-        errint error = view_find_in_control(fs, name, &number, &row);
-        if (error)
-            return error;
-        if (!listing_add(listing, name, strlen(name), cookie, number, &row))
-            return 0;
+    static const struct {
+        const char *name;
+        uint64_t cookie;
+    } entries[] = {{VIEW_MODELS_NAME, VIEW_COOKIE_MODELS}};
+    bool room = listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO);
+    for (size_t i = 0; i < sizeof entries / sizeof *entries && room; i++) {
+        if (entries[i].cookie > after)
+            room = view_list_one(fs, entries[i].name, entries[i].cookie, listing);
+    }
+    for (uint64_t which = 0; view_text_name(which) && room; which++) {
+        if (VIEW_COOKIE_TEXTS + which > after)
+            room = view_list_one(fs, view_text_name(which), VIEW_COOKIE_TEXTS + which, listing);
     }
     return 0;
 }

@@ -111,7 +111,8 @@ tell_of_a_save() {
     step=$(look '.runs[0].next.full_at_step')
     [ "$fit" -gt 1000 ] && [ "$step" -gt 10000 ] && [ $((step % 10)) -eq 0 ]
     says '.runs[0].next.fits' true
-    grep -qE "^    next  there is room for [0-9]+ more, full at step [0-9]+0(, 2[0-9]{3}-.*Z)?$" "$MNT/.ckptfs/status"
+    grep -qE "^    next  there is room for [0-9]+ more, full at step [0-9]+0(, 2[0-9]{3}-.*Z)?, if none is removed$" "$MNT/.ckptfs/status"
+    "$CKPTFS" status "$MNT" | grep -q '^    next  there is room for '
     metric_is 20 ckptfs_run_last_step run=/run
     metric_is 1 ckptfs_run_next_fits run=/run
     metric_is 2 ckptfs_run_completed_checkpoints run=/run
