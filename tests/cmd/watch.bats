@@ -28,11 +28,16 @@ model() {
     } >"$1"
 }
 
-# checkpoint DIRECTORY MIB: what a Trainer leaves.
-checkpoint() {
+# weights DIRECTORY MIB: a model, and nothing to resume from.
+weights() {
     mkdir -p "$1"
     echo '{}' >"$1/config.json"
     model "$1/model.safetensors" "$2"
+}
+
+# checkpoint DIRECTORY MIB: what a Trainer leaves.
+checkpoint() {
+    weights "$1" "$2"
     python3 - "$1" <<'END'
 import sys, zipfile
 for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
@@ -97,6 +102,25 @@ tell_of_a_save() {
 
 @test "a save that the daemon serves is told of alike" { tell_of_a_save passthrough=off; }
 
+@test "what is written is told of as its checkpoint, whatever lies in between; logs are none" {
+    ckptfs_mount
+    mkdir -p "$MNT/final"
+    echo '{}' >"$MNT/final/config.json"
+    local file fd fds=()
+    for file in a/checkpoint-5/global_step5/rank_0.pt b/checkpoint-6/pytorch_model_fsdp_0/__0_0.distcp \
+        c/step_7/__0_0.distcp d/tmp-checkpoint-8/optimizer.pt e/global_step9/mp_rank_00_model_states.pt \
+        final/.tmpAbCdEf whole/model.safetensors a/runs/events.out.tfevents a/log.jsonl step_10; do
+        mkdir -p "$(dirname "$MNT/$file")"
+        exec {fd}>"$MNT/$file"
+        fds+=("$fd")
+    done
+    says '.saves | map(.path) | @json' \
+        '["/a/checkpoint-5","/b/checkpoint-6","/c/step_7","/d/tmp-checkpoint-8","/e/global_step9","/final","/whole"]'
+    says '.saves | map(.step) | @json' '[5,6,7,8,9,null,null]'
+    says '.other_writers' 3
+    for fd in "${fds[@]}"; do exec {fd}>&-; done
+}
+
 @test "a run says what the next checkpoint takes, and when the disk will be full" {
     ckptfs_mount
     checkpoint "$RUN/checkpoint-10" 4
@@ -136,8 +160,8 @@ tell_of_a_save() {
     require_root
     ckptfs_mount
     mkdir -m 700 "$MNT/secret"
-    checkpoint "$MNT/secret/hidden-run/checkpoint-1" 1
-    checkpoint "$MNT/open-run/checkpoint-2" 1
+    weights "$MNT/secret/hidden-run/checkpoint-1" 1
+    weights "$MNT/open-run/checkpoint-2" 1
     exec 9>"$MNT/secret/hidden-run/checkpoint-1/more.bin"
     wait_until 30 says '.runs | map(.path) | @json' '["/open-run","/secret/hidden-run"]'
     says '.saves | map(.path) | @json' '["/secret/hidden-run/checkpoint-1"]'
@@ -162,7 +186,7 @@ tell_of_a_save() {
     ckptfs_mount
     python3 "$BATS_TEST_DIRNAME/metrics.py" "$MNT/.ckptfs/metrics"
     local names=('plain' 'a"b\c' $'new\nline' 'x\x0a' $'x\x0a' $'byte\xff' 'ünï') name
-    for name in "${names[@]}"; do checkpoint "$MNT/$name/checkpoint-1" 1; done
+    for name in "${names[@]}"; do weights "$MNT/$name/checkpoint-1" 1; done
     wait_until 30 says '.runs | length' ${#names[@]}
     metric ckptfs_run_checkpoints run | sort >"$TEST_DIR/labels"
     [ "$(sort -u "$TEST_DIR/labels" | wc -l)" -eq ${#names[@]} ]
@@ -174,6 +198,9 @@ tell_of_a_save() {
     [ "$(metric ckptfs_written_bytes_total)" -ge $((7 * MIB)) ]
     # As the JSON document has it, these names do not reach a terminal.
     [ "$(tr -d '\n' <"$MNT/.ckptfs/status" | LC_ALL=C tr -d '[:print:]\200-\377' | wc -c)" -eq 0 ]
+    ckptfs_remount ro
+    python3 "$BATS_TEST_DIRNAME/metrics.py" "$MNT/.ckptfs/metrics"
+    wait_until 30 says '.runs | length' ${#names[@]}
 }
 
 @test "what is open stays as it was, and a new daemon goes on telling" {
@@ -218,7 +245,7 @@ has_lines() { [ "$(wc -l <"$1")" -ge "$2" ]; }
 
 @test "status --watch draws over itself on a terminal, in its width" {
     ckptfs_mount
-    checkpoint "$MNT/a-run-with-a-name-that-is-longer-than-the-terminal-is-wide/checkpoint-1" 1
+    weights "$MNT/a-run-with-a-name-that-is-longer-than-the-terminal-is-wide/checkpoint-1" 1
     python3 - "$CKPTFS" "$MNT" <<'END'
 import fcntl, os, pty, re, struct, sys, termios
 
