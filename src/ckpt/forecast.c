@@ -2,11 +2,12 @@
 /* When the disk will be full. */
 #include "ckpt/forecast.h"
 
-/* base + count * each; 0 or more. False when it is no number any more. */
+/* Where the first one is that comes after `count` more; false when that is no number any more. */
 static bool forecast_reach(int64_t base, int64_t count, int64_t each, int64_t *out)
 {
-    int64_t way;
-    return !__builtin_mul_overflow(count, each, &way) && !__builtin_add_overflow(base, way, out);
+    int64_t next, way;
+    return !__builtin_add_overflow(count, 1, &next) && !__builtin_mul_overflow(next, each, &way) &&
+           !__builtin_add_overflow(base, way, out);
 }
 
 void forecast_make(const struct forecast_asked *asked, struct forecast *out)
@@ -20,9 +21,8 @@ void forecast_make(const struct forecast_asked *asked, struct forecast *out)
     if (out->fits)
         out->count = (asked->available - asked->size) / asked->fresh + 1;
     int64_t at;
-    if (asked->step >= 0 && asked->steps > 0 &&
-        forecast_reach(asked->step, out->count + 1, asked->steps, &at))
+    if (asked->step >= 0 && asked->steps > 0 && forecast_reach(asked->step, out->count, asked->steps, &at))
         out->step = at;
-    if (asked->apart > 0 && forecast_reach(asked->time, out->count + 1, asked->apart, &at))
+    if (asked->apart > 0 && forecast_reach(asked->time, out->count, asked->apart, &at))
         out->time = at;
 }

@@ -109,7 +109,7 @@ struct control_largest {
     uint64_t available_bytes; /* on the disk under the store */
     char path[1000];          /* as on the mount; "" for who may not know of it */
 };
-/* On the root. Waits a few seconds at most. */
+/* On the root. Waits a second at most. */
 #define CKPTFS_IOCTL_LARGEST _IOR('k', 39, struct control_largest)
 
 enum { CONTROL_OBJECTS_MAX = 900 };

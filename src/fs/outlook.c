@@ -18,7 +18,9 @@
 
 /* Who asks waits no longer than this. */
 #define OUTLOOK_PATIENCE_NS (3 * CLOCK_NS_PER_SECOND)
-#define OUTLOOK_STEP_NS     (CLOCK_NS_PER_SECOND / 50)
+/* And who has just mounted, less: the log will have it, too. */
+#define OUTLOOK_MOUNT_PATIENCE_NS CLOCK_NS_PER_SECOND
+#define OUTLOOK_STEP_NS           (CLOCK_NS_PER_SECOND / 50)
 
 enum {
     OUTLOOK_NICE = 10,
@@ -124,7 +126,7 @@ bool outlook_largest(struct filesystem *fs, bool (*stops)(void *context), void *
     struct outlook_work *work = fs->outlook;
     if (!work)
         return false;
-    int64_t deadline = clock_monotonic() + OUTLOOK_PATIENCE_NS;
+    int64_t deadline = clock_monotonic() + OUTLOOK_MOUNT_PATIENCE_NS;
     pthread_mutex_lock(&work->lock);
     while (!work->measured && clock_monotonic() < deadline && !atomic_load(&work->stopping) &&
            !(stops && stops(context))) {

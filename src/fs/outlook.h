@@ -63,7 +63,7 @@ struct outlook_largest {
     int64_t bytes; /* of the largest checkpoint, complete or not; 0: there is none */
     uint64_t ino;
 };
-/* Waits as outlook_take does. False: not known. */
+/* Waits as outlook_take does, but for a second at most. False: not known. */
 bool outlook_largest(struct filesystem *fs, bool (*stops)(void *context), void *context,
                      struct outlook_largest *out);
 
