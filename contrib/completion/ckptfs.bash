@@ -167,7 +167,7 @@ _ckptfs() {
         umount | restart | status | gc | verify)
             case $command:$word in
                 gc:-*) _ckptfs_complete_words $'--dry-run\n--json\n--timeout\n--help' "$word" ;;
-                status:-*) _ckptfs_complete_words $'--json\n--timeout\n--help' "$word" ;;
+                status:-*) _ckptfs_complete_words $'--json\n--watch\n--interval\n--timeout\n--help' "$word" ;;
                 verify:-*) _ckptfs_complete_words $'--json\n--repair\n--rate\n--help' "$word" ;;
                 *:-*) _ckptfs_complete_words $'--timeout\n--help' "$word" ;;
                 *)

@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/quantity.h"
+#include "base/size_text.h"
 #include "ckpt/assemble_write.h"
 #include "ckpt/framework.h"
 #include "ckpt/side_files.h"
@@ -22,9 +23,8 @@
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/loadable_check.h"
-#include "cmd/plain_text.h"
 #include "cmd/side_source.h"
-#include "cmd/size_text.h"
+#include "format/plain_text.h"
 
 enum { ASSEMBLE_PROGRESS_NS = 200 * 1000 * 1000 };
 

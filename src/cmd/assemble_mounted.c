@@ -12,9 +12,9 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "base/size_text.h"
 #include "cmd/exit.h"
-#include "cmd/plain_text.h"
-#include "cmd/size_text.h"
+#include "format/plain_text.h"
 #include "fs/control.h"
 #include "fs/mount_table.h"
 

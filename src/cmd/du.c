@@ -19,10 +19,10 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/size_text.h"
 #include "cmd/command.h"
 #include "cmd/directory.h"
 #include "cmd/exit.h"
-#include "cmd/size_text.h"
 #include "fs/control.h"
 
 enum { DU_DEPTH = 1, DU_BYTES_WIDTH = 15 };

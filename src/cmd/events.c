@@ -15,7 +15,7 @@
 #include "cmd/directory.h"
 #include "cmd/event_stream.h"
 #include "cmd/exit.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 
 struct events_command {
     bool json, follow, since;

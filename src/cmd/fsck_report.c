@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/size_text.h"
 #include "cmd/fsck.h"
-#include "cmd/size_text.h"
 
 /* The length of the UTF-8 sequence at `at`, or 0 when it is none. (Overlong ones are not looked for: they
  * are printed as they are.) */

@@ -9,10 +9,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/size_text.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/mounted.h"
-#include "cmd/size_text.h"
 #include "fs/control.h"
 
 enum { GC_SECONDS = 60, GC_LOOK_MS = 100, GC_LOOK_MS_MAX = 1000 };

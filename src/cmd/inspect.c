@@ -10,11 +10,11 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/size_text.h"
 #include "cmd/assemble_type.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
-#include "cmd/plain_text.h"
-#include "cmd/size_text.h"
+#include "format/plain_text.h"
 
 enum { INSPECT_LABEL_WIDTH = 14 };
 

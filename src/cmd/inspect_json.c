@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "cmd/inspect.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 
 /* Later members matter too: each returns whether it worked. */
 static bool inspect_add_text(cJSON *object, const char *key, const char *text)

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "cmd/directory.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 #include "fs/control.h"
 
 /* The directory of a checkpoint that was given as a directory or as a file in it; NULL. The caller frees it.

@@ -13,7 +13,7 @@
 #include "ckpt/framework.h"
 #include "cmd/architecture_run.h"
 #include "cmd/command.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 
 /* As much as side_config_read takes. */
 enum { CHECK_CONFIG_MAX = 16 << 20 };

@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 
 /* A directory of runs, of experiments, of users: no deeper. */
 enum { LS_DEPTH = 3 };

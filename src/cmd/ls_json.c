@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "cmd/ls.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 
 /* Later members matter too: each returns whether it worked. */
 static bool ls_add_text(cJSON *object, const char *key, const char *text)

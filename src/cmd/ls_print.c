@@ -7,9 +7,9 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/size_text.h"
 #include "cmd/ls.h"
-#include "cmd/plain_text.h"
-#include "cmd/size_text.h"
+#include "format/plain_text.h"
 
 enum { LS_CELL_MAX = 192, LS_COLUMNS = 9 };
 

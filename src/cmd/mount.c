@@ -9,22 +9,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/size_text.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
+#include "cmd/mounted.h"
 #include "cmd/mountpoint.h"
 #include "cmd/store_lock.h"
+#include "format/plain_text.h"
+#include "fs/control.h"
 #include "fs/keeper.h"
 #include "fs/mount.h"
 #include "fs/mount_table.h"
 #include "store/store.h"
 
-enum { MOUNT_REPORT_MAX = 1024, MOUNT_FORMER_SECONDS = 10 };
+enum { MOUNT_REPORT_MAX = 1024, MOUNT_FORMER_SECONDS = 10, MOUNT_SPACE_SECONDS = 4 };
 
 /* What is being mounted; descriptors are -1 until they are open. */
 struct mount_work {
@@ -228,6 +233,25 @@ static int mount_in_background(struct mount_work *work)
     _exit(mount_run_keeper(work, steal_fd(write_end), to_syslog));
 }
 
+/* In the foreground the daemon says it, in its log. Nothing is said where it cannot be found out. */
+static void mount_warn_of_space(const struct mount_work *work)
+{
+    struct control_largest largest = {0};
+    char need[SIZE_TEXT_MAX], room[SIZE_TEXT_MAX];
+    bool known = !(work->options->flags & MS_RDONLY) &&
+                 mounted_try_ioctl(work->mountpoint, MOUNT_SPACE_SECONDS, CKPTFS_IOCTL_LARGEST, &largest,
+                                   sizeof largest) == 0 &&
+                 largest.known;
+    if (!known || largest.available_bytes >= largest.bytes)
+        return;
+    cleanup_free char *path = plain_text(largest.path);
+    log_warning(
+        "the disk under %s has %s left, and the largest checkpoint, %s, takes %s: one like it does not "
+        "fit any more; free some space, or delete checkpoints",
+        work->store, size_text((double)largest.available_bytes, room), path ? path : "?",
+        size_text((double)largest.bytes, need));
+}
+
 static void mount_announce_store(const struct mount_work *work)
 {
     if (work->store_is_new)
@@ -259,6 +283,8 @@ int mount_start(const char *store, const char *mountpoint, const struct mount_op
         code = mount_in_background(&work);
         if (!code)
             mount_announce_store(&work);
+        if (!code && !work.store_is_new)
+            mount_warn_of_space(&work);
     }
     mount_undo(&work);
     if (work.lock_fd >= 0)

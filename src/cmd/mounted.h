@@ -24,10 +24,20 @@ int mounted_find(const char *argument, struct mount_table *table, const struct m
 int mounted_ask_status(const struct mount_entry *entry, unsigned seconds, char **json);
 
 /*
+ * The same with saves under way, runs and space, as the mount's `.ckptfs/status.json` has it.
+ */
+int mounted_ask_everything(const struct mount_entry *entry, unsigned seconds, char **json);
+/* The same, and nothing is logged: 0 or a negative errno; -ENOENT: the daemon is too old for it. */
+errint mounted_try_everything(const struct mount_entry *entry, unsigned seconds, char **json);
+
+/*
  * Asks by one of the ioctls of fs/control.h on the mount's root: `data`, of `size` bytes, goes there and
  * comes back. Otherwise as mounted_ask_status.
  */
 int mounted_ask_ioctl(const struct mount_entry *entry, unsigned seconds, unsigned long command, void *data,
                       size_t size);
+/* The same of what is mounted there, and nothing is logged: 0 or a negative errno. */
+errint mounted_try_ioctl(const char *mountpoint, unsigned seconds, unsigned long command, void *data,
+                         size_t size);
 
 #endif

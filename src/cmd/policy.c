@@ -11,8 +11,8 @@
 #include "cmd/command.h"
 #include "cmd/directory.h"
 #include "cmd/exit.h"
-#include "cmd/plain_text.h"
 #include "cmd/policy_keep.h"
+#include "format/plain_text.h"
 #include "fs/control.h"
 #include "fs/policy.h"
 

@@ -14,12 +14,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/size_text.h"
 #include "ckpt/keep_run.h"
 #include "cmd/directory.h"
 #include "cmd/exit.h"
 #include "cmd/ls.h"
-#include "cmd/plain_text.h"
-#include "cmd/size_text.h"
+#include "format/plain_text.h"
 #include "fs/control.h"
 
 /* Files that this command has just read are open for a moment still. */

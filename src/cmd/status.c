@@ -2,18 +2,20 @@
 /* `ckptfs status`: what a mount says about itself, for people or as JSON. */
 #include <cjson/cJSON.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/mounted.h"
-#include "cmd/size_text.h"
+#include "cmd/status_watch.h"
+#include "fs/status_text.h"
 
-enum { STATUS_LABEL_WIDTH = 24, STATUS_INDENT = 2 };
+/* Seconds between two looks. */
+#define STATUS_INTERVAL     2.0
+#define STATUS_INTERVAL_MIN 0.1
+#define STATUS_INTERVAL_MAX 86400.0
 
 static void status_release_document(cJSON **document)
 {
@@ -22,89 +24,30 @@ static void status_release_document(cJSON **document)
 
 #define cleanup_document __attribute__((cleanup(status_release_document)))
 
-/* -- for people ------------------------------------------------------------------------------------------ */
-
-static bool status_key_ends_with(const char *key, const char *end)
+/* Saves, runs and space come in an answer of their own, which a daemon that has trouble may not give. */
+static void status_append_watched(const struct mount_entry *entry, unsigned seconds, struct text *out)
 {
-    size_t length = strlen(key), tail = strlen(end);
-    return length > tail && strcmp(key + length - tail, end) == 0;
+    cleanup_free char *text = NULL;
+    cleanup_document cJSON *document = NULL;
+    if (mounted_try_everything(entry, seconds, &text) == 0)
+        document = cJSON_Parse(text);
+    if (document)
+        status_text_watch(out, document);
 }
 
-static void status_print_bytes(double bytes)
+/* `entry`: NULL for a mount that did not answer. */
+static bool status_print_text(const cJSON *document, const struct mount_entry *entry, unsigned seconds)
 {
-    char text[SIZE_TEXT_MAX];
-    puts(size_text(bytes, text));
-}
-
-static void status_print_seconds(double seconds)
-{
-    uint64_t whole = seconds > 0 ? (uint64_t)seconds : 0;
-    if (whole >= 86400)
-        printf("%" PRIu64 " d ", whole / 86400);
-    if (whole >= 3600)
-        printf("%" PRIu64 " h ", whole / 3600 % 24);
-    if (whole >= 60)
-        printf("%" PRIu64 " min ", whole / 60 % 60);
-    printf("%" PRIu64 " s\n", whole % 60);
-}
-
-static void status_print_number(const char *key, double number)
-{
-    if (status_key_ends_with(key, "_bytes"))
-        status_print_bytes(number);
-    else if (status_key_ends_with(key, "_kib"))
-        status_print_bytes(number * 1024);
-    else if (status_key_ends_with(key, "_seconds"))
-        status_print_seconds(number);
-    else
-        printf("%.15g\n", number);
-}
-
-static void status_print_label(const char *key, int depth)
-{
-    char label[64];
-    snprintf(label, sizeof label, "%s", key);
-    /* The unit is printed with the number. */
-    static const char *const units[] = {"_bytes", "_kib", "_seconds"};
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        if (status_key_ends_with(label, units[i]))
-            label[strlen(label) - strlen(units[i])] = '\0';
+    cleanup_text struct text text = {0};
+    status_text_print(&text, document);
+    if (entry)
+        status_append_watched(entry, seconds, &text);
+    if (text.failed) {
+        log_error("status: out of memory");
+        return false;
     }
-    for (char *at = label; *at; at++)
-        *at = *at == '_' ? ' ' : *at;
-    printf("%*s%-*s", depth * STATUS_INDENT, "", STATUS_LABEL_WIDTH - depth * STATUS_INDENT, label);
-}
-
-static void status_print_scalar(const char *key, const cJSON *value)
-{
-    if (cJSON_IsString(value))
-        printf("%s\n", value->valuestring);
-    else if (cJSON_IsNumber(value))
-        status_print_number(key, value->valuedouble);
-    else if (cJSON_IsBool(value))
-        printf("%s\n", cJSON_IsTrue(value) ? "yes" : "no");
-    else
-        printf("-\n");
-}
-
-/* A newer daemon may say more than this command knows: everything is printed by its shape. */
-static void status_print_object(const cJSON *object, int depth)
-{
-    const cJSON *value;
-    cJSON_ArrayForEach(value, object)
-    {
-        const char *key = value->string ? value->string : "";
-        bool nested = cJSON_IsObject(value) || cJSON_IsArray(value);
-        if (nested && !value->child)
-            continue;
-        status_print_label(key, depth);
-        if (nested) {
-            putchar('\n');
-            status_print_object(value, depth + 1);
-        } else {
-            status_print_scalar(key, value);
-        }
-    }
+    fwrite(text.at, 1, text.length, stdout);
+    return true;
 }
 
 /* -- the command ----------------------------------------------------------------------------------------- */
@@ -146,8 +89,7 @@ static int status_show_one(const char *argument, bool json, unsigned seconds)
         return code;
     if (json)
         return status_print_json(document) ? EXIT_FINE : EXIT_FAILED;
-    status_print_object(document, 0);
-    return EXIT_FINE;
+    return status_print_text(document, entry, seconds) ? EXIT_FINE : EXIT_FAILED;
 }
 
 /* A mount that does not answer is listed with the code that it would have given alone. */
@@ -162,68 +104,131 @@ static cJSON *status_describe_failure(const struct mount_entry *entry, int code)
     return NULL;
 }
 
-static int status_show_all(bool json, unsigned seconds)
+/* What a mount says, or that it does not answer. The exit code is that of the mount alone. */
+static int status_read_any(const struct mount_entry *entry, unsigned seconds, cJSON **out)
 {
-    cleanup_mount_table struct mount_table table = {0};
+    int code = status_read(entry, seconds, out);
+    if (code)
+        *out = status_describe_failure(entry, code);
+    return code;
+}
+
+static int status_list_json(const struct mount_table *table, unsigned seconds)
+{
     cleanup_document cJSON *all = cJSON_CreateArray();
-    if (!all || mount_table_read(&table) != 0) {
-        log_error("the mounts cannot be read: /proc is not mounted or memory is short");
-        return EXIT_FAILED;
-    }
     int result = EXIT_FINE;
-    for (size_t i = 0; i < table.count; i++) {
-        if (!mount_entry_is_ours(&table.entries[i]))
-            continue;
+    for (size_t i = 0; i < table->count; i++) {
         cJSON *document = NULL;
-        int code = status_read(&table.entries[i], seconds, &document);
-        if (code)
-            document = status_describe_failure(&table.entries[i], code);
+        if (!mount_entry_is_ours(&table->entries[i]))
+            continue;
+        int code = status_read_any(&table->entries[i], seconds, &document);
         if (!cJSON_AddItemToArray(all, document)) {
             cJSON_Delete(document);
             code = EXIT_FAILED;
         }
         result = result ? result : code;
     }
-    if (json)
-        return status_print_json(all) ? result : EXIT_FAILED;
-    if (!all->child)
-        puts("no ckptfs is mounted");
-    for (const cJSON *document = all->child; document; document = document->next) {
-        status_print_object(document, 0);
-        if (document->next)
+    return status_print_json(all) ? result : EXIT_FAILED;
+}
+
+static int status_list_text(const struct mount_table *table, unsigned seconds)
+{
+    size_t found = 0;
+    int result = EXIT_FINE;
+    for (size_t i = 0; i < table->count; i++) {
+        cleanup_document cJSON *document = NULL;
+        const struct mount_entry *entry = &table->entries[i];
+        if (!mount_entry_is_ours(entry))
+            continue;
+        int code = status_read_any(entry, seconds, &document);
+        if (found++ > 0)
             putchar('\n');
+        if (!status_print_text(document, code ? NULL : entry, seconds))
+            return EXIT_FAILED;
+        result = result ? result : code;
     }
+    if (found == 0)
+        puts("no ckptfs is mounted");
     return result;
+}
+
+static int status_show_all(bool json, unsigned seconds)
+{
+    cleanup_mount_table struct mount_table table = {0};
+    if (mount_table_read(&table) != 0) {
+        log_error("the mounts cannot be read: /proc is not mounted or memory is short");
+        return EXIT_FAILED;
+    }
+    return json ? status_list_json(&table, seconds) : status_list_text(&table, seconds);
+}
+
+/* What the command line asks for. */
+struct status_asked {
+    bool json, watches, spaced; /* spaced: --interval was given */
+    unsigned timeout;
+    double interval; /* seconds */
+};
+
+static bool status_parse_interval(const char *text, double *out)
+{
+    char *end;
+    *out = strtod(text, &end);
+    return end != text && *end == '\0' && *out >= STATUS_INTERVAL_MIN && *out <= STATUS_INTERVAL_MAX;
+}
+
+static int status_parse(int argc, char **argv, struct status_asked *asked)
+{
+    static const struct option long_options[] = {{"json", no_argument, NULL, 'j'},
+                                                 {"timeout", required_argument, NULL, 't'},
+                                                 {"watch", no_argument, NULL, 'w'},
+                                                 {"interval", required_argument, NULL, 'i'},
+                                                 {0}};
+    int option;
+    while ((option = getopt_long(argc, argv, ":jt:wi:", long_options, NULL)) != -1) {
+        bool fine = true;
+        switch (option) {
+        case 'j': asked->json = true; break;
+        case 'w': asked->watches = true; break;
+        case 'i': fine = asked->spaced = status_parse_interval(optarg, &asked->interval); break;
+        case 't': fine = command_parse_seconds(optarg, &asked->timeout); break;
+        default:
+            return command_usage_error(&command_status, "unknown option or missing argument: %s",
+                                       argv[optind - 1]);
+        }
+        if (!fine)
+            return command_usage_error(&command_status, "--%s: expected seconds, found '%s'",
+                                       option == 'i' ? "interval" : "timeout", optarg);
+    }
+    if (asked->spaced && !asked->watches)
+        return command_usage_error(&command_status, "--interval goes with --watch");
+    if (argc - optind > 1)
+        return command_usage_error(&command_status, "expected one MOUNTPOINT or STORE, found %d arguments",
+                                   argc - optind);
+    return EXIT_FINE;
 }
 
 static int status_run(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        {"json", no_argument, NULL, 'j'}, {"timeout", required_argument, NULL, 't'}, {0}};
-    bool json = false;
-    unsigned seconds = MOUNTED_ANSWER_SECONDS;
-    int option;
-    while ((option = getopt_long(argc, argv, ":jt:", long_options, NULL)) != -1) {
-        if (option == 'j')
-            json = true;
-        else if (option != 't')
-            return command_usage_error(&command_status, "unknown option or missing argument: %s",
-                                       argv[optind - 1]);
-        else if (!command_parse_seconds(optarg, &seconds))
-            return command_usage_error(&command_status, "--timeout: expected seconds, found '%s'", optarg);
-    }
-    if (argc - optind > 1)
-        return command_usage_error(&command_status, "expected one MOUNTPOINT or STORE, found %d arguments",
-                                   argc - optind);
-    return optind < argc ? status_show_one(argv[optind], json, seconds) : status_show_all(json, seconds);
+    struct status_asked asked = {.timeout = MOUNTED_ANSWER_SECONDS, .interval = STATUS_INTERVAL};
+    int code = status_parse(argc, argv, &asked);
+    if (code)
+        return code;
+    const struct status_watch watch = {argv[optind], asked.json, asked.interval, asked.timeout};
+    if (asked.watches)
+        return status_watch_run(&watch);
+    return optind < argc ? status_show_one(argv[optind], asked.json, asked.timeout)
+                         : status_show_all(asked.json, asked.timeout);
 }
 
 const struct command command_status = {
     .name = "status",
-    .synopsis = "[-j] [-t SECONDS] [MOUNTPOINT|STORE]",
+    .synopsis = "[-j] [-w [-i SECONDS]] [-t SECONDS] [MOUNTPOINT|STORE]",
     .summary = "show what a mount, or every mount, is doing and can do",
     .details =
-        "  -j, --json              one JSON document: an object, or without an argument an array of them\n"
+        "  -j, --json              one JSON document: an object, or without an argument an array of them;\n"
+        "                          with --watch an object on a line of its own, each time\n"
+        "  -w, --watch             saves under way, runs and space, again and again, until interrupted\n"
+        "  -i, --interval SECONDS  between two looks (2)\n"
         "  -t, --timeout SECONDS   do not wait longer for an answer (10)\n",
     .run = status_run,
 };

@@ -10,12 +10,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/size_text.h"
 #include "cmd/command.h"
 #include "cmd/directory.h"
 #include "cmd/exit.h"
-#include "cmd/plain_text.h"
-#include "cmd/size_text.h"
 #include "cmd/template_files.h"
+#include "format/plain_text.h"
 #include "fs/control.h"
 
 static void template_release_json(cJSON **json)

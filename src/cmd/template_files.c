@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base/transfer.h"
 #include "ckpt/side_files.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 
 enum { TEMPLATE_COPY_BYTES = 1 << 20, TEMPLATE_NAME_TRIES = 100 };
 

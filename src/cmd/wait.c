@@ -17,7 +17,7 @@
 #include "cmd/event_stream.h"
 #include "cmd/exit.h"
 #include "cmd/ls.h"
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 #include "fs/event.h"
 
 /* A look at the files at least so often; and no more of the time is spent on looks than a part. */

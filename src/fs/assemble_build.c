@@ -319,6 +319,7 @@ static void build_release(struct build *build)
 static void build_tell(const struct build *build)
 {
     cleanup_free char *path = NULL;
+    atomic_fetch_add(&build->fs->counters.assembled, 1);
     if (meta_path(build->fs->meta, build->folder->directory, &path) < 0)
         path = NULL;
     log_info("assembled path=\"%s/%s\" framework=%s tensors=%zu bytes=%lld new_bytes=%lld", path ? path : "?",

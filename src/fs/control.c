@@ -95,7 +95,7 @@ static void control_add_stored(struct filesystem *fs, cJSON *document)
         cJSON_AddNumberToObject(document, "stored_bytes", (double)stored);
 }
 
-static cJSON *control_describe(struct filesystem *fs, uid_t uid)
+cJSON *control_describe(struct filesystem *fs, uid_t uid)
 {
     cJSON *document = cJSON_CreateObject();
     struct meta_totals totals = {0};
@@ -127,14 +127,6 @@ static cJSON *control_describe(struct filesystem *fs, uid_t uid)
     control_add_disk(fs, document);
     control_add_features(fs, document);
     return document;
-}
-
-errint control_status_text(struct filesystem *fs, uid_t uid, char **out)
-{
-    cJSON *document = control_describe(fs, uid);
-    cleanup_free char *text = cJSON_Print(document);
-    cJSON_Delete(document);
-    return text && asprintf(out, "%s\n", text) >= 0 ? 0 : -ENOMEM;
 }
 
 static void control_status(fuse_req_t request, size_t room)
@@ -180,6 +172,8 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_pause(request, in, in_size, out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)
         control_reclaim(request, in, in_size, out_size);
+    else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_LARGEST)
+        control_largest(request, out_size);
     else if (control_keep(request, ino, command, in, in_size, out_size))
         return;
     else if (control_template(request, ino, command, in, in_size, out_size))

@@ -10,6 +10,9 @@
 
 #include "ckpt/verify.h"
 
+/* In the root of each mount: what ckptfs-views(7) tells of. */
+#define FS_CONTROL_DIRECTORY ".ckptfs"
+
 /* A restricted ioctl of FUSE moves less than 16 KiB. */
 struct control_text {
     char text[16000]; /* NUL-terminated */
@@ -143,6 +146,17 @@ struct control_reclaim {
 
 /* On the root; for root and whoever mounted. */
 #define CKPTFS_IOCTL_RECLAIM _IOWR('k', 11, struct control_reclaim)
+
+/* The largest checkpoint of the mount, complete or not, by names and sizes. */
+struct control_largest {
+    uint64_t known;           /* 0: it was not found out in time */
+    uint64_t bytes;           /* 0: there is none */
+    uint64_t available_bytes; /* on the disk under the store */
+    char path[1000];          /* as on the mount; "" for who may not know of it */
+};
+/* On the root. Waits a second at most. */
+#define CKPTFS_IOCTL_LARGEST _IOR('k', 39, struct control_largest)
+
 enum { CONTROL_OBJECTS_MAX = 900 };
 
 struct control_object {

@@ -6,11 +6,17 @@
 #ifndef CKPTFS_FS_CONTROL_REPORT_H
 #define CKPTFS_FS_CONTROL_REPORT_H
 
-#include "fs/filesystem.h"
+#include <cjson/cJSON.h>
 
-/* The mount's state as CKPTFS_IOCTL_STATUS gives it to this user, for people to read, with a line's end. The
- * caller frees *out. */
-errint control_status_text(struct filesystem *fs, uid_t uid, char **out);
+#include "fs/report.h"
+
+/* The mount's state as CKPTFS_IOCTL_STATUS gives it to this user. NULL: no memory. The caller deletes it. */
+cJSON *control_describe(struct filesystem *fs, uid_t uid);
+/* The same, with saves under way, runs and space as far as whoever asks may know of them. For a thread of
+ * reports. -ENOMEM; -ECANCELED: nobody waits any more. */
+errint control_describe_all(struct report *report, cJSON **out);
+/* CKPTFS_IOCTL_LARGEST. */
+void control_largest(fuse_req_t request, size_t room);
 /* CKPTFS_IOCTL_USAGE. */
 void control_usage(fuse_req_t request, uint64_t ino, size_t room);
 /* CKPTFS_IOCTL_LIFE. */

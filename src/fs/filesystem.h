@@ -18,6 +18,8 @@
 
 #include "base/workers.h"
 #include "fs/backing.h"
+#include "fs/control.h"
+#include "fs/counters.h"
 #include "fs/damage.h"
 #include "fs/node.h"
 #include "fs/protocol.h"
@@ -29,7 +31,7 @@
 /* Only the kernel changes what it caches, so it may cache for long. */
 #define FS_TIMEOUT_SECONDS 86400.0
 /* The root's entry that all that is ours lies under; nobody may make it. */
-#define FS_CONTROL_NAME ".ckptfs"
+#define FS_CONTROL_NAME FS_CONTROL_DIRECTORY
 
 enum { FS_MAX_WRITE = 1 << 20 };
 
@@ -65,6 +67,8 @@ struct hooks;
 struct repack;
 struct backup;
 struct stored;
+struct outlook_work;
+struct saves_memory;
 
 struct filesystem {
     const struct fs_options *options;
@@ -101,6 +105,10 @@ struct filesystem {
     struct repack *repack; /* NULL: read-only */
     struct backup *backup; /* NULL: no backups */
     struct stored *stored;
+    struct outlook_work *outlook;      /* NULL before the start */
+    struct saves_memory *saves_memory; /* the same */
+    struct counters counters;
+    int64_t started;          /* this daemon, ns since the epoch */
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */
     atomic_bool stopping;

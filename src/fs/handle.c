@@ -10,8 +10,8 @@
 #include "fs/content.h"
 #include "fs/inputs.h"
 #include "fs/seal.h"
-#include "fs/writeback.h"
 #include "fs/share.h"
+#include "fs/writeback.h"
 #include "meta/beside.h"
 
 static bool handle_writes(uint32_t flags)
@@ -161,6 +161,7 @@ errint handle_open(struct filesystem *fs, struct node *node, int flags, struct f
         .ino = node->ino,
         .unique = fs_current_unique(),
         .flags = (uint32_t)flags & ~(uint32_t)(O_TRUNC | O_CREAT | O_EXCL),
+        .opener = fs_current_request ? (int32_t)fs_current_request->pid : 0,
     };
     error = handle_choose(fs, node, &handle);
     if (error)

@@ -114,15 +114,15 @@ static errint namespace_read(void *context, void *buffer, size_t length, int64_t
     return content_read_all(folder->fs, file->node, folder->buffer, buffer, length, offset, folder->stops);
 }
 
-/* -EBUSY while somebody can write the file, or its bytes are not safe. */
-static errint namespace_check(struct filesystem *fs, struct node *node, struct meta_inode *row)
+/* -EBUSY while somebody can write the file, or, unless `unsafe`, its bytes are not safe. */
+static errint namespace_check(struct filesystem *fs, struct node *node, bool unsafe, struct meta_inode *row)
 {
     node_lock(node);
     errint error = node_load(fs, node);
     if (!error)
         error = meta_get(fs->meta, node->ino, row);
     bool ready = !error && node->writers == 0 && node->kind != META_OBJECT && !node->overlay &&
-                 !(row->state & META_DIRTY);
+                 (unsafe || !(row->state & META_DIRTY));
     node_unlock(node);
     if (!error && (row->state & META_TORN))
         return -EIO;
@@ -157,17 +157,19 @@ static errint namespace_open(void *context, const char *path, struct format_sour
     if (!error && !S_ISREG(row.mode))
         error = S_ISDIR(row.mode) ? -EISDIR : -ENOENT;
     /* Before it is looked at: whoever changes it from now on is noticed. */
-    if (!error && !folder->compares && !folder->looks)
+    if (!error && !folder->compares && !folder->looks && !folder->peeks)
         error = inputs_watch(fs, row.ino);
     struct namespace_file *file = error ? NULL : malloc(sizeof *file);
     struct node *node = file ? node_get(fs, row.ino) : NULL;
     if (!error && !node)
         error = -ENOMEM;
     if (!error)
-        error = namespace_check(fs, node, &row);
-    if (!error && !folder->looks)
+        error = namespace_check(fs, node, folder->peeks, &row);
+    if (!error && !folder->looks && !folder->peeks)
         error = namespace_note(folder, path, &row);
     folder->busy |= error == -EBUSY;
+    if (error == -EBUSY && folder->peeks)
+        error = -ENOENT;
     if (error) {
         node_put(fs, node);
         free(file);

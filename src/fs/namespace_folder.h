@@ -24,6 +24,9 @@ struct namespace_folder {
     bool busy;     /* a file was refused */
     bool compares; /* set after the opening: nothing is made of the files, so that nobody need watch them */
     bool looks;    /* likewise: nobody asks afterwards which files were opened */
+    /* Set after the opening: the same, and what is not on stable storage is read, too; a file that somebody
+     * can write is as one that was removed (-ENOENT). */
+    bool peeks;
     /* Asked at each read: true ends it with -ECANCELED. */
     bool (*stops)(struct filesystem *fs);
 };

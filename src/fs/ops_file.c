@@ -250,7 +250,7 @@ void ops_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, str
 {
     struct filesystem *fs = fs_of(request);
     if (view_has(ino) && view_kind(ino) == VIEW_STATUS) {
-        view_status_read(request, size, offset, fi->fh);
+        view_status_read(request, ino, size, offset, fi->fh);
         return;
     }
     if (view_has(ino) && view_kind(ino) == VIEW_EVENTS) {
@@ -297,6 +297,7 @@ static void ops_sync_run(void *context, unsigned worker)
     struct filesystem *fs = sync->fs;
     unsigned slot = STATE_REQUESTS - 1 - worker;
     state_request_begin(fs->state, slot, sync->unique, 0, sync->node ? sync->node->ino : 0);
+    int64_t begun = clock_monotonic();
     errint error;
     if (!sync->node)
         error = meta_sync(fs->meta);
@@ -304,6 +305,8 @@ static void ops_sync_run(void *context, unsigned worker)
         error = writeback_sync_node(fs, sync->node);
     else
         error = writeback_fsync_node(fs, sync->node);
+    if (!sync->written)
+        counters_add_fsync(&fs->counters, clock_monotonic() - begun);
     if (error)
         fuse_reply_err(sync->request, -error);
     else if (sync->written)
@@ -344,6 +347,8 @@ void ops_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t siz
         error = ops_drop_privileges(request, ino);
     if (!error)
         error = content_write(fs, node, bytes, size, offset);
+    if (error == -ENOSPC)
+        atomic_fetch_add(&fs->counters.refused, 1);
     if (!error && (fi->flags & O_DSYNC)) {
         ops_sync_later(request, node, size);
         return;
@@ -400,6 +405,8 @@ void ops_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, o
         error = ops_drop_privileges_of_caller(request, ino);
     if (!error)
         error = content_allocate(fs, node, mode, offset, length);
+    if (error == -ENOSPC)
+        atomic_fetch_add(&fs->counters.refused, 1);
     node_unlock(node);
     node_put(fs, node);
     fuse_reply_err(request, -error);

@@ -14,6 +14,7 @@ struct report {
     uint64_t ino;
     uint32_t uid;      /* who asks */
     uint64_t argument; /* the answer's own */
+    uint64_t fh;       /* of the handle that is asked about, where there is one */
     size_t room;       /* for the answer, in bytes */
     bool reads;        /* it reads a whole file: it must not keep figures of others waiting */
     void (*answer)(struct report *report);

@@ -89,6 +89,7 @@ static errint seal_inline(struct filesystem *fs, struct node *node, const struct
     node->size = row->size;
     node->dirty = false;
     node->was_passthrough = false;
+    counters_add_sealed(&fs->counters, row->size);
     discard_objects(fs, &freed);
     return 0;
 }
@@ -100,6 +101,7 @@ static errint seal_object(struct filesystem *fs, struct node *node, const struct
     if (error)
         return error;
     discard_objects(fs, &freed);
+    counters_add_sealed(&fs->counters, row->size);
     node->kind = row->size ? META_EXTENTS : META_NONE;
     node->size = row->size;
     if (!row->size)

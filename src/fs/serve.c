@@ -29,8 +29,10 @@
 #include "fs/inputs.h"
 #include "fs/keep_watch.h"
 #include "fs/loop.h"
+#include "fs/outlook.h"
 #include "fs/recover.h"
 #include "fs/repack.h"
+#include "fs/saves.h"
 #include "fs/seal.h"
 #include "fs/sequence.h"
 #include "fs/share.h"
@@ -138,6 +140,7 @@ static errint serve_start_events(struct filesystem *fs)
 static errint serve_prepare(struct filesystem *fs)
 {
     bool takeover = atomic_load(&fs->state->generation) > 0;
+    fs->started = clock_read_ns(CLOCK_REALTIME);
     errint error = serve_open_store(fs);
     if (error)
         return error;
@@ -188,6 +191,10 @@ static errint serve_prepare(struct filesystem *fs)
         error = meta_journal_start(fs->meta);
     if (!error)
         error = backup_start(fs);
+    if (!error)
+        error = saves_start(fs);
+    if (!error)
+        error = outlook_start(fs, takeover);
     if (error)
         return error;
     discard_kick(fs);
@@ -277,6 +284,8 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     workers_stop(fs->workers);
     fs->summers = fs->reporters = fs->workers = NULL;
     expire_stop(fs);
+    outlook_stop(fs);
+    saves_stop(fs);
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);

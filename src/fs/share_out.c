@@ -30,7 +30,7 @@ static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, co
 {
     cleanup_ids struct ids freed = {0};
     struct meta_inode row;
-    bool changed = false;
+    int64_t moved = 0;
     struct node *node = node_get(fs, ino);
     if (!node)
         return -ENOMEM;
@@ -41,12 +41,14 @@ static errint share_repoint(struct filesystem *fs, uint64_t ino, uint64_t to, co
     if (!error)
         error = fault_hit("fs.share");
     if (!error)
-        error = meta_repoint(fs->meta, ino, to, to_root, match->moves, match->move_count, &changed, &freed);
+        error = meta_repoint(fs->meta, ino, to, to_root, match->moves, match->move_count, &moved, &freed);
     /* The bytes are the same: what the kernel has cached of the file stays right. */
-    if (!error && changed)
+    if (!error && moved > 0) {
+        atomic_fetch_add(&fs->counters.shared_bytes, (uint64_t)moved);
         error = meta_get(fs->meta, ino, &row);
-    if (!error && changed)
-        error = node_adopt_row(fs, node, &row);
+        if (!error)
+            error = node_adopt_row(fs, node, &row);
+    }
     node_unlock(node);
     node_put(fs, node);
     discard_objects(fs, &freed);

@@ -20,8 +20,10 @@ errint space_check(struct filesystem *fs)
 {
     if (!atomic_load(&fs->disk_full))
         return 0;
-    if (store_reserve_restore(fs->store) != 0)
+    if (store_reserve_restore(fs->store) != 0) {
+        atomic_fetch_add(&fs->counters.refused, 1);
         return -ENOSPC;
+    }
     if (atomic_exchange(&fs->disk_full, false))
         log_info("the disk has space again");
     return 0;

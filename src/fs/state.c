@@ -218,6 +218,7 @@ uint64_t state_handle_open(struct state *state, const struct state_handle *handl
         slot->backing_id = handle->backing_id;
         slot->flags = handle->flags;
         slot->mode = handle->mode;
+        slot->opener = handle->opener;
         if (index >= atomic_load(&state->handles_used))
             atomic_store(&state->handles_used, index + 1);
         /* Last: a successor believes what has an fh. */

@@ -67,7 +67,10 @@ struct state_handle {
     int32_t backing_id;
     uint32_t flags; /* of open(2) */
     uint32_t mode;  /* state_mode */
-    uint32_t reserved;
+    union {
+        int32_t opener; /* of a file: the thread that opened it, as the daemon sees it; 0: not known */
+        uint32_t reserved;
+    };
 };
 
 struct state {

@@ -15,16 +15,16 @@
 #include "meta/hidden.h"
 #include "store/hash.h"
 
+/* Each text has one from the last on. */
 enum {
-    VIEW_COOKIE_STATUS = META_COOKIE_FIRST,
-    VIEW_COOKIE_MODELS,
+    VIEW_COOKIE_MODELS = META_COOKIE_FIRST,
     VIEW_COOKIE_LATEST,
     VIEW_COOKIE_BEST,
     VIEW_COOKIE_TORN,
-    VIEW_COOKIE_EVENTS
+    VIEW_COOKIE_EVENTS,
+    VIEW_COOKIE_TEXTS = META_COOKIE_FIRST + 64
 };
 
-#define VIEW_STATUS_NAME "status"
 #define VIEW_MODELS_NAME "models"
 #define VIEW_LATEST_NAME "latest"
 #define VIEW_BEST_NAME   "best"
@@ -126,6 +126,8 @@ static errint view_link_row(struct filesystem *fs, uint64_t number, struct meta_
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
     enum view_kind kind = view_kind(number);
+    if (kind == VIEW_STATUS && !view_text_name(view_text_of(number)))
+        return -ENOENT;
     if (kind == VIEW_CONTROL || kind == VIEW_STATUS || kind == VIEW_EVENTS ||
         number == view_number(VIEW_TORN, 0))
         return view_fixed_row(fs, kind, row);
@@ -220,8 +222,11 @@ static errint view_find_in_torn(struct filesystem *fs, uint64_t directory, const
 static errint view_find_in_control(struct filesystem *fs, const char *name, uint64_t *number,
                                    struct meta_inode *row)
 {
-    if (strcmp(name, VIEW_STATUS_NAME) == 0)
-        *number = view_number(VIEW_STATUS, 0);
+    uint64_t which = 0;
+    while (view_text_name(which) && strcmp(name, view_text_name(which)) != 0)
+        which++;
+    if (view_text_name(which))
+        *number = view_number(VIEW_STATUS, which);
     else if (strcmp(name, VIEW_EVENTS_NAME) == 0)
         *number = view_number(VIEW_EVENTS, 0);
     else if (strcmp(name, VIEW_MODELS_NAME) == 0)
@@ -296,26 +301,33 @@ void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
 /* -- listing ----------------------------------------------------------------------------------------------
  */
 
+/* False: the listing is full, or failed. */
+static bool view_list_one(struct filesystem *fs, const char *name, uint64_t cookie, struct listing *listing)
+{
+    uint64_t number;
+    struct meta_inode row;
+    listing->error = view_find_in_control(fs, name, &number, &row);
+    return !listing->error && listing_add(listing, name, strlen(name), cookie, number, &row);
+}
+
 static errint view_list_control(struct filesystem *fs, uint64_t after, struct listing *listing)
 {
     static const struct {
         const char *name;
         uint64_t cookie;
-    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS}, {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
-                   {VIEW_EVENTS_NAME, VIEW_COOKIE_EVENTS}, {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
-                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST},     {VIEW_TORN_NAME, VIEW_COOKIE_TORN}};
-    if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
-        return 0;
-    for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
-        uint64_t number;
-        struct meta_inode row;
-        if (entries[i].cookie <= after)
-            continue;
-        errint error = view_find_in_control(fs, entries[i].name, &number, &row);
-        if (error)
-            return error;
-        if (!listing_add(listing, entries[i].name, strlen(entries[i].name), entries[i].cookie, number, &row))
-            return 0;
+    } entries[] = {{VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
+                   {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
+                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST},
+                   {VIEW_TORN_NAME, VIEW_COOKIE_TORN},
+                   {VIEW_EVENTS_NAME, VIEW_COOKIE_EVENTS}};
+    bool room = listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO);
+    for (size_t i = 0; i < sizeof entries / sizeof *entries && room; i++) {
+        if (entries[i].cookie > after)
+            room = view_list_one(fs, entries[i].name, entries[i].cookie, listing);
+    }
+    for (uint64_t which = 0; view_text_name(which) && room; which++) {
+        if (VIEW_COOKIE_TEXTS + which > after)
+            room = view_list_one(fs, view_text_name(which), VIEW_COOKIE_TEXTS + which, listing);
     }
     return 0;
 }
@@ -482,7 +494,7 @@ void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi)
     if (error)
         fuse_reply_err(request, -error);
     else if (view_kind(ino) == VIEW_STATUS)
-        view_status_open(request, fi);
+        view_status_open(request, ino);
     else if (view_kind(ino) == VIEW_EVENTS)
         view_events_open(request, ino, fi);
     else

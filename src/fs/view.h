@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is ours on the mount: `.ckptfs` in the root, which no listing shows and every look-up finds. Below it
- * are `status` and `events`; `models`, which mirrors the tree: each directory with the owner and mode of the
- * one that it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h);
- * `latest` and `best`, with links to checkpoints (fs/view_links.h); and `torn`, with what was not finished
- * (fs/torn.h). All of it is only read: whoever would change it gets EROFS. But what lies below `torn` can be
- * removed, and moved out of it, by whom its permissions allow it.
+ * are the files `status`, `status.json`, `metrics` and `events`; `models`, which mirrors the tree: each
+ * directory with the owner and mode of the one that it stands for, and where that is a checkpoint, what a
+ * loader of models wants (fs/models.h); `latest` and `best`, with links to checkpoints (fs/view_links.h); and
+ * `torn`, with what was not finished (fs/torn.h). All of it is only read: whoever would change it gets EROFS.
+ * But what lies below `torn` can be removed, and moved out of it, by whom its permissions allow it.
  *
  * Nothing of it is a row of the namespace. Its inodes' numbers say what each is and which inode it stands
  * for, so that every daemon can answer for a number that the kernel remembers; the namespace never gives out
@@ -21,7 +21,7 @@
 
 enum view_kind {
     VIEW_CONTROL = 0, /* the directory .ckptfs */
-    VIEW_STATUS = 1,  /* its file */
+    VIEW_STATUS = 1,  /* a file of it whose text is made at the open; the number says which */
     VIEW_MODELS = 2,  /* a directory below models, or models itself: the root's */
     VIEW_FILE = 3,    /* a regular file */
     VIEW_LATEST = 4,  /* a directory below latest (view_links.h), or latest itself: the root's */
@@ -49,7 +49,9 @@ static inline enum view_kind view_kind(uint64_t ino)
 /* The inode that one of a view stands for; 0: none. Others stand for themselves. */
 static inline uint64_t view_target(uint64_t ino)
 {
-    return view_has(ino) ? ino & VIEW_TARGET_MASK : ino;
+    if (!view_has(ino))
+        return ino;
+    return view_kind(ino) == VIEW_STATUS ? 0 : ino & VIEW_TARGET_MASK;
 }
 
 /* The number of what stands for an inode; 0 for an inode number that is none. */
@@ -65,6 +67,12 @@ static inline uint64_t view_source(uint64_t parent)
     return view_has(parent) && view_kind(parent) == VIEW_TORN ? view_target(parent) : parent;
 }
 
+/* Which text a number of VIEW_STATUS is. */
+static inline uint64_t view_text_of(uint64_t ino)
+{
+    return ino & VIEW_TARGET_MASK;
+}
+
 /* The root's entry that all of it lies under. */
 bool view_is_name(uint64_t parent, const char *name);
 
@@ -76,9 +84,11 @@ void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_opendir(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing);
 
-/* view_status.c: the file `status`. What was opened stays as it was then; a take-over reads it anew. */
-void view_status_open(fuse_req_t request, struct fuse_file_info *fi);
-void view_status_read(fuse_req_t request, size_t size, off_t offset, uint64_t fh);
+/* view_status.c: the files of VIEW_STATUS. What was opened stays as it was then; a take-over makes it anew.
+ * Answered later, but for what is read of a text that is there. */
+const char *view_text_name(uint64_t which); /* NULL: there are no more */
+void view_status_open(fuse_req_t request, uint64_t ino);
+void view_status_read(fuse_req_t request, uint64_t ino, size_t size, off_t offset, uint64_t fh);
 void view_status_close(uint64_t fh);
 
 #endif

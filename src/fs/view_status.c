@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The file `status`: what `ckptfs status --json` prints, made when it is opened. */
+/* Files whose text is made when they are opened: the status, for people and as JSON, and the metrics. */
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -7,6 +8,8 @@
 #include <string.h>
 
 #include "fs/control_report.h"
+#include "fs/metrics.h"
+#include "fs/status_text.h"
 #include "fs/view.h"
 
 /* Numbers of handles that the state memory never gives out. */
@@ -15,73 +18,146 @@
 struct view_text {
     struct view_text *next;
     uint64_t fh;
-    size_t length;
-    char *bytes;
+    struct text text;
 };
 
 static pthread_mutex_t view_texts_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct view_text *view_texts;
 static uint64_t view_texts_next = VIEW_STATUS_FH;
 
+/* -- making -----------------------------------------------------------------------------------------------
+ */
+
+static errint view_text_write_status(struct report *report, struct text *out)
+{
+    cJSON *document;
+    errint error = control_describe_all(report, &document);
+    if (error)
+        return error;
+    status_text_print(out, document);
+    status_text_watch(out, document);
+    cJSON_Delete(document);
+    return 0;
+}
+
+static errint view_text_write_json(struct report *report, struct text *out)
+{
+    cJSON *document;
+    errint error = control_describe_all(report, &document);
+    if (error)
+        return error;
+    cleanup_free char *text = cJSON_Print(document);
+    cJSON_Delete(document);
+    if (!text)
+        return -ENOMEM;
+    text_append_word(out, text);
+    text_append_word(out, "\n");
+    return 0;
+}
+
+static const struct view_text_row {
+    const char *name;
+    errint (*write)(struct report *report, struct text *out);
+} view_text_rows[] = {
+    {"status", view_text_write_status},
+    {"status.json", view_text_write_json},
+    {"metrics", metrics_write},
+};
+
+enum { VIEW_TEXT_ROWS = sizeof view_text_rows / sizeof *view_text_rows };
+
+const char *view_text_name(uint64_t which)
+{
+    return which < VIEW_TEXT_ROWS ? view_text_rows[which].name : NULL;
+}
+
 static void view_text_free(struct view_text *text)
 {
     if (text)
-        free(text->bytes);
+        text_release(&text->text);
     free(text);
 }
 
-/* `fh`: 0 for a new handle. NULL: no memory. */
-static struct view_text *view_text_make(fuse_req_t request, uint64_t fh)
+/* `fh`: 0 for a new handle; *fh is the text's then. */
+static errint view_text_make(struct report *report, uint64_t *fh)
 {
+    uint64_t which = view_text_of(report->ino);
     struct view_text *text = calloc(1, sizeof *text);
-    if (!text || control_status_text(fs_of(request), fuse_req_ctx(request)->uid, &text->bytes) < 0) {
+    errint error = text ? 0 : -ENOMEM;
+    if (!error)
+        error = which < VIEW_TEXT_ROWS ? view_text_rows[which].write(report, &text->text) : -ENOENT;
+    if (!error && text->text.failed)
+        error = -ENOMEM;
+    if (error) {
         view_text_free(text);
-        return NULL;
+        return error;
     }
-    text->length = strlen(text->bytes);
     pthread_mutex_lock(&view_texts_lock);
-    text->fh = fh ? fh : view_texts_next++;
+    text->fh = *fh ? *fh : view_texts_next++;
     text->next = view_texts;
     view_texts = text;
+    *fh = text->fh;
     pthread_mutex_unlock(&view_texts_lock);
-    return text;
+    return 0;
 }
 
-void view_status_open(fuse_req_t request, struct fuse_file_info *fi)
+/* -- requests ---------------------------------------------------------------------------------------------
+ */
+
+static void view_text_answer_open(struct report *report)
 {
-    struct view_text *text = view_text_make(request, 0);
-    if (!text) {
-        fuse_reply_err(request, ENOMEM);
+    uint64_t fh = 0;
+    errint error = view_text_make(report, &fh);
+    if (error) {
+        report_fail(report, error);
         return;
     }
-    uint64_t fh = fi->fh = text->fh;
-    fi->direct_io = 1; /* its size is not known before */
-    if (fuse_reply_open(request, fi) < 0)
+    /* Its size is not known before. */
+    struct fuse_file_info fi = {.fh = fh, .direct_io = 1};
+    if (fuse_reply_open(report->request, &fi) < 0)
         view_status_close(fh);
 }
 
-static bool view_status_answer(fuse_req_t request, size_t size, off_t offset, uint64_t fh)
+void view_status_open(fuse_req_t request, uint64_t ino)
+{
+    report_later(request, &(struct report){.ino = ino, .answer = view_text_answer_open});
+}
+
+static bool view_text_reply(fuse_req_t request, size_t size, uint64_t offset, uint64_t fh)
 {
     pthread_mutex_lock(&view_texts_lock);
     struct view_text *text = view_texts;
     while (text && text->fh != fh)
         text = text->next;
     if (text) {
-        size_t from = (uint64_t)offset < text->length ? (size_t)offset : text->length;
-        size_t rest = text->length - from;
-        fuse_reply_buf(request, text->bytes + from, rest < size ? rest : size);
+        size_t from = offset < text->text.length ? (size_t)offset : text->text.length;
+        size_t rest = text->text.length - from;
+        fuse_reply_buf(request, rest ? text->text.at + from : NULL, rest < size ? rest : size);
     }
     pthread_mutex_unlock(&view_texts_lock);
     return text != NULL;
 }
 
-void view_status_read(fuse_req_t request, size_t size, off_t offset, uint64_t fh)
+static void view_text_answer_read(struct report *report)
 {
-    if (view_status_answer(request, size, offset, fh))
+    uint64_t fh = report->fh;
+    errint error = view_text_make(report, &fh);
+    if (error)
+        report_fail(report, error);
+    else if (!view_text_reply(report->request, report->room, report->argument, fh))
+        fuse_reply_err(report->request, EIO);
+}
+
+void view_status_read(fuse_req_t request, uint64_t ino, size_t size, off_t offset, uint64_t fh)
+{
+    if (view_text_reply(request, size, (uint64_t)offset, fh))
         return;
     /* An earlier daemon opened it. */
-    if (!view_text_make(request, fh) || !view_status_answer(request, size, offset, fh))
-        fuse_reply_err(request, ENOMEM);
+    report_later(request, &(struct report){.ino = ino,
+                                           .fh = fh,
+                                           .argument = (uint64_t)offset,
+                                           .room = size,
+                                           .answer = view_text_answer_read});
 }
 
 void view_status_close(uint64_t fh)

@@ -34,7 +34,7 @@ struct repoint {
 
 /* Appends what the extent becomes. */
 static errint repoint_extent(struct extent_list *list, struct meta_extent extent,
-                             const struct repoint *repoint, bool *changed)
+                             const struct repoint *repoint, int64_t *moved)
 {
     const struct meta_move *moves = repoint->moves;
     const size_t count = repoint->count;
@@ -59,7 +59,7 @@ static errint repoint_extent(struct extent_list *list, struct meta_extent extent
         if (move) {
             piece.object_offset = move->to_offset + (piece.object_offset - move->offset);
             piece.object = repoint->to;
-            *changed = true;
+            *moved += piece.length;
         }
         error = extent_list_join(list, &piece);
     }
@@ -68,7 +68,7 @@ static errint repoint_extent(struct extent_list *list, struct meta_extent extent
 
 /* The file's extents as they are to be, and the objects that they were of before. */
 static errint repoint_compute(struct meta *meta, const struct repoint *repoint, struct extent_list *list,
-                              struct ids *touched, bool *changed)
+                              struct ids *touched, int64_t *moved)
 {
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
@@ -81,13 +81,13 @@ static errint repoint_compute(struct meta *meta, const struct repoint *repoint, 
     while ((found = db_next(&rows)) > 0) {
         const struct meta_extent extent = {db_integer(&rows, 0), db_integer(&rows, 1),
                                            (uint64_t)db_integer(&rows, 2), db_integer(&rows, 3)};
-        bool touches = false;
-        error = repoint_extent(list, extent, repoint, &touches);
-        if (!error && touches && (touched->count == 0 || touched->at[touched->count - 1] != extent.object))
+        int64_t before = *moved;
+        error = repoint_extent(list, extent, repoint, moved);
+        if (!error && *moved > before &&
+            (touched->count == 0 || touched->at[touched->count - 1] != extent.object))
             error = ids_append(touched, extent.object);
         if (error)
             return error;
-        *changed |= touches;
     }
     return found;
 }
@@ -149,20 +149,20 @@ static errint repoint_check(struct meta *meta, const struct repoint *repoint, co
     return error;
 }
 
-static errint repoint_body(struct change *change, const struct repoint *repoint, bool *changed)
+static errint repoint_body(struct change *change, const struct repoint *repoint, int64_t *moved)
 {
     struct meta *meta = change->meta;
     cleanup_extents struct extent_list list = {0};
     cleanup_ids struct ids touched = {0};
     struct meta_inode inode;
-    *changed = false;
+    *moved = 0;
     errint error = inode_load_file(meta, repoint->ino, &inode);
     if (!error && inode.kind != META_EXTENTS)
         error = -EBUSY;
     if (!error)
-        error = repoint_compute(meta, repoint, &list, &touched, changed);
-    change->nothing = !*changed;
-    if (error || !*changed)
+        error = repoint_compute(meta, repoint, &list, &touched, moved);
+    change->nothing = *moved == 0;
+    if (error || *moved == 0)
         return error;
     error = repoint_check(meta, repoint, &touched);
     if (!error)
@@ -171,12 +171,12 @@ static errint repoint_body(struct change *change, const struct repoint *repoint,
 }
 
 errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
-                    const struct meta_move *moves, size_t count, bool *changed, struct ids *freed)
+                    const struct meta_move *moves, size_t count, int64_t *moved, struct ids *freed)
 {
     const struct repoint repoint = {ino, to, to_root, moves, count};
     struct change change = {.meta = meta, .ino = ino, .freed = freed};
     while (change_next(&change))
-        change.error = repoint_body(&change, &repoint, changed);
+        change.error = repoint_body(&change, &repoint, moved);
     return change.error;
 }
 
@@ -233,8 +233,8 @@ static errint repack_file(struct meta *meta, const struct meta_repack *repack, u
         .ino = ino, .to = repack->to, .moves = repack->moves, .count = repack->count};
     cleanup_extents struct extent_list list = {0};
     cleanup_ids struct ids touched = {0};
-    bool changed = false;
-    errint error = repoint_compute(meta, &repoint, &list, &touched, &changed);
+    int64_t moved = 0;
+    errint error = repoint_compute(meta, &repoint, &list, &touched, &moved);
     return error ? error : repoint_store(meta, ino, &list);
 }
 

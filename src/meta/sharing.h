@@ -83,13 +83,13 @@ struct meta_move {
 
 /*
  * Re-points what the file has of the moves' ranges to the object `to`, and joins neighbours. The moves are
- * sorted by object and offset, and do not overlap. Nothing else of the file changes. `changed` tells whether
- * anything was to do. -EBUSY when it is not a META_EXTENTS file, when one of the objects has not the given
- * root any more (it was written since), or when no file is all of `to` any more, or `to` is known to be
- * damaged.
+ * sorted by object and offset, and do not overlap. Nothing else of the file changes. `moved` tells how
+ * many bytes were re-pointed; 0: nothing was to do. -EBUSY when it is not a META_EXTENTS file, when one of
+ * the objects has not the given root any more (it was written since), or when no file is all of `to` any
+ * more, or `to` is known to be damaged.
  */
 errint meta_repoint(struct meta *meta, uint64_t ino, uint64_t to, const uint8_t to_root[META_ROOT_BYTES],
-                    const struct meta_move *moves, size_t count, bool *changed, struct ids *freed);
+                    const struct meta_move *moves, size_t count, int64_t *moved, struct ids *freed);
 
 /* The owner that the index knows the object's segments by; -ENOENT when it has none of it. */
 errint meta_object_uid(struct meta *meta, uint64_t object, uint32_t *uid);

@@ -252,9 +252,9 @@ static uint64_t save_find_elder(struct scale_state *state, const struct save_mov
 static errint save_repoint(struct scale_state *state, uint64_t ino, uint64_t to, const uint8_t *root,
                            const struct save_moves *moves, struct ids *freed)
 {
-    bool changed;
+    int64_t moved;
     int64_t since = scale_clock();
-    errint error = meta_repoint(state->meta, ino, to, root, moves->at, moves->count, &changed, freed);
+    errint error = meta_repoint(state->meta, ino, to, root, moves->at, moves->count, &moved, freed);
     save_count(&state->repoint, since, 1);
     return error;
 }

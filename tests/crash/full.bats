@@ -100,6 +100,27 @@ fill_disk() {
     [ "$(cat "$MNT/file")" = works ]
 }
 
+@test "a mount warns when the largest checkpoint would not fit again, and refusals are counted" {
+    disk_create ext4 96
+    ckptfs_mount
+    mkdir -p "$MNT/run/checkpoint-7"
+    head -c 30M /dev/urandom >"$MNT/run/checkpoint-7/pytorch_model.bin"
+    sync "$MNT/run/checkpoint-7/pytorch_model.bin"
+    run ckptfs_remount
+    [ "$status" -eq 0 ]
+    [ -z "$output" ]
+    head -c 20M /dev/urandom >"$DISK/ballast"
+    run ckptfs_remount
+    [ "$status" -eq 0 ]
+    [[ $output == *'the largest checkpoint, /run/checkpoint-7, takes 30.0 MiB'*'does not fit any more'* ]]
+    wait_until 20 grep -q 'the largest checkpoint, /run/checkpoint-7, takes 30.0 MiB' "$CKPTFS_LOG"
+    mkdir "$MNT/small"
+    fill small "$MNT/small" 20000
+    expect_failure touch "$MNT/more"
+    grep -E '^ckptfs_refused_requests_total [1-9]' "$MNT/.ckptfs/metrics"
+    grep -x 'ckptfs_disk_full 1' "$MNT/.ckptfs/metrics"
+}
+
 @test "a disk that is full before the first mount: one line and its own exit code" {
     disk_create ext4 16
     # dd ends with an error when the disk is full, which is what is wanted here.

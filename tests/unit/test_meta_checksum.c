@@ -103,9 +103,9 @@ static void test_basis_follows_the_extents(void)
     uint64_t a = make_summed("a", root_a), b = make_summed("b", root_b);
     const struct meta_move move = {frame_object_of(a), 0, SIZE, 0, root_a};
     uint64_t to = frame_object_of(b);
-    bool changed;
+    int64_t moved;
     CHECK_EQUAL(0, basis_of(a, &first));
-    CHECK_EQUAL(0, meta_repoint(meta, a, to, root_b, &move, 1, &changed, NULL));
+    CHECK_EQUAL(0, meta_repoint(meta, a, to, root_b, &move, 1, &moved, NULL));
     CHECK_EQUAL(0, basis_of(a, &now));
     CHECK(!is_same(&first, &now));
     /* Other bytes of the same object. */

@@ -79,17 +79,18 @@ static void test_damaged_is_left_alone(void)
 {
     uint64_t a = make_summed("a", 20000, root_a), b = make_summed("b", 20000, root_b);
     uint64_t damaged = frame_object_of(a), other = frame_object_of(b);
+    int64_t moved;
     bool changed;
     CHECK_EQUAL(0, record(damaged, 0, 20000, 0, 4096, &changed));
     CHECK_EQUAL(-EBUSY, meta_unseal(meta, a));
     CHECK_EQUAL(-EBUSY, meta_object_summed(meta, damaged, root_b, UID, NULL, 0));
     const struct meta_move to_damaged = {other, 0, 8192, 0, root_b};
-    CHECK_EQUAL(-EBUSY, meta_repoint(meta, b, damaged, root_a, &to_damaged, 1, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, meta_repoint(meta, b, damaged, root_a, &to_damaged, 1, &moved, NULL));
     /* The other way round is a repair. */
     const struct meta_move from_damaged = {damaged, 0, 20000, 0, root_a};
     cleanup_ids struct ids freed = {0};
-    CHECK_EQUAL(0, meta_repoint(meta, a, other, root_b, &from_damaged, 1, &changed, &freed));
-    CHECK(changed);
+    CHECK_EQUAL(0, meta_repoint(meta, a, other, root_b, &from_damaged, 1, &moved, &freed));
+    CHECK_EQUAL(20000, moved);
     CHECK(frame_has(&freed, damaged));
 }
 

@@ -58,10 +58,10 @@ static errint shrunk_done(uint64_t object, const struct meta_range *dead, size_t
 }
 
 static errint repoint(uint64_t ino, uint64_t to, int64_t to_offset, uint64_t object, int64_t offset,
-                      int64_t length, bool *changed, struct ids *freed)
+                      int64_t length, int64_t *moved, struct ids *freed)
 {
     const struct meta_move move = {object, offset, length, to_offset, root_a};
-    return meta_repoint(meta, ino, to, root_b, &move, 1, changed, freed);
+    return meta_repoint(meta, ino, to, root_b, &move, 1, moved, freed);
 }
 
 static void test_index(void)
@@ -162,17 +162,17 @@ static void test_repoint_whole(void)
     uint64_t old = frame_object_of(a), new = frame_object_of(b);
     cleanup_ids struct ids freed = {0};
     struct meta_inode before = frame_get(a);
-    bool changed = false;
-    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &changed, &freed));
-    CHECK(changed);
+    int64_t moved = 0;
+    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &moved, &freed));
+    CHECK_EQUAL(20000, moved);
     CHECK_EQUAL(new, frame_object_of(a));
     CHECK(freed.count == 1 && freed.at[0] == old);
     struct meta_inode after = frame_get(a);
     CHECK(memcmp(&before, &after, sizeof before) == 0);
     /* Again: there is nothing left to do, although the old object has no row of hashes soon. */
     CHECK_EQUAL(0, meta_object_forget(meta, &freed));
-    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &changed, &freed));
-    CHECK(!changed);
+    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &moved, &freed));
+    CHECK_EQUAL(0, moved);
     CHECK_EQUAL(1, freed.count);
     CHECK_EQUAL(0, found_places(7, 1, 8192, UID, new));
 }
@@ -182,9 +182,9 @@ static void test_repoint_parts(void)
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 30000, 7, root_b);
     uint64_t old = frame_object_of(a), new = frame_object_of(b);
     cleanup_ids struct ids freed = {0};
-    bool changed = false;
+    int64_t moved = 0;
     char expected[200];
-    CHECK_EQUAL(0, repoint(a, new, 10, old, 5000, 5000, &changed, &freed));
+    CHECK_EQUAL(0, repoint(a, new, 10, old, 5000, 5000, &moved, &freed));
     snprintf(expected, sizeof expected, "0+5000:%llu@0 5000+5000:%llu@10 10000+10000:%llu@10000",
              (unsigned long long)old, (unsigned long long)new, (unsigned long long)old);
     CHECK_TEXT(expected, frame_extents(a));
@@ -201,7 +201,7 @@ static void test_repoint_parts(void)
     CHECK_EQUAL(1, shrunk());
     free(live);
     /* The neighbour continues what was moved: they are one extent. */
-    CHECK_EQUAL(0, repoint(a, new, 5010, old, 10000, 10000, &changed, &freed));
+    CHECK_EQUAL(0, repoint(a, new, 5010, old, 10000, 10000, &moved, &freed));
     snprintf(expected, sizeof expected, "0+5000:%llu@0 5000+15000:%llu@10", (unsigned long long)old,
              (unsigned long long)new);
     CHECK_TEXT(expected, frame_extents(a));
@@ -219,25 +219,25 @@ static void test_repoint_refuses_what_changed(void)
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
     uint64_t old = frame_object_of(a), new = frame_object_of(b);
     char before[200];
-    bool changed = false;
+    int64_t moved = 0;
     snprintf(before, sizeof before, "%s", frame_extents(a));
     /* The new object was opened for writing, and closed again. */
     CHECK_EQUAL(0, meta_unseal(meta, b));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_EQUAL(0, meta_seal(meta, b, 20000, FRAME_NOW, FRAME_NOW, NULL));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_EQUAL(0, meta_object_summed(meta, new, root_b, UID, NULL, 0));
     /* The old one was. */
     CHECK_EQUAL(0, meta_unseal(meta, a));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_EQUAL(0, meta_seal(meta, a, 20000, FRAME_NOW, FRAME_NOW, NULL));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_EQUAL(0, meta_object_summed(meta, old, root_b, UID, NULL, 0));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_TEXT(before, frame_extents(a));
     CHECK_EQUAL(0, meta_object_summed(meta, old, root_a, UID, NULL, 0));
-    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
-    CHECK(changed);
+    CHECK_EQUAL(0, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
+    CHECK_EQUAL(20000, moved);
 }
 
 /* Who has a part of an object. */
@@ -247,8 +247,8 @@ static void test_users_by_owner(void)
     uint64_t object = frame_object_of(b);
     const struct meta_inode theirs = {.uid = UID + 1};
     cleanup_ids struct ids own = {0}, all = {0}, none = {0};
-    bool changed;
-    CHECK_EQUAL(0, repoint(a, object, 0, frame_object_of(a), 0, 20000, &changed, NULL));
+    int64_t moved;
+    CHECK_EQUAL(0, repoint(a, object, 0, frame_object_of(a), 0, 20000, &moved, NULL));
     CHECK_EQUAL(0, meta_object_has_others(meta, object, UID));
     CHECK_EQUAL(1, meta_object_has_others(meta, object, UID + 1));
     CHECK_EQUAL(0, meta_set(meta, a, META_SET_UID, &theirs, 0, NULL));
@@ -268,17 +268,17 @@ static void test_repoint_refuses_what_died(void)
     uint64_t old = frame_object_of(a), new = frame_object_of(b);
     uint64_t other = make_summed("c", 20000, 8, root_a);
     cleanup_ids struct ids freed = {0};
-    bool changed = false;
-    CHECK_EQUAL(0, repoint(other, new, 0, frame_object_of(other), 0, 5000, &changed, NULL));
+    int64_t moved = 0;
+    CHECK_EQUAL(0, repoint(other, new, 0, frame_object_of(other), 0, 5000, &moved, NULL));
     /* A part of the new object has no file any more, then most of it, then all. */
     CHECK_EQUAL(0, meta_truncate(meta, b, 15000, FRAME_NOW, 0, NULL));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_EQUAL(0, meta_unlink(meta, 1, "b", 1, b, true, FRAME_NOW, 0, &freed));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_EQUAL(0, freed.count);
     CHECK_EQUAL(0, meta_unlink(meta, 1, "c", 1, other, true, FRAME_NOW, 0, &freed));
     CHECK(frame_has(&freed, new));
-    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &changed, NULL));
+    CHECK_EQUAL(-EBUSY, repoint(a, new, 0, old, 0, 20000, &moved, NULL));
     CHECK_EQUAL(old, frame_object_of(a));
     CHECK_EQUAL(0, meta_object_forget(meta, &freed));
 }
@@ -383,8 +383,8 @@ static void test_repack_refuses_what_changed(void)
 static void test_shared_is_not_unsealed(void)
 {
     uint64_t a = make_summed("a", 20000, 7, root_a), b = make_summed("b", 20000, 7, root_b);
-    bool changed = false;
-    CHECK_EQUAL(0, repoint(a, frame_object_of(b), 0, frame_object_of(a), 0, 20000, &changed, NULL));
+    int64_t moved = 0;
+    CHECK_EQUAL(0, repoint(a, frame_object_of(b), 0, frame_object_of(a), 0, 20000, &moved, NULL));
     CHECK_EQUAL(-EBUSY, meta_unseal(meta, b));
     CHECK_EQUAL(-EBUSY, meta_unseal(meta, a));
 }

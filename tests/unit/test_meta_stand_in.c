@@ -285,9 +285,10 @@ static void test_restore_after_sharing(void)
     CHECK_EQUAL(0, meta_object_summed(meta, object, root_a, UID, NULL, 0));
     const struct meta_move move = {object, 0, SIZE, 0, root_a};
     cleanup_ids struct ids freed = {0}, none = {0};
-    bool changed = false, whole = false;
-    CHECK_EQUAL(0, meta_repoint(meta, file, older_object, root_a, &move, 1, &changed, &freed));
-    CHECK(changed);
+    int64_t moved = 0;
+    bool whole = false;
+    CHECK_EQUAL(0, meta_repoint(meta, file, older_object, root_a, &move, 1, &moved, &freed));
+    CHECK_EQUAL(SIZE, moved);
     CHECK(frame_has(&freed, object));
     CHECK_EQUAL(0, meta_stand_in_restore(meta, file, &whole, &none));
     CHECK(whole);

@@ -31,7 +31,7 @@ listed() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | tr '\n' ' '); }
     make_run
     [ -z "$(find "$MNT" -name '.ckptfs*')" ]
     [ "$(ls -A "$MNT" | tr '\n' ' ')" = "data run " ]
-    [ "$(ls "$MNT/.ckptfs" | tr '\n' ' ')" = "events models status " ]
+    [ "$(ls "$MNT/.ckptfs" | tr '\n' ' ')" = "best events latest metrics models status status.json torn " ]
     rm -rf "${MNT:?}"/* "$MNT"/.[a-z]*
     [ -z "$(ls -A "$MNT")" ]
     [ -d "$MNT/.ckptfs/models" ]
@@ -39,12 +39,18 @@ listed() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | tr '\n' ' '); }
     [ "$(stat -c %i "$MNT/.ckptfs/..")" = "$(stat -c %i "$MNT")" ]
 }
 
-@test "status is what the command prints" {
-    "$CKPTFS" status --json "$MNT" | jq -S 'del(.open_handles, .uptime_seconds, .stored_bytes, .disk)' >"$TEST_DIR/command"
-    jq -S 'del(.open_handles, .uptime_seconds, .stored_bytes, .disk)' "$MNT/.ckptfs/status" >"$TEST_DIR/file"
+@test "status is what the command prints, and more" {
+    local volatile='del(.open_handles, .uptime_seconds, .stored_bytes, .disk)'
+    "$CKPTFS" status --json "$MNT" | jq -S "$volatile" >"$TEST_DIR/command"
+    jq -S "$volatile | del(.saves, .other_writers, .runs, .runs_left_out, .space)" "$MNT/.ckptfs/status.json" >"$TEST_DIR/file"
+    diff "$TEST_DIR/command" "$TEST_DIR/file"
+    jq -e '.saves == [] and .space.reserve_bytes > 0' "$MNT/.ckptfs/status.json"
+    wait_until 20 jq -e '.runs == []' "$MNT/.ckptfs/status.json"
+    "$CKPTFS" status "$MNT" | grep -vE '^(open|uptime|stored|space| )' >"$TEST_DIR/command"
+    grep -vE '^(open|uptime|stored|space| )' "$MNT/.ckptfs/status" >"$TEST_DIR/file"
     diff "$TEST_DIR/command" "$TEST_DIR/file"
     # What is read in pieces is of one moment.
-    dd if="$MNT/.ckptfs/status" bs=7 status=none | jq -e .version
+    dd if="$MNT/.ckptfs/status.json" bs=7 status=none | jq -e .version
     [ "$(stat -c '%a %F' "$MNT/.ckptfs/status")" = "444 regular empty file" ]
 }
 
@@ -90,6 +96,7 @@ listed() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | tr '\n' ' '); }
     unchangeable rmdir "$VIEW/data"
     unchangeable rm "$file"
     unchangeable rm "$MNT/.ckptfs/status"
+    unchangeable truncate -s 0 "$MNT/.ckptfs/metrics"
     unchangeable ln -s x "$VIEW/link"
     unchangeable mkfifo "$VIEW/pipe"
     unchangeable mv "$file" "$MNT/away"
@@ -154,7 +161,7 @@ listed() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | tr '\n' ' '); }
     [ "$(stat -f -c %T "$VIEW")" = "$(stat -f -c %T "$MNT")" ]
     cp --reflink=auto "$VIEW/run/checkpoint-1/model.safetensors" "$MNT/copied"
     cmp "$MNT/copied" "$MNT/run/checkpoint-1/model.safetensors"
-    [ -z "$(getfattr -d -m - "$VIEW" "$VIEW/run" "$MNT/.ckptfs/status" 2>&1)" ]
+    [ -z "$(getfattr -d -m - "$VIEW" "$VIEW/run" "$MNT/.ckptfs/status" "$MNT/.ckptfs/metrics" 2>&1)" ]
 }
 
 @test "a directory of thousands is listed whole, each entry once, whatever the buffer" {

@@ -2,8 +2,8 @@
 /*
  * Sizes for people: "17 bytes", "1.5 GiB".
  */
-#ifndef CKPTFS_CMD_SIZE_TEXT_H
-#define CKPTFS_CMD_SIZE_TEXT_H
+#ifndef CKPTFS_BASE_SIZE_TEXT_H
+#define CKPTFS_BASE_SIZE_TEXT_H
 
 enum { SIZE_TEXT_MAX = 32, SIZE_TEXT_WIDTH = 10 /* of a size below 1024 PiB */ };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Texts that are safe to print: C0, DEL and the C1 control characters go. */
-#include "cmd/plain_text.h"
+#include "format/plain_text.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sizes for people. */
-#include "cmd/size_text.h"
+#include "base/size_text.h"
 
 #include <stddef.h>
 #include <stdio.h>
