@@ -335,18 +335,22 @@ after_power() {
     after_power ext4
 }
 
+have_died() { [ "$(grep -c 'died by signal' "$CKPTFS_LOG")" -ge "$1" ]; }
+
 @test "one daemon after the other dies at the same step: nothing piles up" {
     require_takeover
     local fault
-    for fault in fs.repack.write:kill:2 fs.repack.done:kill:1; do
+    # How many die: whoever finds the copy that was finished has nothing left to do.
+    for fault in fs.repack.write:kill:2/6 fs.repack.done:kill:1/1; do
         echo "--- $fault"
         ckptfs_mount
         make_run 1
         ckptfs_umount
-        CKPTFS_FAULT=$NO_PUNCH,$fault ckptfs_mount
+        : >"$CKPTFS_LOG"
+        CKPTFS_FAULT=$NO_PUNCH,${fault%/*} ckptfs_mount
         rm -r "$MNT/1-2" || echo "the daemon died under it"
         rm -r "$PLAIN/1-2"
-        wait_until 30 ckptfs_no_processes || daemon_has_died
+        wait_until 30 have_died "${fault#*/}"
         crash_kill_everything
         ckptfs_mount
         rm -rf "$MNT/1-2"
