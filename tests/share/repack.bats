@@ -469,11 +469,11 @@ damage_is_known() { field '.repack_objects == 0' && grep -q 'is not repacked' "$
     store_is_clean
 }
 
-# random_saves: whatever CKPTFS_FAULT says.
+# random_saves [SECONDS]: whatever CKPTFS_FAULT says.
 random_saves() {
     local options="log=$CKPTFS_LOG${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}"
     ckptfs_mount
-    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-15}" \
+    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-${1:-10}}" \
         --remount "'$CKPTFS' umount '$MNT' && '$CKPTFS' mount -o '$options' '$STORE' '$MNT' 3>&-" \
         --restart "'$CKPTFS' restart '$MNT'"
     same_bytes
@@ -503,6 +503,6 @@ random_saves() {
     require_takeover
     export CKPTFS_FAULT=$NO_PUNCH,fs.repack.done:kill:3,fs.repack.write:kill:20 CKPTFS_FAULT_STARTS=1
     export CKPTFS_FAULT_LATER=$NO_PUNCH
-    random_saves
+    random_saves 15
     grep -q 'by signal' "$CKPTFS_LOG"
 }
