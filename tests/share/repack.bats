@@ -326,6 +326,7 @@ after_power() {
 }
 
 @test "XFS: the power goes during a repacking" {
+    long_only
     require_command xfs_io
     after_power xfs
 }
