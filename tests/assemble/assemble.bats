@@ -4,22 +4,18 @@
 # The Python environment is CKPTFS_VENV (default: build/venv, which contrib/setup --python makes).
 
 load ../lib/ckptfs.bash
+load ../lib/loaded.bash
 
-setup() {
-    PYTHON=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
-    if [ ! -x "$PYTHON" ]; then
-        echo "no Python at $PYTHON: contrib/setup --python makes the environment, CKPTFS_VENV names another"
-        return 1
-    fi
-    ckptfs_setup
-}
+setup_file() { loaded_start; }
+teardown_file() { loaded_end; }
+setup() { ckptfs_setup; }
 teardown() { ckptfs_teardown; }
 
 # run_module NAME: runs one pytest module, with its files under TEST_DIR.
 run_module() {
     local status=0
     # Its own output last: bats shows it when the test failed.
-    timeout -s INT -k 30 600 "$PYTHON" -B -m pytest -p no:cacheprovider -v --tb=short --basetemp="$TEST_DIR/pytest" \
+    loaded_python 600 1 -mpytest -p no:cacheprovider -v --tb=short --basetemp="$TEST_DIR/pytest" \
         "$CKPTFS_TREE/tests/assemble/$1.py" >"$TEST_DIR/pytest.log" 2>&1 || status=$?
     sed -nE '/ (PASSED|FAILED|ERROR|SKIPPED)|^=+ .*(passed|failed|error|skipped)/s/^/# /p' "$TEST_DIR/pytest.log" >&3
     if [ $status -ne 0 ]; then

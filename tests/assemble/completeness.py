@@ -3,7 +3,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,6 +10,10 @@ from pathlib import Path
 import tool
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "lib"))
+
+import loaded  # noqa: E402
+
 TRAIN = HERE.parent / "trainer" / "train.py"
 DEADLINE = 300
 
@@ -57,11 +60,9 @@ def is_one_of(name, patterns):
 
 
 def start(directory, *options, ranks=1, script=TRAIN):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
     options = ["--output_dir", "run", "--max_steps", "4", "--save_steps", "2", *options]
     with open(directory / "output.log", "wb") as output:
-        command = [sys.executable, "-B", *launcher, str(script), *options]
-        return subprocess.Popen(command, cwd=directory, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
+        return loaded.start(script, *options, ranks=ranks, cwd=directory, env=ENVIRONMENT, output=output)
 
 
 def finish(process, directory):

@@ -3,13 +3,18 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import dcp_saves
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+import loaded  # noqa: E402
+
+DEEPSPEED = Path(__file__).with_name("deepspeed_saves.py")
 
 # What repeats others with other numbers is left to `make check-long`.
 long = pytest.mark.skipif(not os.environ.get("CKPTFS_TEST_LONG"), reason="only in make check-long")
@@ -28,9 +33,17 @@ def once(name, make, otherwise):
 
 def deepspeed(otherwise):
     """All that deepspeed_saves.py makes."""
-    script = Path(__file__).with_name("deepspeed_saves.py")
-    command = [sys.executable, "-B", script]
-    return once("deepspeed", lambda path: subprocess.run([*command, path], check=True, timeout=600), otherwise)
+
+    def make(path):
+        with open(path.with_name("deepspeed.log"), "wb") as log:
+            script = loaded.start(DEEPSPEED, path, cwd=path.parent, env=dict(os.environ), output=log)
+            try:
+                status = script.wait(600)
+            finally:
+                script.kill()
+        assert status == 0, Path(log.name).read_text(errors="replace")[-3000:]
+
+    return once("deepspeed", make, otherwise)
 
 
 def distributed(world, otherwise):

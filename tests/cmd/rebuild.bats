@@ -214,7 +214,7 @@ nothing_is_torn() { "$CKPTFS" status --json "$MNT" | jq -e '.torn == [] and .tor
     local size
     size=$(stat -c %Y%s "$STORE/meta.db")
     database_changed() {
-        printf '%-16000s' x >"$MNT/much-$RANDOM"
+        for _ in {1..40}; do printf '%-16000s' x >"$MNT/much-$RANDOM"; done
         [ "$(stat -c %Y%s "$STORE/meta.db")" != "$size" ]
     }
     wait_until 60 database_changed

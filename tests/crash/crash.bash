@@ -52,13 +52,13 @@ machine_restart() {
     disk_mount
 }
 
-# The processes of this test: the keeper and a daemon have other names than the program's file.
+# The processes of this test: the keeper and a daemon have other names than the program's file. Asked for again and
+# again: no more than one process is started to find them.
 ckptfs_processes() {
     local process
-    for process in /proc/[0-9]*; do
-        [ "$(readlink "$process/exe" 2>/dev/null)" = "$CKPTFS" ] || continue
+    while read -r process; do
         if grep -qzxF "CKPTFS_TEST_DIR=$TEST_DIR" "$process/environ" 2>/dev/null; then echo "${process#/proc/}"; fi
-    done
+    done < <(find /proc/[0-9]*/exe -maxdepth 0 -lname "$CKPTFS" -printf '%h\n' 2>/dev/null)
 }
 
 # -- processes that die ---------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ lose_power() {
 }
 
 @test "power cuts on XFS, served by the daemon" {
+    long_only
     lose_power xfs passthrough=off
 }
 
@@ -143,6 +144,7 @@ database_is_lost() {
 }
 
 @test "XFS: the database is lost with the power, and comes back" {
+    long_only
     database_is_lost xfs
 }
 

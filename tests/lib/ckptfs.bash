@@ -175,6 +175,11 @@ long_only() {
     [ -n "${CKPTFS_TEST_LONG:-}" ] || skip "only in make check-long"
 }
 
+# In a section that repeats others with other mount options: skips what those cannot change, but for `make check-long`.
+not_repeated() {
+    [ -z "${CKPTFS_MOUNT_OPTIONS-}" ] || long_only
+}
+
 require_command() {
     command -v "$1" >/dev/null || skip "needs $1"
 }

@@ -185,6 +185,7 @@ after_power() {
 }
 
 @test "ext4: the power goes after files were shared" {
+    long_only
     require_command xfs_io
     after_power ext4
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# Random saves of files that share blocks, against a model in memory, for CKPTFS_SHARE_SECONDS (default: 15) each.
+# Random saves of files that share blocks, against a model in memory, for CKPTFS_SHARE_SECONDS (default: 10) each.
 
 load share.bash
 
@@ -11,7 +11,7 @@ teardown() { ckptfs_teardown; }
 random_saves() {
     local options="log=$CKPTFS_LOG${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}${1:+,$1}" objects
     ckptfs_mount "$@"
-    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-15}" \
+    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-10}" \
         --remount "'$CKPTFS' umount '$MNT' && '$CKPTFS' mount -o '$options' '$STORE' '$MNT' 3>&-" \
         --restart "'$CKPTFS' restart '$MNT'"
     same_bytes

@@ -4,9 +4,11 @@
 # are the real libraries'; the Python environment is CKPTFS_VENV (default: build/venv, which contrib/setup --python makes).
 
 load share.bash
+load ../lib/loaded.bash
 
+setup_file() { if [ -x "$PYTHON" ]; then loaded_start; fi; }
+teardown_file() { loaded_end; }
 setup() {
-    PYTHON=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
     [ -x "$PYTHON" ] || skip "needs a Python environment in CKPTFS_VENV"
     share_setup
     # 42 MB in 19 tensors, which no number of ranks divides.
@@ -15,7 +17,7 @@ setup() {
 teardown() { ckptfs_teardown; }
 
 run_library() {
-    timeout 240 "$PYTHON" -B "$SHARE_TREE/whole_saves.py" "$1" "$2" "${SIZES[@]}" "${@:3}" >"$TEST_DIR/saves" 2>&1 || {
+    loaded_python 240 1 "$SHARE_TREE/whole_saves.py" "$1" "$2" "${SIZES[@]}" "${@:3}" >"$TEST_DIR/saves" 2>&1 || {
         cat "$TEST_DIR/saves"
         return 1
     }

@@ -20,6 +20,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "lib"))
+
+import loaded  # noqa: E402
+
 RUN_DEADLINE = 300
 started = []
 
@@ -40,13 +44,11 @@ def environment():
     return {**os.environ, **fixed}
 
 
-def start(root, *options, script="train.py", launcher=()):
+def start(root, *options, script="train.py", ranks=1):
     """Starts a training script with its working directory at root; what it prints goes to a file on the plain disk."""
-    command = [sys.executable, *launcher, str(HERE / script), *map(str, options)]
     descriptor, name = tempfile.mkstemp(prefix="output.", dir=os.environ["CKPTFS_TEST_PLAIN"])
     with open(descriptor, "wb") as output:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command, cwd=root, env=environment(), process_group=0, **streams)
+        process = loaded.start(HERE / script, *options, ranks=ranks, cwd=root, env=environment(), output=output)
     process.output = Path(name)
     started.append(process)
     return process

@@ -28,15 +28,14 @@ def test_lora_adapter(sides):
 
 
 def test_two_processes(sides):
-    """Data-parallel training by torchrun: both ranks leave their random state in the same directory."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    """Data-parallel training: both ranks leave their random state in the same directory."""
     options = ("--output_dir", "ddp", "--max_steps", 4, "--save_steps", 2, "--ddp_backend", "gloo")
-    harness.run_both(sides, *options, launcher=launcher)
+    harness.run_both(sides, *options, ranks=2)
     harness.assert_same_tree(sides.plain / "ddp", sides.mount / "ddp")
     for step in (2, 4):
         names = set(os.listdir(sides.mount / "ddp" / f"checkpoint-{step}"))
         assert {"rng_state_0.pth", "rng_state_1.pth", "model.safetensors", "optimizer.pt"} <= names
-    harness.run_both(sides, *options, "--resume_from_checkpoint", "ddp/checkpoint-2", launcher=launcher)
+    harness.run_both(sides, *options, "--resume_from_checkpoint", "ddp/checkpoint-2", ranks=2)
     harness.assert_same_tree(sides.plain / "ddp", sides.mount / "ddp")
 
 

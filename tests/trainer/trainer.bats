@@ -3,13 +3,11 @@
 # The Python environment is CKPTFS_VENV (default: build/venv, which contrib/setup --python makes).
 
 load ../lib/ckptfs.bash
+load ../lib/loaded.bash
 
+setup_file() { loaded_start; }
+teardown_file() { loaded_end; }
 setup() {
-    PYTHON=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
-    if [ ! -x "$PYTHON" ]; then
-        echo "no Python at $PYTHON: contrib/setup --python makes the environment, CKPTFS_VENV names another"
-        return 1
-    fi
     ckptfs_setup
     mkdir "$TEST_DIR/plain"
 }
@@ -23,7 +21,7 @@ run_module() {
     export CKPTFS_TEST_MOUNT=$MNT CKPTFS_TEST_MOUNTPOINT=$MNT CKPTFS_TEST_PLAIN=$TEST_DIR/plain
     export CKPTFS_TEST_REMOUNT="bash -c 'source \"$CKPTFS_TREE/tests/lib/ckptfs.bash\" && ckptfs_remount'"
     # Its own output last: bats shows it when the test failed.
-    timeout -s INT -k 30 900 "$PYTHON" -B -m pytest -p no:cacheprovider -v --tb=short "$CKPTFS_TREE/tests/trainer/$1.py" \
+    loaded_python 900 1 -mpytest -p no:cacheprovider -v --tb=short "$CKPTFS_TREE/tests/trainer/$1.py" \
         >"$TEST_DIR/pytest.log" 2>&1 || status=$?
     sed -nE '/ (PASSED|FAILED|ERROR|SKIPPED)|^=+ .*(passed|failed|error|skipped)/s/^/# /p' "$TEST_DIR/pytest.log" >&3
     if [ $status -ne 0 ]; then

@@ -384,12 +384,14 @@ PY
 }
 
 @test "from_pretrained loads what save_pretrained wrote in shards" {
+    not_repeated
     local python=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
     [ -x "$python" ] || skip "needs a Python environment in CKPTFS_VENV"
     HF_HUB_OFFLINE=1 timeout 300 "$python" "$VIEWS_TREE/pretrained.py" "$CHECKPOINT" "$VIEW/run/checkpoint-1"
 }
 
 @test "a checkpoint of torch.distributed.checkpoint is one model, and is withdrawn with its shards' change" {
+    not_repeated
     local python=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
     [ -x "$python" ] || skip "needs a Python environment in CKPTFS_VENV"
     mkdir -p "$CHECKPOINT"

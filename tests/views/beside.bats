@@ -3,15 +3,16 @@
 # The assembled file beside the shards: there for everybody who looks, in nobody's way, and gone when it is not true.
 
 load views.bash
-
-PYTHON=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
+load ../lib/loaded.bash
 
 # Every test copies what is saved once.
 setup_file() {
     if [ -x "$PYTHON" ]; then
-        timeout 300 "$PYTHON" "$VIEWS_TREE/beside.py" save "$BATS_FILE_TMPDIR"
+        loaded_start
+        loaded_python 300 1 "$VIEWS_TREE/beside.py" save "$BATS_FILE_TMPDIR"
     fi
 }
+teardown_file() { loaded_end; }
 
 setup() {
     [ -x "$PYTHON" ] || skip "needs a Python environment in CKPTFS_VENV"
@@ -332,8 +333,9 @@ directory_times() { stat -c '%y %z %h %s' "$1"; }
 
 # resumes KIND: in a run of two ranks on CPU, against the plain disk (resume.py).
 resumes() {
-    (cd "$TEST_DIR" && timeout 400 "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node 2 \
-        "$VIEWS_TREE/resume.py" "$1" "$TEST_DIR/plain" "$RUN/mounted") >"$TEST_DIR/resume.log" 2>&1 || {
+    not_repeated
+    (cd "$TEST_DIR" && loaded_python 400 2 "$VIEWS_TREE/resume.py" "$1" "$TEST_DIR/plain" "$RUN/mounted") \
+        >"$TEST_DIR/resume.log" 2>&1 || {
         tail -n 60 "$TEST_DIR/resume.log"
         return 1
     }
@@ -346,12 +348,12 @@ resumes() {
 }
 
 @test "DeepSpeed ZeRO-3 resumes beside it bit by bit, rotates, and from_pretrained loads the checkpoint" {
-    "$PYTHON" -c 'import deepspeed' 2>/dev/null || skip "needs DeepSpeed"
+    "$PYTHON" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("deepspeed"))' || skip "needs DeepSpeed"
     resumes zero3
 }
 
 @test "DeepSpeed ZeRO-2 resumes beside it bit by bit, where the gathered model was removed" {
     long_only
-    "$PYTHON" -c 'import deepspeed' 2>/dev/null || skip "needs DeepSpeed"
+    "$PYTHON" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("deepspeed"))' || skip "needs DeepSpeed"
     resumes zero2
 }

@@ -132,6 +132,7 @@ venv_python() {
 }
 
 @test "a full save of SageMaker's trainer has the pytorch_model.bin that its loader looks for" {
+    not_repeated
     local how
     ckptfs_remount
     for how in whole sharded; do

@@ -291,7 +291,7 @@ is_lent() { cmp "$BASE/config.json" "$SHOWN/config.json"; }
     local python=${CKPTFS_VENV:-$CKPTFS_TREE/build/venv}/bin/python
     [ -x "$python" ] || skip "needs a Python environment in CKPTFS_VENV"
     mkdir -p "$CHECKPOINT"
-    HF_HUB_OFFLINE=1 timeout 300 "$python" "$VIEWS_TREE/templated.py" "$CKPTFS" "$RUN" "$SHOWN" "$TEST_DIR/model"
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 timeout 300 "$python" "$VIEWS_TREE/templated.py" "$CKPTFS" "$RUN" "$SHOWN" "$TEST_DIR/model"
     settle
     end_and_check
 }

@@ -59,7 +59,8 @@ def main():
     make_base(base)
     os.makedirs(os.path.join(run, "checkpoint-1"), exist_ok=True)
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(train, (base, run, meeting), nprocs=RANKS)
+        # Forked, so that the libraries are loaded once; the test has no other threads started (OMP_NUM_THREADS).
+        torch.multiprocessing.start_processes(train, (base, run, meeting), nprocs=RANKS, start_method="fork")
         expected = torch.load(os.path.join(meeting, "whole.pt"))
     deadline = time.monotonic() + DEADLINE
     while not os.path.exists(os.path.join(view, "model.safetensors")):
