@@ -2,6 +2,7 @@
 /* The type that a model is written as. */
 #include "cmd/assemble_type.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 bool assemble_type_parse(const char *text, enum assemble_type_wish *wish, struct assemble_wish *form)
@@ -20,6 +21,33 @@ bool assemble_type_parse(const char *text, enum assemble_type_wish *wish, struct
         }
     }
     return form->cast || strcmp(text, "keep") == 0;
+}
+
+bool assemble_type_parse_size(const char *text, int64_t *out)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1},      {"B", 1},        {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+                 {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    char *unit;
+    if (*text < '0' || *text > '9')
+        return false;
+    double number = strtod(text, &unit);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        double bytes = number * units[i].bytes;
+        if (strcasecmp(unit, units[i].name) == 0 && bytes >= 1 && bytes < 0x1p62) {
+            *out = (int64_t)bytes;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool assemble_type_parse_format(const char *text, struct assemble_wish *form)
+{
+    form->format = strcmp(text, "bin") == 0 ? ASSEMBLE_TORCH : ASSEMBLE_SAFETENSORS;
+    return form->format == ASSEMBLE_TORCH || strcmp(text, "safetensors") == 0;
 }
 
 enum tensor_type assemble_type_most(const struct model *model, const struct assemble_wish *form)

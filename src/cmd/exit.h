@@ -41,6 +41,8 @@ enum {
     EXIT_UMOUNT_BUSY = 31,   /* a process uses the mount */
     EXIT_TIMED_OUT = 32,     /* no answer, or not finished, within the time allowed */
     EXIT_NOT_PERMITTED = 33, /* the mount belongs to another user */
+
+    EXIT_EXPORT_BUSY = 36, /* another export of the same name is under way */
 };
 
 static inline int exit_code_of_store(enum store_problem problem)
