@@ -39,7 +39,7 @@ void export_found_release(struct export_found *found);
  * has told the sums of.
  */
 bool export_facts_hold(int directory, const char *name, const struct export_job *job);
-/* Whether the sums that DIR/NAME tells are those of the job, and its files have their sizes. */
+/* Whether the sums that DIR/NAME tells are those of the job, and its files bear them out likewise. */
 bool export_facts_are_equal(int directory, const char *name, const struct export_job *job);
 /* Gives DIR/NAME the JSON object of the directory that was built, which has the same sums. 0 or -errno. */
 errint export_facts_renew(int directory, const char *name, int building);

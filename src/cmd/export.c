@@ -55,14 +55,18 @@ static const char *export_base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* An export needs no more than the weights: the last one that has them all is the latest here. */
 static const struct run_checkpoint *export_find_picked(const struct export_run *run, const struct run *found)
 {
+    const struct run_checkpoint *picked = NULL;
     for (size_t i = 0; i < found->count; i++) {
         const struct run_checkpoint *at = &found->at[i];
-        if (run->pick == EXPORT_PICK_LATEST ? at->latest : at->best)
-            return at;
+        bool whole = at->complete.state == COMPLETE_YES || at->complete.state == COMPLETE_WEIGHTS;
+        bool later = !picked || (picked->step >= 0 && at->step >= picked->step);
+        if (run->pick == EXPORT_PICK_LATEST ? whole && at->step >= 0 && later : at->best)
+            picked = at;
     }
-    return NULL;
+    return picked;
 }
 
 /* The given path is a run's: chooses one of its checkpoints. */
