@@ -35,7 +35,7 @@ sums_hold() { (cd "$1" && sha256sum --quiet -c SHA256SUMS); }
 # one_file DIRECTORY MIB [SEED]: a model in shards, which is exported as one file with --max-shard-size 1TB.
 one_file() {
     mkdir -p "$1"
-    shards save "$1" --mib "$2" --seed "${3:-1}"
+    shards save "$1" --mib "$2" --seed "${3:-0}"
 }
 
 @test "standard files are exported byte for byte, with sums, facts and links" {
@@ -115,7 +115,14 @@ one_file() {
     sums_hold "$OUT/checkpoint-1"
     local name
     for name in one fp32 bin checkpoint-1; do sums_hold "$OUT/$name"; done
-    [ "$(cd "$OUT" && exported value one fp32 bin checkpoint-1 2>/dev/null)" = "2.0 1.0 1.0 1.0" ]
+}
+
+@test "what is exported in another form loads" {
+    long_only
+    export_ "$EXPORT_MODELS/checkpoint-2" "$OUT" --name one --max-shard-size 5GB
+    export_ "$EXPORT_MODELS/checkpoint-1" "$OUT" --name fp32 --dtype fp32 --max-shard-size 200KB
+    export_ "$EXPORT_MODELS/checkpoint-1" "$OUT" --name bin --format bin --dtype auto
+    [ "$(cd "$OUT" && exported value one fp32 bin 2>/dev/null)" = "2.0 1.0 1.0" ]
 }
 
 @test "a killed export is gone on with, and what is there already is not written again" {
@@ -208,7 +215,7 @@ one_file() {
 }
 
 # reads LINK COUNT [--pinned]: a reader in the background.
-reads() { exported read "$1" "$2" 12 "${@:3}" >"$2.log" 2>&1 & }
+reads() { exported read "$1" "$2" 8 "${@:3}" >"$2.log" 2>&1 & }
 is_done() { grep -qs '^done' "$1"; }
 
 # turn N: checkpoint-1 is replaced by other bytes, and the links lead to another checkpoint.
@@ -272,8 +279,17 @@ turn() {
     # The later step stays the latest.
     export_ "$MNT/run/checkpoint-1" "$OUT" --link latest
     [ "$(readlink "$OUT/latest")" = checkpoint-2 ]
+    # Of a run, the latest that is known to be whole.
+    refused "no checkpoint of it is complete" export_ "$MNT/run" "$OUT" --pick latest
+    local step
+    for step in 1 2 3; do
+        echo "{\"global_step\": $step, \"best_model_checkpoint\": \"run/checkpoint-1\", \"log_history\": []}" \
+            >"$MNT/run/checkpoint-$step/trainer_state.json"
+    done
     export_ "$MNT/run" "$OUT" --pick latest --link latest
-    [ "$(readlink "$OUT/latest")" = checkpoint-4 ]
+    [ "$(readlink "$OUT/latest")" = checkpoint-3 ]
+    export_ "$MNT/run" "$OUT" --pick best --link best
+    [ "$(readlink "$OUT/best")" = checkpoint-1 ]
     export_ "$MNT/run/fsdp/checkpoint-9" "$OUT"
     sums_hold "$OUT/checkpoint-9"
     [ -e "$OUT/checkpoint-9/model.safetensors" ]
