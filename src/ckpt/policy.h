@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/cleanup.h"
 
@@ -25,8 +26,26 @@ bool policy_parse_assembling(const char *text, enum policy_assembling *out);
 /* The word; NULL for POLICY_ASSEMBLING_UNSET. */
 const char *policy_assembling_text(enum policy_assembling assembling);
 
-#define POLICY_ASSEMBLE "assemble"
-#define POLICY_TEMPLATE "template"
+/* Which checkpoints are exported. */
+enum policy_export_kind {
+    POLICY_EXPORT_COMPLETE, /* each that becomes complete */
+    POLICY_EXPORT_LATEST,   /* the latest complete one of the run */
+    POLICY_EXPORT_BEST,     /* the one that the Trainer holds for the best */
+    POLICY_EXPORT_PINNED,   /* each that is pinned */
+    POLICY_EXPORT_EVERY,    /* each whose step is a multiple */
+};
+struct policy_export_when {
+    enum policy_export_kind kind;
+    int64_t steps; /* of POLICY_EXPORT_EVERY */
+};
+
+/* "complete", "latest", "best", "pinned" or "every N". False: it is none of them. */
+bool policy_parse_export_when(const char *text, struct policy_export_when *out);
+
+#define POLICY_ASSEMBLE    "assemble"
+#define POLICY_TEMPLATE    "template"
+#define POLICY_EXPORT      "export"
+#define POLICY_EXPORT_WHEN "export-when"
 
 struct policy_key {
     const char *name;

@@ -254,7 +254,8 @@ static int assemble_into_output(struct assemble_run *run)
 
 static int assemble_all(struct assemble_run *run)
 {
-    int code = model_source_open(run->source, &run->wish.framework, "nothing is assembled", &run->from);
+    run->from.path = run->source;
+    int code = model_source_open(&run->from, &run->wish.framework, "nothing is assembled");
     if (!code)
         code = model_source_choose_type(&run->from, &run->wish);
     if (!code)

@@ -15,6 +15,7 @@
 #include "cmd/assemble_mounted.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
+#include "cmd/export_asked.h"
 #include "cmd/export_files.h"
 #include "cmd/export_report.h"
 #include "cmd/export_store.h"
@@ -76,7 +77,9 @@ static int export_pick(struct export_run *run)
     cleanup_run struct run found = {0};
     cleanup_free char *real = realpath(run->given, NULL);
     const struct run_asked asked = {.name = real ? export_base_name(real) : ""};
-    errint error = real ? folder_plain(run->given, &folder) : -errno;
+    errint error = !real                ? -errno
+                   : run->source.strict ? folder_plain_strict(run->given, &folder)
+                                        : folder_plain(run->given, &folder);
     if (!error)
         error = run_read(&folder, &asked, &found);
     if (error)
@@ -85,7 +88,7 @@ static int export_pick(struct export_run *run)
     if (!picked) {
         log_error("%s: no checkpoint of it is %s", run->given,
                   run->pick == EXPORT_PICK_LATEST ? "complete" : "known to be the best");
-        return EXIT_FAILED;
+        return EXIT_NONE_PICKED;
     }
     if (asprintf(&run->path, "%s%s%s", run->given, *picked->path ? "/" : "", picked->path) < 0)
         run->path = NULL;
@@ -149,7 +152,8 @@ static bool export_show(void *context, int64_t done, int64_t total)
 
 static int export_read_source(struct export_run *run)
 {
-    int code = model_source_open(run->path, &run->wish.framework, "nothing is exported", &run->source);
+    run->source.path = run->path;
+    int code = model_source_open(&run->source, &run->wish.framework, "nothing is exported");
     if (!code)
         code = export_check_complete(run);
     if (!code)
@@ -296,7 +300,7 @@ static void export_run_release(struct export_run *run)
 /* -- the command line -------------------------------------------------------------------------------------
  */
 
-enum { EXPORT_OPTION_NO_WAIT = 0x100 };
+enum { EXPORT_OPTION_NO_WAIT = 0x100, EXPORT_OPTION_NO_LINKS };
 
 static int export_take_link(struct export_run *run, const char *link)
 {
@@ -358,6 +362,7 @@ static int export_take_option(struct export_run *run, int option, const char *ba
     case 'f': run->target.force = true; return EXIT_FINE;
     case 'j': run->json = true; return EXIT_FINE;
     case 'q': run->target.quiet = true; return EXIT_FINE;
+    case EXPORT_OPTION_NO_LINKS: run->source.strict = true; return EXIT_FINE;
     case EXPORT_OPTION_NO_WAIT: run->target.wait = false; return EXIT_FINE;
     default: return command_usage_error(&command_export, "unknown option or missing argument: %s", bad);
     }
@@ -392,19 +397,25 @@ static int export_command(int argc, char **argv)
                                                  {"verify", no_argument, NULL, 'v'},
                                                  {"force", no_argument, NULL, 'f'},
                                                  {"no-wait", no_argument, NULL, EXPORT_OPTION_NO_WAIT},
+                                                 {"no-links", no_argument, NULL, EXPORT_OPTION_NO_LINKS},
                                                  {"json", no_argument, NULL, 'j'},
                                                  {"quiet", no_argument, NULL, 'q'},
                                                  {0}};
     __attribute__((cleanup(export_run_release))) struct export_run run = {
         .target = {.wait = true, .place = {.directory = -1, .lock = -1, .building = -1}}};
+    bool chosen = false;
     int option;
     while ((option = getopt_long(argc, argv, ":d:s:t:n:l:p:avfjq", long_options, NULL)) != -1) {
         int code = export_take_option(&run, option, argv[optind - 1]);
+        chosen |= option != 'q';
         if (code)
             return code;
     }
+    if (argc - optind == 1)
+        return chosen ? command_usage_error(&command_export, "without DIR no option but --quiet is taken")
+                      : export_asked(argv[optind], run.target.quiet);
     if (argc - optind != 2)
-        return command_usage_error(&command_export, "expected CHECKPOINT DIR");
+        return command_usage_error(&command_export, "expected CHECKPOINT [DIR]");
     run.given = argv[optind];
     run.target.place.path = argv[optind + 1];
     return export_start(&run);
@@ -412,7 +423,7 @@ static int export_command(int argc, char **argv)
 
 const struct command command_export = {
     .name = "export",
-    .synopsis = "[OPTION...] CHECKPOINT DIR",
+    .synopsis = "[OPTION...] CHECKPOINT [DIR]",
     .summary = "put a checkpoint's model as ordinary files into DIR/NAME on the plain disk",
     .details =
         "  -n, --name NAME            the name in DIR; default: that of the checkpoint's directory\n"
@@ -426,10 +437,12 @@ const struct command command_export = {
         "  -f, --force                replace what is no export of this checkpoint; take one that is not\n"
         "                             complete\n"
         "      --no-wait              fail when another export of NAME into DIR is under way\n"
+        "      --no-links             CHECKPOINT's path and files are no symbolic links, or are not there\n"
         "  -j, --json                 tell the outcome as one JSON document\n"
         "  -q, --quiet                tell nothing but errors\n"
         "\n"
         "DIR/NAME appears when all of it is on stable storage; it replaces an older one in one step. An\n"
-        "interrupted export is gone on with by the next. DIR/NAME/" EXPORT_SUMS " is for sha256sum -c.\n",
+        "interrupted export is gone on with by the next. DIR/NAME/" EXPORT_SUMS " is for sha256sum -c.\n"
+        "Without DIR, the mount that CHECKPOINT lies on exports it to where its policy says.\n",
     .run = export_command,
 };

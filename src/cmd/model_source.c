@@ -18,31 +18,31 @@ static void source_log_note(const struct model_source *source, const struct mode
         log_warning("%s: %s", source->path, text ? text : "no memory");
 }
 
-int model_source_open(const char *path, const struct framework_wish *wish, const char *outcome,
-                      struct model_source *out)
+int model_source_open(struct model_source *source, const struct framework_wish *wish, const char *outcome)
 {
-    *out = (struct model_source){.path = path};
-    errint error = folder_plain(path, &out->folder);
+    const char *path = source->path;
+    errint error =
+        source->strict ? folder_plain_strict(path, &source->folder) : folder_plain(path, &source->folder);
     if (!error)
-        error = framework_load(&out->folder, wish, &out->model);
-    if (error == -ENOENT && out->folder.context) {
+        error = framework_load(&source->folder, wish, &source->model);
+    if (error == -ENOENT && source->folder.context) {
         log_error("%s: no checkpoint of a known kind is there", path);
         return EXIT_FAILED;
     }
     if (!error)
-        error = side_source_open(path, &out->side);
+        error = side_source_open(path, source->strict, &source->side);
     if (!error)
-        error = side_config_read(&out->side.folder, &out->side.listing, &out->config);
+        error = side_config_read(&source->side.folder, &source->side.listing, &source->config);
     if (error) {
         log_error("%s: %s", path, strerror(-error));
         return EXIT_FAILED;
     }
-    for (size_t i = 0; i < out->model.note_count; i++)
-        source_log_note(out, &out->model.notes[i]);
-    if (model_is_whole(&out->model))
+    for (size_t i = 0; i < source->model.note_count; i++)
+        source_log_note(source, &source->model.notes[i]);
+    if (model_is_whole(&source->model))
         return EXIT_FINE;
     log_error("%s: %s; %s", path,
-              out->model.tensor_count == 0 ? "no tensors are there" : "the model is not whole", outcome);
+              source->model.tensor_count == 0 ? "no tensors are there" : "the model is not whole", outcome);
     return EXIT_FAILED;
 }
 

@@ -12,6 +12,7 @@
 
 struct model_source {
     const char *path; /* as it was given */
+    bool strict;      /* the caller's: no symbolic link is followed (folder_plain_strict) */
     struct folder folder;
     struct side_source side;
     struct side_config config; /* of that */
@@ -28,11 +29,10 @@ struct model_source_wish {
 
 /*
  * Reads it, and logs what is worth knowing of it. EXIT_FINE, or the exit code after a line that says why,
- * which ends with `outcome` ("nothing is assembled"). The caller gives it to model_source_release in any
- * case.
+ * which ends with `outcome` ("nothing is assembled"). `source` starts with its first two filled in; the
+ * caller gives it to model_source_release in any case.
  */
-int model_source_open(const char *path, const struct framework_wish *wish, const char *outcome,
-                      struct model_source *out);
+int model_source_open(struct model_source *source, const struct framework_wish *wish, const char *outcome);
 void model_source_release(struct model_source *source);
 
 /* Completes the form. EXIT_FINE, or the exit code after a line. */

@@ -131,11 +131,17 @@ static int mounted_explain(const char *mountpoint, errint error)
     }
 }
 
+errint mounted_try_ioctl(const struct mount_entry *entry, unsigned seconds, unsigned long command, void *data,
+                         size_t size)
+{
+    const struct mounted_question question = {entry->mountpoint, command, data, size};
+    return mounted_ask(&question, seconds);
+}
+
 int mounted_ask_ioctl(const struct mount_entry *entry, unsigned seconds, unsigned long command, void *data,
                       size_t size)
 {
-    const struct mounted_question question = {entry->mountpoint, command, data, size};
-    errint error = mounted_ask(&question, seconds);
+    errint error = mounted_try_ioctl(entry, seconds, command, data, size);
     return error ? mounted_explain(entry->mountpoint, error) : EXIT_FINE;
 }
 

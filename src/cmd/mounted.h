@@ -29,5 +29,8 @@ int mounted_ask_status(const struct mount_entry *entry, unsigned seconds, char *
  */
 int mounted_ask_ioctl(const struct mount_entry *entry, unsigned seconds, unsigned long command, void *data,
                       size_t size);
+/* The same without a word: 0 or -errno. */
+errint mounted_try_ioctl(const struct mount_entry *entry, unsigned seconds, unsigned long command, void *data,
+                         size_t size);
 
 #endif

@@ -174,7 +174,8 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_life(request, view_target(ino), out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)
         control_reclaim(request, in, in_size, out_size);
-    else if (control_template(request, ino, command, in, in_size, out_size))
+    else if (control_template(request, ino, command, in, in_size, out_size) ||
+             control_export(request, ino, command, in, in_size, out_size))
         return;
     else if (ino != META_ROOT_INO || !control_verify(request, command, in, in_size, out_size))
         fuse_reply_err(request, ENOTTY);

@@ -8,6 +8,7 @@
 #include "fs/assembler.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/export_order.h"
 #include "fs/policy.h"
 #include "fs/view.h"
 
@@ -81,8 +82,31 @@ struct control_policies {
     struct control_text text; /* the changes point into it */
     struct meta_policy_change changes[CONTROL_POLICIES_MAX];
     size_t count;
-    bool assembling; /* one of them is about what is assembled */
+    bool assembling;                  /* one of them is about what is assembled */
+    bool exporting;                   /* one sets or unsets where to checkpoints are exported */
+    char user[META_POLICY_VALUE_MAX]; /* who does */
 };
+
+/* Who sets where to checkpoints are exported is recorded with it: exports are made with his rights. */
+static errint control_note_user(fuse_req_t request, struct control_policies *policies)
+{
+    struct export_user user = {.uid = fuse_req_ctx(request)->uid, .gid = fuse_req_ctx(request)->gid};
+    const struct meta_policy_change *change = policies->changes;
+    while (strcmp(change->key, POLICY_EXPORT) != 0)
+        change++;
+    if (policies->count == CONTROL_POLICIES_MAX)
+        return -E2BIG;
+    if (change->value && !export_child_may_be(&user))
+        return -EPERM;
+    int groups = fuse_req_getgroups(request, EXPORT_GROUPS_MAX, user.groups);
+    if (groups > EXPORT_GROUPS_MAX)
+        return -E2BIG;
+    user.group_count = groups > 0 ? (size_t)groups : 0;
+    errint error = export_order_print_user(&user, policies->user);
+    policies->changes[policies->count++] =
+        (struct meta_policy_change){EXPORT_KEY_USER, change->value ? policies->user : NULL};
+    return error;
+}
 
 static errint control_read_policies(struct control_policies *policies)
 {
@@ -101,6 +125,7 @@ static errint control_read_policies(struct control_policies *policies)
             return error;
         policies->changes[policies->count++] = (struct meta_policy_change){at, value};
         policies->assembling |= strcmp(at, POLICY_ASSEMBLE) == 0;
+        policies->exporting |= strcmp(at, POLICY_EXPORT) == 0;
         at += length + 1;
     }
     return policies->count > 0 ? 0 : -EINVAL;
@@ -126,6 +151,8 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
         memcpy(&policies.text, in, sizeof policies.text);
         error = control_read_policies(&policies);
     }
+    if (!error && policies.exporting)
+        error = control_note_user(request, &policies);
     if (!error)
         error = meta_policy_change(fs->meta, directory, policies.changes, policies.count);
     if (!error && policies.assembling)

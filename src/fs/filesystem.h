@@ -55,6 +55,7 @@ struct share;
 struct share_models;
 struct inputs;
 struct assembler;
+struct exporter;
 struct repack;
 struct backup;
 struct stored;
@@ -83,6 +84,7 @@ struct filesystem {
     struct share_models *share_models; /* the same */
     struct inputs *inputs;             /* that assembled files are made from */
     struct assembler *assembler;       /* NULL: read-only */
+    struct exporter *exporter;         /* the same */
     bool owners_share;     /* the store was mounted with share-owners=yes once: set at the start */
     struct repack *repack; /* NULL: read-only */
     struct backup *backup; /* NULL: no backups */

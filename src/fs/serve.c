@@ -20,6 +20,7 @@
 #include "fs/backup.h"
 #include "fs/discard.h"
 #include "fs/expire.h"
+#include "fs/export.h"
 #include "fs/features.h"
 #include "fs/filesystem.h"
 #include "fs/handle.h"
@@ -159,6 +160,8 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = assembler_start(fs);
     if (!error)
+        error = export_start(fs);
+    if (!error)
         error = repack_start(fs);
     if (!error)
         error = meta_journal_start(fs->meta);
@@ -252,6 +255,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     workers_stop(fs->reporters);
     workers_stop(fs->workers);
     fs->summers = fs->reporters = fs->workers = NULL;
+    export_stop(fs);
     expire_stop(fs);
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
@@ -360,7 +364,8 @@ static int serve_run(struct filesystem *fs, int signal_fd)
     features_log(fs);
     serve_tell(fs->options, "ready\n");
     bool unmounted = serve_wait(signal_fd, ended_fd);
-    /* While requests are still served: who holds a directory's lock may wait for one. */
+    /* While requests are still served: who holds a directory's lock may wait for one, and an export reads. */
+    export_stop(fs);
     expire_stop(fs);
     loop_stop(loop);
     if (unmounted)

@@ -34,4 +34,7 @@ struct meta_policy_found {
 errint meta_policy_find(struct meta *meta, uint64_t directory, const char *key,
                         struct meta_policy_found *out);
 
+/* The directories that have this very value for the key themselves: appended. */
+errint meta_policy_holders(struct meta *meta, const char *key, const char *value, struct ids *out);
+
 #endif
