@@ -35,6 +35,7 @@ _ckptfs() {
         if [ "$previous" = = ]; then option=${COMP_WORDS[COMP_CWORD - 2]}; else word=''; fi
         case ${option##*,} in
             passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
+            export-when) _ckptfs_complete_words $'complete\nlatest\nbest\npinned' "$word" ;;
             assemble) _ckptfs_complete_words $'auto\nview\noff\nask' "$word" ;;
             verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
@@ -43,7 +44,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\ntemplate\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\nexport\ninspect\nls\npolicy\ntemplate\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -81,6 +82,23 @@ _ckptfs() {
                     ;;
             esac
             ;;
+        export)
+            case $previous:$word in
+                -d:* | --dtype:*) _ckptfs_complete_words $'auto\nkeep\nbf16\nfp16\nfp32' "$word" ;;
+                -t:* | --format:*) _ckptfs_complete_words $'safetensors\nbin' "$word" ;;
+                -p:* | --pick:*) _ckptfs_complete_words $'latest\nbest' "$word" ;;
+                -l:* | --link:*) _ckptfs_complete_words $'latest\nbest' "$word" ;;
+                *:-*)
+                    _ckptfs_complete_words \
+                        $'--name\n--link\n--pick\n--dtype\n--max-shard-size\n--format\n--all\n--verify\n--force\n--no-wait\n--no-links\n--json\n--quiet\n--help' \
+                        "$word"
+                    ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
+            esac
+            ;;
         ls)
             case $word in
                 -*) _ckptfs_complete_words $'--json\n--why\n--help' "$word" ;;
@@ -109,9 +127,9 @@ _ckptfs() {
                     ;;
                 *:set:*)
                     compopt -o nospace
-                    _ckptfs_complete_words 'assemble=' "$word"
+                    _ckptfs_complete_words $'assemble=\nexport=\nexport-when=' "$word"
                     ;;
-                *:unset:*) _ckptfs_complete_words 'assemble' "$word" ;;
+                *:unset:*) _ckptfs_complete_words $'assemble\nexport\nexport-when' "$word" ;;
             esac
             ;;
         template)

@@ -221,6 +221,8 @@ const struct command command_policy = {
                "\n"
                "What a directory has not itself comes from the nearest one above it that has it, else from\n"
                "the mount's options. Its owner and root may set it. Keys:\n"
-               "  assemble=auto|off|ask  when the shards of a checkpoint become a model\n",
+               "  assemble=auto|off|ask  when the shards of a checkpoint become a model\n"
+               "  export=DIR             where to on the plain disk models of checkpoints are exported\n"
+               "  export-when=WHICH      complete, latest, best, pinned or 'every N'\n",
     .run = policy_run,
 };

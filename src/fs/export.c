@@ -480,6 +480,8 @@ errint export_start(struct filesystem *fs)
     if (!error)
         error = -pthread_create(&exporter->thread, NULL, export_thread, exporter);
     exporter->thread_runs = !error;
+    if (!error)
+        pthread_setname_np(exporter->thread, "export");
     return error;
 }
 

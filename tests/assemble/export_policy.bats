@@ -95,10 +95,11 @@ begin_slow_export() {
     exec 7>"$OUT/.ckptfs-export-checkpoint-1.lock"
     flock 7
     policy set "$RUN" export="$OUT"
-    (export_ "$RUN/checkpoint-1" >"$TEST_DIR/asked" 2>&1 7>&- || true) &
+    (export_ "$RUN/checkpoint-1" >"$TEST_DIR/asked" 2>&1 || true) 7>&- &
     wait_until 60 lock_is_waited_for
 }
-lock_is_waited_for() { grep -qE -- "-> FLOCK .*:$(stat -c %i "$OUT/.ckptfs-export-checkpoint-1.lock") " /proc/locks; }
+lock_waiters() { grep -E -- "-> FLOCK .*:$(stat -c %i "$OUT/.ckptfs-export-checkpoint-1.lock") " /proc/locks; }
+lock_is_waited_for() { lock_waiters >/dev/null; }
 lock_is_not_waited_for() { ! lock_is_waited_for; }
 
 # The export is made when the lock is free.
@@ -134,7 +135,7 @@ nothing_hidden() { [ -z "$(find "$OUT" -maxdepth 1 -name '.?*')" ]; }
     require_takeover
     begin_slow_export
     local before
-    before=$(grep -oE -- "-> FLOCK .*" /proc/locks | awk '{ print $5 }' | head -n 1)
+    before=$(lock_waiters | awk '{ print $6 }')
     kill_daemon
     wait_until 30 test ! -e "/proc/$before"
     end_slow_export
