@@ -3,8 +3,6 @@
 #include "fs/export.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,16 +14,14 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/control.h"
-#include "fs/export_child.h"
 #include "fs/export_order.h"
+#include "fs/export_run.h"
 #include "fs/filesystem.h"
-#include "fs/mount_table.h"
 
 enum {
     EXPORT_RETRY_SECONDS = 60, /* after the first failure; then twice as long each time */
     EXPORT_RETRY_DOUBLINGS = 6,
     EXPORT_HALT_SECONDS = 5,
-    EXPORT_LINE_MAX = 1000,
 };
 
 struct export_entry {
@@ -34,7 +30,7 @@ struct export_entry {
     bool again;  /* it was asked for once more while it ran */
     int64_t due; /* clock_monotonic() */
     unsigned failed;
-    char problem[EXPORT_LINE_MAX]; /* of the last try; "": none */
+    char problem[EXPORT_PROBLEM_MAX]; /* of the last try; "": none */
 };
 
 struct exporter {
@@ -172,69 +168,8 @@ bool export_is_pending(struct filesystem *fs, uint64_t ino)
            strncmp(found->value, EXPORT_MARK_DONE, sizeof EXPORT_MARK_DONE - 1) != 0;
 }
 
-/* -- running ----------------------------------------------------------------------------------------------
+/* -- one export -------------------------------------------------------------------------------------------
  */
-
-/* What the command says goes into the log; its last line is why it failed. */
-struct export_talk {
-    const char *path;
-    char line[EXPORT_LINE_MAX];
-    size_t length;
-};
-
-static void export_log_line(struct export_talk *talk)
-{
-    for (size_t i = 0; i < talk->length; i++) {
-        if ((uint8_t)talk->line[i] < ' ')
-            talk->line[i] = '?';
-    }
-    talk->line[talk->length] = '\0';
-    if (talk->length > 0)
-        log_info("export path=\"%s\": %s", talk->path, talk->line);
-    talk->length = 0;
-}
-
-static void export_hear(struct export_talk *talk, const char *bytes, size_t length)
-{
-    for (size_t i = 0; i < length; i++) {
-        if (bytes[i] == '\n')
-            export_log_line(talk);
-        else if (talk->length < sizeof talk->line - 1)
-            talk->line[talk->length++] = bytes[i];
-    }
-}
-
-/* The mount is gone from where the daemon lives: only what the export has open keeps it. */
-static bool export_is_unmounted(const struct filesystem *fs)
-{
-    cleanup_mount_table struct mount_table table = {0};
-    if (mount_table_read(&table) < 0)
-        return false;
-    const struct mount_entry *entry = mount_table_find(&table, fs->options->mountpoint);
-    return !entry || !mount_entry_is_ours(entry);
-}
-
-/* Reads what the child says until it has ended, or has to. False: it had to. */
-static bool export_listen(struct exporter *exporter, const struct export_child *child,
-                          struct export_talk *talk)
-{
-    cleanup_fd int mounts = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    struct pollfd events[] = {{.fd = child->output, .events = POLLIN},
-                              {.fd = exporter->end_fd, .events = POLLIN},
-                              {.fd = mounts, .events = POLLPRI}};
-    for (;;) {
-        char bytes[512];
-        if (poll(events, sizeof events / sizeof *events, -1) < 0 && errno != EINTR)
-            return false;
-        if (events[1].revents || (events[2].revents && export_is_unmounted(exporter->fs)))
-            return false;
-        ssize_t got = events[0].revents ? read(child->output, bytes, sizeof bytes) : -1;
-        if (got == 0)
-            return true;
-        if (got > 0)
-            export_hear(talk, bytes, (size_t)got);
-    }
-}
 
 /* What runs has to end. With the lock. */
 static void export_end_child(const struct exporter *exporter)
@@ -251,31 +186,6 @@ static void export_begin_anew(const struct exporter *exporter)
     if (!exporter->stopping && read(exporter->end_fd, &count, sizeof count) < 0 && errno != EAGAIN)
         log_warning("an export cannot be begun: %m");
 }
-
-/* The command's exit code; -ECANCELED: it was ended; -errno. */
-static int export_run(struct exporter *exporter, const struct export_order *order, enum export_reason reason,
-                      char problem[EXPORT_LINE_MAX])
-{
-    const char *arguments[EXPORT_ARGUMENTS_MAX + 1];
-    struct export_talk talk = {.path = order->path};
-    struct export_child child;
-    export_order_arguments(order, reason, arguments);
-    errint error = export_child_start(&order->user, arguments, &child);
-    if (error)
-        return error;
-    bool ended = export_listen(exporter, &child, &talk);
-    if (!ended)
-        export_child_stop(&child);
-    int code = export_child_wait(&child);
-    close(child.output);
-    if (talk.length > 0)
-        export_log_line(&talk);
-    snprintf(problem, EXPORT_LINE_MAX, "%s", talk.line);
-    return ended ? code : -ECANCELED;
-}
-
-/* -- one export -------------------------------------------------------------------------------------------
- */
 
 static void export_note_done(struct exporter *exporter, uint64_t ino, const struct export_order *order,
                              enum export_reason reason)
@@ -295,7 +205,7 @@ static void export_note_done(struct exporter *exporter, uint64_t ino, const stru
 
 /* 0: nothing is left to do; -ECANCELED; another negative errno: it is to be tried again. */
 static errint export_try(struct exporter *exporter, uint64_t ino, enum export_reason reason,
-                         char problem[EXPORT_LINE_MAX])
+                         char problem[EXPORT_PROBLEM_MAX])
 {
     struct filesystem *fs = exporter->fs;
     cleanup_free struct export_order *order = calloc(1, sizeof *order);
@@ -305,13 +215,13 @@ static errint export_try(struct exporter *exporter, uint64_t ino, enum export_re
         return 0;
     }
     if (error) {
-        snprintf(problem, EXPORT_LINE_MAX, "%s",
+        snprintf(problem, EXPORT_PROBLEM_MAX, "%s",
                  error == -EPERM ? "who set the policy is not known, or cannot be acted for: set it again"
                                  : strerror(-error));
         return error;
     }
     error = export_mark(fs, ino, export_order_pending[reason]);
-    int code = error ? error : export_run(exporter, order, reason, problem);
+    int code = error ? error : export_run(order, reason, fs->options->mountpoint, exporter->end_fd, problem);
     if (code == 0)
         export_note_done(exporter, ino, order, reason);
     if (code == EXPORT_EXIT_NONE_PICKED)
@@ -319,7 +229,7 @@ static errint export_try(struct exporter *exporter, uint64_t ino, enum export_re
     if (code == 0 || code == EXPORT_EXIT_NONE_PICKED || code == -ENOENT)
         return 0;
     if (!problem[0])
-        snprintf(problem, EXPORT_LINE_MAX, "the command ended with %d", code);
+        snprintf(problem, EXPORT_PROBLEM_MAX, "the command ended with %d", code);
     return code < 0 ? code : -EIO;
 }
 
@@ -332,7 +242,7 @@ static int64_t export_delay(unsigned failed)
 /* With the lock, which is given up meanwhile. */
 static void export_work_on(struct exporter *exporter, struct export_entry *entry)
 {
-    char problem[EXPORT_LINE_MAX] = "";
+    char problem[EXPORT_PROBLEM_MAX] = "";
     uint64_t ino = entry->ino;
     enum export_reason reason = entry->reason;
     exporter->running = ino;
