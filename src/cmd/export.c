@@ -240,6 +240,10 @@ static int export_build(struct export_run *run)
     }
     export_state_release(&state);
     code = export_exit_of(error);
+    if (!code && !export_files_are_unchanged(&run->files)) {
+        log_error("%s was changed while it was exported", run->path);
+        code = EXIT_FAILED;
+    }
     if (!code)
         code = export_finish_building(run);
     return code ? code : export_publish(run);

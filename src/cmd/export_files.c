@@ -173,7 +173,6 @@ static errint files_add_all(const struct model_source *source, struct export_fil
 int export_files_choose(const struct model_source *source, const struct model_source_wish *wish, bool all,
                         struct export_files *out)
 {
-    char form[128];
     struct export_job *job = &out->job;
     job->model = &source->model;
     job->folder = &source->folder;
@@ -185,15 +184,21 @@ int export_files_choose(const struct model_source *source, const struct model_so
         error = files_add_beside(source, out);
     if (!error && all)
         error = files_add_all(source, out);
-    snprintf(form, sizeof form, "%d %d %d %lld", (int)wish->form.format, wish->form.cast,
+    snprintf(out->form, sizeof out->form, "%d %d %d %lld", (int)wish->form.format, wish->form.cast,
              (int)wish->form.type, (long long)wish->form.shard_size);
     if (!error)
-        error = export_identify(job, form);
+        error = export_identify(job, out->form);
     if (error == -EINVAL)
         return EXIT_FAILED; /* said where it was found */
     if (error)
         log_error("%s: %s", source->path, strerror(-error));
     return error ? EXIT_FAILED : EXIT_FINE;
+}
+
+bool export_files_are_unchanged(const struct export_files *files)
+{
+    struct export_job now = files->job;
+    return export_identify(&now, files->form) == 0 && strcmp(now.fingerprint, files->job.fingerprint) == 0;
 }
 
 void export_files_release(struct export_files *files)

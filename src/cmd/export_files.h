@@ -17,6 +17,7 @@ struct export_files {
     struct tree tree;
     char index[WEIGHTS_NAME_MAX]; /* of weights that are copied */
     struct export_job job;
+    char form[128]; /* how planned files are made, for export_identify */
     size_t capacity;
 };
 
@@ -26,6 +27,8 @@ struct export_files {
  */
 int export_files_choose(const struct model_source *source, const struct model_source_wish *wish, bool all,
                         struct export_files *out);
+/* Whether the sources are what they were when they were chosen. */
+bool export_files_are_unchanged(const struct export_files *files);
 void export_files_release(struct export_files *files);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "fs/assembler.h"
 #include "fs/control_report.h"
+#include "fs/export.h"
 #include "fs/ops.h"
 #include "fs/share.h"
 #include "fs/share_models.h"
@@ -119,6 +120,7 @@ static cJSON *control_describe(struct filesystem *fs, uid_t uid)
     cJSON_AddNumberToObject(document, "unshared_files", (double)share_waiting(fs));
     cJSON_AddNumberToObject(document, "uncompared_directories", (double)share_models_waiting(fs));
     cJSON_AddNumberToObject(document, "unassembled_directories", (double)assembler_waiting(fs));
+    cJSON_AddNumberToObject(document, "unexported_checkpoints", (double)export_waiting(fs));
     cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
     control_add_torn(fs, uid, document);

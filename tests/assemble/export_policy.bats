@@ -124,7 +124,8 @@ nothing_hidden() { [ -z "$(find "$OUT" -maxdepth 1 -name '.?*')" ]; }
 @test "umount(8) ends exports, too" {
     require_root
     begin_slow_export
-    umount "$MNT"
+    # Whoever asks has the directory open for moments.
+    wait_until 10 umount "$MNT"
     wait_until 30 ckptfs_no_processes
     lock_is_not_waited_for
     ckptfs_mount 7>&-

@@ -4,10 +4,10 @@
 
 exported.py save DIRECTORY VALUE...       DIRECTORY/checkpoint-1, ... each with another value; every second in shards
 exported.py value DIRECTORY...            the value of each model; fails when its parameters differ
-exported.py read LINK COUNT LOADS [--pinned]
-                                          loads LINK again and again, LOADS times at least and until two values were
-                                          seen: every load has one value. Pinned: by a directory that is opened and
-                                          locked. The file COUNT has the number of loads, and at the end "done".
+exported.py read SHARDED SINGLE LOADS     loads both links again and again, LOADS times at least and until two values
+                                          were seen of each: every load has one value. The model in shards is loaded by
+                                          a directory that is opened and locked. Prints how many loads there were, and of
+                                          how many values.
 """
 
 import fcntl
@@ -51,15 +51,13 @@ def read_pinned(link):
         os.close(fd)
 
 
-def read(link, count, least, pinned):
-    loads, values = 0, set()
-    while loads < least or len(values) < 2:
-        values.add(read_pinned(link) if pinned else value_of(link))
+def read(sharded, single, least):
+    loads, values = 0, (set(), set())
+    while loads < least or min(map(len, values)) < 2:
+        values[0].add(read_pinned(sharded))
+        values[1].add(value_of(single))
         loads += 1
-        with open(count, "w") as file:
-            print(loads, file=file)
-    with open(count, "w") as file:
-        print("done", loads, len(values), file=file)
+    print(f"{loads} loads: {len(values[0])} models in shards, {len(values[1])} in one file")
 
 
 if __name__ == "__main__":
@@ -68,4 +66,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "value":
         print(*map(value_of, sys.argv[2:]))
     else:
-        read(sys.argv[2], sys.argv[3], int(sys.argv[4]), "--pinned" in sys.argv)
+        read(sys.argv[2], sys.argv[3], int(sys.argv[4]))
