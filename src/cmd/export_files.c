@@ -156,6 +156,19 @@ static bool files_is_hidden(const char *path)
     return path[0] == '.' || strstr(path, "/.");
 }
 
+/* Whether a file is weights that the planned ones take the place of: loaders might take it instead. */
+static bool files_is_superseded(const struct model *model, const struct export_files *files, const char *path)
+{
+    const struct weights_kind *kind = files_kind_of(path);
+    char index[WEIGHTS_NAME_MAX];
+    if (files->plan.file_count == 0)
+        return false;
+    if (kind)
+        return name_table_find(&model->files_by_path, path, NULL);
+    kind = model->file_count > 0 ? files_kind_of(model->files[0].path) : NULL;
+    return kind && strcmp(weights_index_name(kind, index), path) == 0;
+}
+
 static errint files_add_all(const struct model_source *source, struct export_files *files)
 {
     errint error = tree_read(&source->folder, TREE_DEPTH_MAX, &files->tree);
@@ -164,7 +177,8 @@ static errint files_add_all(const struct model_source *source, struct export_fil
                     TREE_DEPTH_MAX, TREE_ENTRIES_MAX);
     for (size_t i = 0; i < files->tree.count && !error; i++) {
         const struct tree_entry *entry = &files->tree.at[i];
-        if (!entry->directory && !files_is_hidden(entry->path))
+        if (!entry->directory && !files_is_hidden(entry->path) &&
+            !files_is_superseded(&source->model, files, entry->path))
             error = files_add_copy(files, &source->folder, entry->path, entry->size);
     }
     return error;

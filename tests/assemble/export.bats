@@ -113,6 +113,8 @@ one_file() {
     export_ checkpoint-1 "$OUT" --force --all --verify
     cmp checkpoint-1/global/states "$OUT/checkpoint-1/global/states"
     sums_hold "$OUT/checkpoint-1"
+    export_ "$EXPORT_MODELS/checkpoint-2" "$OUT" --name all --all --max-shard-size 5GB
+    [ -z "$(find "$OUT/all" -name 'model-*' -o -name '*.index.json')" ]
     local name
     for name in one fp32 bin checkpoint-1; do sums_hold "$OUT/$name"; done
 }
