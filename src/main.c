@@ -14,7 +14,7 @@ static const struct command *const commands[] = {
     &command_mount,        &command_umount, &command_status, &command_restart,  &command_du,
     &command_gc,           &command_verify, &command_fsck,   &command_assemble, &command_inspect,
     &command_ls,           &command_policy, &command_pin,    &command_unpin,    &command_template,
-    &command_mount_helper, &command_daemon, &command_events, &command_wait,
+    &command_mount_helper, &command_daemon, &command_events, &command_wait,     &command_export,
 };
 
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

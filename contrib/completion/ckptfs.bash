@@ -29,7 +29,7 @@ _ckptfs() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]-}
     local mountpoints
     local policy_keys=$'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age'
-    policy_keys+=$'\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-torn\nhook-assembled\nhook-timeout'
+    policy_keys+=$'\nexport\nexport-when\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-torn\nhook-assembled\nhook-timeout'
     COMPREPLY=()
     # "=" splits words: what follows "passthrough=" arrives alone.
     if [ "$word" = = ] || [ "$previous" = = ]; then
@@ -37,6 +37,7 @@ _ckptfs() {
         if [ "$previous" = = ]; then option=${COMP_WORDS[COMP_CWORD - 2]}; else word=''; fi
         case ${option##*,} in
             passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
+            export-when) _ckptfs_complete_words $'complete\nlatest\nbest\npinned' "$word" ;;
             assemble) _ckptfs_complete_words $'auto\nview\noff\nask' "$word" ;;
             hooks | verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
@@ -45,7 +46,7 @@ _ckptfs() {
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\npin\nunpin\ntemplate\nevents\nwait\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\nexport\ninspect\nls\npolicy\npin\nunpin\ntemplate\nevents\nwait\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -80,6 +81,23 @@ _ckptfs() {
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -f -- "$word")
+                    ;;
+            esac
+            ;;
+        export)
+            case $previous:$word in
+                -d:* | --dtype:*) _ckptfs_complete_words $'auto\nkeep\nbf16\nfp16\nfp32' "$word" ;;
+                -t:* | --format:*) _ckptfs_complete_words $'safetensors\nbin' "$word" ;;
+                -p:* | --pick:*) _ckptfs_complete_words $'latest\nbest' "$word" ;;
+                -l:* | --link:*) _ckptfs_complete_words $'latest\nbest' "$word" ;;
+                *:-*)
+                    _ckptfs_complete_words \
+                        $'--name\n--link\n--pick\n--dtype\n--max-shard-size\n--format\n--all\n--verify\n--force\n--no-wait\n--no-links\n--json\n--quiet\n--help' \
+                        "$word"
+                    ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
                     ;;
             esac
             ;;

@@ -38,6 +38,28 @@ errint sha256_end(struct sha256 *sum, uint8_t out[SHA256_BYTES])
     return ended && length == SHA256_BYTES && !sum->failed ? 0 : -EIO;
 }
 
+errint sha256_so_far(const struct sha256 *sum, uint8_t out[SHA256_BYTES])
+{
+    unsigned length = 0;
+    EVP_MD_CTX *copy = EVP_MD_CTX_new();
+    bool ended =
+        copy && EVP_MD_CTX_copy_ex(copy, sum->context) == 1 && EVP_DigestFinal_ex(copy, out, &length) == 1;
+    EVP_MD_CTX_free(copy);
+    if (!copy)
+        return -ENOMEM;
+    return ended && length == SHA256_BYTES && !sum->failed ? 0 : -EIO;
+}
+
+void sha256_text(const uint8_t sum[SHA256_BYTES], char out[SHA256_TEXT])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < SHA256_BYTES; i++) {
+        out[2 * i] = digits[sum[i] >> 4];
+        out[2 * i + 1] = digits[sum[i] & 15];
+    }
+    out[SHA256_TEXT - 1] = '\0';
+}
+
 void sha256_release(struct sha256 **sum)
 {
     if (!*sum)

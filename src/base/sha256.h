@@ -13,6 +13,9 @@
 
 enum { SHA256_BYTES = 32 };
 
+/* A sum as sha256sum writes it, with the NUL behind it. */
+enum { SHA256_TEXT = 2 * SHA256_BYTES + 1 };
+
 struct sha256;
 
 /* Of no bytes yet; the caller gives it to sha256_release. -ENOMEM, also where the library forbids it. */
@@ -21,8 +24,13 @@ errint sha256_begin(struct sha256 **out);
 void sha256_add(struct sha256 *sum, const void *bytes, size_t length);
 /* The sum of all that was added, once. -EIO: the library failed. */
 errint sha256_end(struct sha256 *sum, uint8_t out[SHA256_BYTES]);
+/* The sum of all that was added so far; more may be added afterwards. -ENOMEM, -EIO. */
+errint sha256_so_far(const struct sha256 *sum, uint8_t out[SHA256_BYTES]);
 /* NULL is allowed. */
 void sha256_release(struct sha256 **sum);
+
+/* Lower-case hexadecimal digits. */
+void sha256_text(const uint8_t sum[SHA256_BYTES], char out[SHA256_TEXT]);
 
 #define cleanup_sha256 __attribute__((cleanup(sha256_release)))
 

@@ -64,7 +64,14 @@ errint folder_read_text(const struct folder *folder, const char *path, size_t li
  * -errno of open(2). The caller gives it to folder_plain_release when 0 came back. Thread-safe.
  */
 errint folder_plain(const char *path, struct folder *out);
+/*
+ * A directory in whose path no symbolic link may be (-ELOOP), and none of whose entries that are ones is
+ * seen: for whoever may read more than the directory's owner. -ENOSYS before Linux 5.6.
+ */
+errint folder_plain_strict(const char *path, struct folder *out);
 void folder_plain_release(struct folder *folder);
+/* The descriptor of its directory, which stays the folder's. */
+int folder_plain_directory(const struct folder *folder);
 /* The descriptor that a source of folder_plain reads from, still the source's; -1: it is not from there. */
 int folder_plain_descriptor(const struct format_source *source);
 

@@ -3,8 +3,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/transfer.h"
@@ -12,13 +15,23 @@
 
 struct folder_plain {
     int directory;
-    char *only; /* the one file that is there; NULL: all */
+    char *only;  /* the one file that is there; NULL: all */
+    bool strict; /* symbolic links lead nowhere */
 };
 
-static bool folder_plain_describe(int directory, const char *name, struct folder_entry *entry)
+/* As openat(2) does it, with O_CLOEXEC. */
+static int folder_plain_openat(bool strict, int directory, const char *path, int flags)
+{
+    const struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS};
+    return strict ? (int)syscall(SYS_openat2, directory, path, &how, sizeof how)
+                  : openat(directory, path, flags | O_CLOEXEC);
+}
+
+static bool folder_plain_describe(bool strict, int directory, const char *name, struct folder_entry *entry)
 {
     struct stat status;
-    if (fstatat(directory, name, &status, 0) < 0 || (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)))
+    if (fstatat(directory, name, &status, strict ? AT_SYMLINK_NOFOLLOW : 0) < 0 ||
+        (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)))
         return false;
     *entry = (struct folder_entry){
         .name = name,
@@ -30,10 +43,10 @@ static bool folder_plain_describe(int directory, const char *name, struct folder
     return true;
 }
 
-static errint folder_plain_list_all(int directory, const char *path,
+static errint folder_plain_list_all(const struct folder_plain *plain, const char *path,
                                     bool (*visit)(void *, const struct folder_entry *), void *visit_context)
 {
-    int fd = openat(directory, *path ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = folder_plain_openat(plain->strict, plain->directory, *path ? path : ".", O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return -errno;
     DIR *stream = fdopendir(fd);
@@ -48,7 +61,7 @@ static errint folder_plain_list_all(int directory, const char *path,
     errno = 0;
     while (more && (found = readdir(stream))) {
         if (strcmp(found->d_name, ".") != 0 && strcmp(found->d_name, "..") != 0 &&
-            folder_plain_describe(fd, found->d_name, &entry))
+            folder_plain_describe(plain->strict, fd, found->d_name, &entry))
             more = visit(visit_context, &entry);
         errno = 0;
     }
@@ -64,10 +77,10 @@ static errint folder_plain_list(void *context, const char *path,
     const struct folder_plain *plain = context;
     struct folder_entry entry;
     if (!plain->only)
-        return folder_plain_list_all(plain->directory, path, visit, visit_context);
+        return folder_plain_list_all(plain, path, visit, visit_context);
     if (*path)
         return -ENOENT;
-    if (folder_plain_describe(plain->directory, plain->only, &entry))
+    if (folder_plain_describe(plain->strict, plain->directory, plain->only, &entry))
         visit(visit_context, &entry);
     return 0;
 }
@@ -84,7 +97,8 @@ static errint folder_plain_open(void *context, const char *path, struct format_s
     if (plain->only && strcmp(path, plain->only) != 0)
         return -ENOENT;
     /* Without O_NONBLOCK a pipe of that name would be waited for. */
-    cleanup_fd int fd = openat(plain->directory, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    cleanup_fd int fd =
+        folder_plain_openat(plain->strict, plain->directory, path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &status) < 0)
         return -errno;
     if (!S_ISREG(status.st_mode))
@@ -131,18 +145,35 @@ void folder_plain_release(struct folder *folder)
     *folder = (struct folder){0};
 }
 
-errint folder_plain(const char *path, struct folder *out)
+static errint folder_plain_start(const char *path, bool strict, struct folder *out)
 {
     struct folder_plain *plain = calloc(1, sizeof *plain);
     *out = (struct folder){
         .context = plain, .list = folder_plain_list, .open = folder_plain_open, .close = folder_plain_close};
     if (!plain)
         return -ENOMEM;
-    plain->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    plain->strict = strict;
+    plain->directory = folder_plain_openat(strict, AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
     errint error = plain->directory < 0 ? -errno : 0;
-    if (error == -ENOTDIR)
+    if (error == -ENOTDIR && !strict)
         error = folder_plain_open_parent(path, plain);
     if (error)
         folder_plain_release(out);
     return error;
+}
+
+errint folder_plain(const char *path, struct folder *out)
+{
+    return folder_plain_start(path, false, out);
+}
+
+errint folder_plain_strict(const char *path, struct folder *out)
+{
+    return folder_plain_start(path, true, out);
+}
+
+int folder_plain_directory(const struct folder *folder)
+{
+    const struct folder_plain *plain = folder->context;
+    return plain->directory;
 }

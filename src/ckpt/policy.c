@@ -102,6 +102,47 @@ bool policy_is_hook(const char *key)
     return row && row->fits == policy_is_command;
 }
 
+/* -- export -----------------------------------------------------------------------------------------------
+ */
+
+static bool policy_parse_every(const char *text, int64_t *steps)
+{
+    static const char every[] = "every ";
+    char *end;
+    if (strncmp(text, every, sizeof every - 1) != 0)
+        return false;
+    text += sizeof every - 1;
+    if (*text < '1' || *text > '9')
+        return false;
+    errno = 0;
+    *steps = strtoll(text, &end, 10);
+    return *end == '\0' && errno == 0;
+}
+
+bool policy_parse_export_when(const char *text, struct policy_export_when *out)
+{
+    static const char *const words[] = {[POLICY_EXPORT_COMPLETE] = "complete",
+                                        [POLICY_EXPORT_LATEST] = "latest",
+                                        [POLICY_EXPORT_BEST] = "best",
+                                        [POLICY_EXPORT_PINNED] = "pinned"};
+    *out = (struct policy_export_when){.kind = POLICY_EXPORT_EVERY};
+    if (policy_parse_every(text, &out->steps))
+        return true;
+    for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            out->kind = (enum policy_export_kind)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool policy_is_export_when(const char *value)
+{
+    struct policy_export_when when;
+    return policy_parse_export_when(value, &when);
+}
+
 /* -- the table --------------------------------------------------------------------------------------------
  */
 
@@ -161,6 +202,15 @@ static const struct policy_key policy_table[] = {
      .summary = "after so long a hook is killed",
      .fallback = "600",
      .fits = policy_is_time_limit},
+    {.name = POLICY_EXPORT,
+     .expected = "an absolute path",
+     .summary = "the directory on the plain disk that models of checkpoints are exported to",
+     .fits = policy_is_path},
+    {.name = POLICY_EXPORT_WHEN,
+     .expected = "complete, latest, best, pinned or 'every N' (steps)",
+     .summary = "which checkpoints are exported",
+     .fallback = "complete",
+     .fits = policy_is_export_when},
 };
 
 enum { POLICY_COUNT = sizeof policy_table / sizeof *policy_table };

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/cleanup.h"
 
@@ -36,6 +37,24 @@ enum { POLICY_COMMAND_MAX = 1000 };
 
 /* Whether the key's value is a command. */
 bool policy_is_hook(const char *key);
+/* Which checkpoints are exported. */
+enum policy_export_kind {
+    POLICY_EXPORT_COMPLETE, /* each that becomes complete */
+    POLICY_EXPORT_LATEST,   /* the latest complete one of the run */
+    POLICY_EXPORT_BEST,     /* the one that the Trainer holds for the best */
+    POLICY_EXPORT_PINNED,   /* each that is pinned */
+    POLICY_EXPORT_EVERY,    /* each whose step is a multiple */
+};
+struct policy_export_when {
+    enum policy_export_kind kind;
+    int64_t steps; /* of POLICY_EXPORT_EVERY */
+};
+
+/* "complete", "latest", "best", "pinned" or "every N". False: it is none of them. */
+bool policy_parse_export_when(const char *text, struct policy_export_when *out);
+
+#define POLICY_EXPORT      "export"
+#define POLICY_EXPORT_WHEN "export-when"
 
 struct policy_key {
     const char *name;

@@ -15,152 +15,49 @@
 #include "base/quantity.h"
 #include "base/size_text.h"
 #include "ckpt/assemble_write.h"
-#include "ckpt/framework.h"
-#include "ckpt/side_files.h"
 #include "ckpt/weights.h"
 #include "cmd/assemble_mounted.h"
 #include "cmd/assemble_type.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "cmd/loadable_check.h"
-#include "cmd/side_source.h"
+#include "cmd/model_source.h"
+#include "cmd/progress.h"
 #include "format/plain_text.h"
-
-enum { ASSEMBLE_PROGRESS_NS = 200 * 1000 * 1000 };
 
 struct assemble_run {
     const char *source, *output;
     bool force;
-    struct framework_wish wish;
-    struct assemble_wish form;
-    enum assemble_type_wish type_wish;
-    bool as_config_says; /* the form casts for that reason */
+    struct model_source_wish wish;
     struct loadable_options check;
     struct loadable loadable;
-    struct folder folder;
-    struct side_source side;
-    struct side_config config; /* of that */
-    struct model model;
+    struct model_source from;
     struct assemble_plan plan;
     const char **beside;
     size_t beside_count;
     bool same; /* the output is the source */
     int directory;
-    bool progress;
-    int64_t started, shown;
+    struct progress progress;
 };
 
-static volatile sig_atomic_t assemble_signal;
-
-static void assemble_catch(int number)
-{
-    assemble_signal = number;
-}
-
-static void assemble_catch_signals(void)
-{
-    const struct sigaction action = {.sa_handler = assemble_catch, .sa_flags = SA_RESETHAND};
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        sigaction(signals[i], &action, NULL);
-}
-
-/* -- progress ---------------------------------------------------------------------------------------------
+/* -- what is there ----------------------------------------------------------------------------------------
  */
 
 static bool assemble_show(void *context, int64_t done, int64_t total)
 {
     struct assemble_run *run = context;
-    int64_t now = clock_monotonic();
-    if (run->progress && now - run->shown >= ASSEMBLE_PROGRESS_NS) {
-        char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX], rate_text[SIZE_TEXT_MAX];
-        double seconds = (double)(now - run->started) / (double)CLOCK_NS_PER_SECOND;
-        run->shown = now;
-        /* The cursor goes back, so that a message takes the line's place. */
-        fprintf(stderr, "\033[K%.0f %%, %s of %s, %s/s\r",
-                total > 0 ? 100.0 * (double)done / (double)total : 100.0, size_text((double)done, done_text),
-                size_text((double)total, total_text),
-                size_text(seconds > 0 ? (double)done / seconds : 0, rate_text));
-    }
-    return assemble_signal == 0;
-}
-
-static void assemble_end_progress(const struct assemble_run *run)
-{
-    if (run->progress && run->shown)
-        fputs("\r\033[K", stderr);
-}
-
-/* -- what is there ----------------------------------------------------------------------------------------
- */
-
-static void assemble_log_note(const struct assemble_run *run, const struct model_note *note)
-{
-    cleanup_free char *text = plain_text(note->text);
-    if (note->missing)
-        log_error("%s: %s", run->source, text ? text : "no memory");
-    else
-        log_warning("%s: %s", run->source, text ? text : "no memory");
-}
-
-static int assemble_load(struct assemble_run *run)
-{
-    errint error = folder_plain(run->source, &run->folder);
-    if (!error)
-        error = framework_load(&run->folder, &run->wish, &run->model);
-    if (error == -ENOENT && run->folder.context) {
-        log_error("%s: no checkpoint of a known kind is there", run->source);
-        return EXIT_FAILED;
-    }
-    if (!error)
-        error = side_source_open(run->source, &run->side);
-    if (!error)
-        error = side_config_read(&run->side.folder, &run->side.listing, &run->config);
-    if (error) {
-        log_error("%s: %s", run->source, strerror(-error));
-        return EXIT_FAILED;
-    }
-    for (size_t i = 0; i < run->model.note_count; i++)
-        assemble_log_note(run, &run->model.notes[i]);
-    if (model_is_whole(&run->model))
-        return EXIT_FINE;
-    log_error("%s: %s; nothing is assembled", run->source,
-              run->model.tensor_count == 0 ? "no tensors are there" : "the model is not whole");
-    return EXIT_FAILED;
-}
-
-/* Which type parameters become, and what config.json says of it. The FP32 copy is what its user asked for. */
-static int assemble_choose_type(struct assemble_run *run)
-{
-    if (run->form.cast && run->config.quantized) {
-        log_error("%s: config.json says that the model is quantized; --dtype would break it", run->source);
-        return EXIT_FAILED;
-    }
-    if (run->wish.master && assemble_type_most(&run->model, NULL) != TENSOR_F32) {
-        log_error("%s: no FP32 copy of the parameters is there", run->source);
-        return EXIT_FAILED;
-    }
-    if (!run->config.found && strcmp(run->model.stem, "model") == 0)
-        log_warning("%s: no config.json is there: the files cannot be loaded without one from elsewhere",
-                    run->source);
-    if (run->type_wish == ASSEMBLE_TYPE_CONFIG && !run->wish.master)
-        run->as_config_says = assemble_type_follow_config(&run->model, &run->config, &run->form);
-    enum tensor_type type = assemble_type_most(&run->model, &run->form);
-    if (run->config.has_type && run->config.type != type)
-        log_warning("%s: config.json says %s and is left as it is; the tensors are %s", run->source,
-                    tensor_type_torch_name(run->config.type), tensor_type_torch_name(type));
-    return EXIT_FINE;
+    return progress_show(&run->progress, done, total);
 }
 
 static int assemble_check_loadable(struct assemble_run *run)
 {
-    enum tensor_type type = assemble_type_most(&run->model, &run->form);
+    enum tensor_type type = assemble_type_most(&run->from.model, &run->wish.form);
     const struct loadable_subject subject = {
         .path = run->source,
-        .side = &run->side,
-        .config = &run->config,
-        .model = &run->model,
-        .names_tied = run->form.format == ASSEMBLE_TORCH,
+        .side = &run->from.side,
+        .config = &run->from.config,
+        .model = &run->from.model,
+        .names_tied = run->wish.form.format == ASSEMBLE_TORCH,
         .type = model_can_cast(type, TENSOR_F32) ? type : TENSOR_F32,
     };
     errint error = run->check.wanted ? loadable_check(&subject, &run->check, &run->loadable) : 0;
@@ -202,7 +99,7 @@ static int assemble_open_output(struct assemble_run *run, bool *made)
  * otherwise. */
 static bool assemble_choose_beside(struct assemble_run *run)
 {
-    const struct folder_listing *listing = &run->side.listing;
+    const struct folder_listing *listing = &run->from.side.listing;
     run->beside = calloc(listing->count + 1, sizeof *run->beside);
     if (!run->beside)
         return false;
@@ -248,7 +145,7 @@ static int assemble_check_output(const struct assemble_run *run)
     bool stale = false;
     for (size_t i = 0; i < WEIGHTS_KIND_COUNT && !run->same; i++) {
         char name[WEIGHTS_NAME_MAX];
-        if (strcmp(weights_kinds[i].model_stem, run->model.stem) != 0)
+        if (strcmp(weights_kinds[i].model_stem, run->from.model.stem) != 0)
             continue;
         stale |= assemble_is_stale(run, weights_whole_name(&weights_kinds[i], name));
         stale |= assemble_is_stale(run, weights_index_name(&weights_kinds[i], name));
@@ -275,13 +172,13 @@ static void assemble_ask_shared(const struct assemble_run *run, struct assemble_
 static void assemble_report_type(const struct assemble_run *run)
 {
     size_t kept = 0;
-    if (run->as_config_says)
+    if (run->wish.as_config_says)
         printf("%s in the checkpoint, written as %s, as config.json says (--dtype keep leaves it)\n",
-               tensor_type_torch_name(assemble_type_most(&run->model, NULL)),
-               tensor_type_torch_name(run->form.type));
-    for (size_t i = 0; i < run->model.tensor_count; i++)
-        kept += run->model.tensors[i].keeps_type;
-    if (run->form.cast && kept > 0)
+               tensor_type_torch_name(assemble_type_most(&run->from.model, NULL)),
+               tensor_type_torch_name(run->wish.form.type));
+    for (size_t i = 0; i < run->from.model.tensor_count; i++)
+        kept += run->from.model.tensors[i].keeps_type;
+    if (run->wish.form.cast && kept > 0)
         printf("%zu tensor%s not cast: the architecture keeps the type\n", kept, kept == 1 ? " is" : "s are");
 }
 
@@ -304,10 +201,10 @@ static void assemble_report(const struct assemble_run *run, const struct assembl
 static int assemble_write_files(struct assemble_run *run)
 {
     struct assemble_written written;
-    struct assemble_output output = {.model = &run->model,
+    struct assemble_output output = {.model = &run->from.model,
                                      .plan = &run->plan,
-                                     .folder = &run->folder,
-                                     .beside_folder = &run->side.folder,
+                                     .folder = &run->from.folder,
+                                     .beside_folder = &run->from.side.folder,
                                      .beside = run->beside,
                                      .beside_count = run->beside_count,
                                      .directory = run->directory,
@@ -316,9 +213,9 @@ static int assemble_write_files(struct assemble_run *run)
                                      .maps = assemble_is_mounted(run->directory),
                                      .progress = assemble_show,
                                      .context = run};
-    run->started = clock_monotonic();
+    run->progress.started = clock_monotonic();
     errint error = assemble_write(&output, &written);
-    assemble_end_progress(run);
+    progress_end(&run->progress);
     if (!error) {
         if (output.maps)
             assemble_ask_shared(run, &written);
@@ -331,7 +228,7 @@ static int assemble_write_files(struct assemble_run *run)
 static int assemble_make_plan(struct assemble_run *run)
 {
     struct format_problem problem;
-    errint error = assemble_plan(&run->model, &run->form, &run->plan, &problem);
+    errint error = assemble_plan(&run->from.model, &run->wish.form, &run->plan, &problem);
     if (!error)
         return EXIT_FINE;
     cleanup_free char *text = error == -EINVAL ? plain_text(problem.text) : NULL;
@@ -358,9 +255,10 @@ static int assemble_into_output(struct assemble_run *run)
 
 static int assemble_all(struct assemble_run *run)
 {
-    int code = assemble_load(run);
+    run->from.path = run->source;
+    int code = model_source_open(&run->from, &run->wish.framework, "nothing is assembled");
     if (!code)
-        code = assemble_choose_type(run);
+        code = model_source_choose_type(&run->from, &run->wish);
     if (!code)
         code = assemble_check_loadable(run);
     if (!code)
@@ -372,9 +270,7 @@ static void assemble_run_release(struct assemble_run *run)
 {
     loadable_release(&run->loadable);
     assemble_release(&run->plan);
-    model_release(&run->model);
-    side_source_release(&run->side);
-    folder_plain_release(&run->folder);
+    model_source_release(&run->from);
     free(run->beside);
     if (run->directory >= 0)
         close(run->directory);
@@ -382,12 +278,6 @@ static void assemble_run_release(struct assemble_run *run)
 
 /* -- the command line -------------------------------------------------------------------------------------
  */
-
-static bool assemble_parse_format(const char *text, struct assemble_wish *form)
-{
-    form->format = strcmp(text, "bin") == 0 ? ASSEMBLE_TORCH : ASSEMBLE_SAFETENSORS;
-    return form->format == ASSEMBLE_TORCH || strcmp(text, "safetensors") == 0;
-}
 
 /* EXIT_FINE, or what command_usage_error returned. */
 static int assemble_take_option(struct assemble_run *run, int option, const char *bad)
@@ -398,20 +288,20 @@ static int assemble_take_option(struct assemble_run *run, int option, const char
     switch (option) {
     case 'p': return EXIT_FINE; /* a mount is read as any other disk: nothing else is done */
     case 'o': run->output = optarg; return EXIT_FINE;
-    case 'm': run->wish.master = true; return EXIT_FINE;
+    case 'm': run->wish.framework.master = true; return EXIT_FINE;
     case 'f': run->force = true; return EXIT_FINE;
     case 'd':
-        if (assemble_type_parse(optarg, &run->type_wish, &run->form))
+        if (assemble_type_parse(optarg, &run->wish.type, &run->wish.form))
             return EXIT_FINE;
         return command_usage_error(&command_assemble,
                                    "--dtype: expected bf16, fp16, fp32 or keep, found '%s'", optarg);
     case 's':
-        if (quantity_parse_size(optarg, &run->form.shard_size))
+        if (quantity_parse_size(optarg, &run->wish.form.shard_size))
             return EXIT_FINE;
         return command_usage_error(&command_assemble, "--max-shard-size: expected a size as 5GB, found '%s'",
                                    optarg);
     case 't':
-        if (assemble_parse_format(optarg, &run->form))
+        if (assemble_type_parse_format(optarg, &run->wish.form))
             return EXIT_FINE;
         return command_usage_error(&command_assemble, "--format: expected safetensors or bin, found '%s'",
                                    optarg);
@@ -450,12 +340,12 @@ static int assemble_command(int argc, char **argv)
     if (fault_configure() < 0)
         return EXIT_FAILED;
     run.source = argv[optind];
-    run.progress = isatty(STDERR_FILENO);
-    assemble_catch_signals();
+    run.progress.wanted = isatty(STDERR_FILENO);
+    progress_catch_signals();
     int code = assemble_all(&run);
     /* What was begun is removed; the caller learns of the signal as of any other program. */
-    if (assemble_signal)
-        raise(assemble_signal);
+    if (progress_signal())
+        raise(progress_signal());
     return code;
 }
 

@@ -88,6 +88,32 @@ char *assemble_view_of(const char *path)
     return view;
 }
 
+char *assemble_mountpoint_of(const char *path)
+{
+    cleanup_mount_table struct mount_table table = {0};
+    cleanup_fd int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    cleanup_free char *real = fd < 0 ? NULL : realpath(path, NULL);
+    const struct mount_entry *entry =
+        real && mount_table_read(&table) == 0 ? mounted_at(&table, fd, real) : NULL;
+    return entry ? strdup(entry->mountpoint) : NULL;
+}
+
+char *assemble_origin_of(const char *path)
+{
+    cleanup_mount_table struct mount_table table = {0};
+    cleanup_fd int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    cleanup_free char *real = fd < 0 ? NULL : realpath(path, NULL);
+    const struct mount_entry *entry =
+        real && mount_table_read(&table) == 0 ? mounted_at(&table, fd, real) : NULL;
+    char *origin;
+    if (!entry)
+        return steal_pointer(real);
+    const char *below = real + strlen(entry->mountpoint);
+    if (mounted_is_view(entry, real))
+        below += sizeof MOUNTED_MODELS - 1;
+    return asprintf(&origin, "%s:%s", entry->source, below) < 0 ? NULL : origin;
+}
+
 /* -- asking -----------------------------------------------------------------------------------------------
  */
 

@@ -21,6 +21,16 @@ int64_t assemble_stored_bytes(int directory, const char *name);
  */
 char *assemble_view_of(const char *path);
 
+/* The mountpoint of the mount of ours that a path lies on; NULL: none, or no memory. The caller frees it. */
+char *assemble_mountpoint_of(const char *path);
+
+/*
+ * A name of a directory that does not depend on where its store is mounted: "STORE:PATH"; its path without
+ * symbolic links where it lies on no mount of ours. NULL: no such directory, or no memory. The caller frees
+ * it.
+ */
+char *assemble_origin_of(const char *path);
+
 /*
  * Asks the mount to assemble the directory at `path` in its view, waits for it, and prints the view's path.
  * Without a handler, a signal ends the waiting, not the assembly. The exit code, after one line that says why

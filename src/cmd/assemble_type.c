@@ -2,6 +2,7 @@
 /* The type that a model is written as. */
 #include "cmd/assemble_type.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 bool assemble_type_parse(const char *text, enum assemble_type_wish *wish, struct assemble_wish *form)
@@ -20,6 +21,12 @@ bool assemble_type_parse(const char *text, enum assemble_type_wish *wish, struct
         }
     }
     return form->cast || strcmp(text, "keep") == 0;
+}
+
+bool assemble_type_parse_format(const char *text, struct assemble_wish *form)
+{
+    form->format = strcmp(text, "bin") == 0 ? ASSEMBLE_TORCH : ASSEMBLE_SAFETENSORS;
+    return form->format == ASSEMBLE_TORCH || strcmp(text, "safetensors") == 0;
 }
 
 enum tensor_type assemble_type_most(const struct model *model, const struct assemble_wish *form)

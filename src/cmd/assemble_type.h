@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `ckptfs assemble --dtype`: which type the floating-point parameters of a model are written as.
+ * `--dtype`, `--max-shard-size` and `--format`: which type the floating-point parameters of a model are
+ * written as, and into which files.
  */
 #ifndef CKPTFS_CMD_ASSEMBLE_TYPE_H
 #define CKPTFS_CMD_ASSEMBLE_TYPE_H
@@ -16,6 +17,9 @@ enum assemble_type_wish {
 
 /* "bf16", "bfloat16", ...: the form is filled; "keep". False: neither. */
 bool assemble_type_parse(const char *text, enum assemble_type_wish *wish, struct assemble_wish *form);
+
+/* "safetensors" or "bin". */
+bool assemble_type_parse_format(const char *text, struct assemble_wish *form);
 
 /* The type of most bytes of a model as the form has it written. NULL: as it is stored. */
 enum tensor_type assemble_type_most(const struct model *model, const struct assemble_wish *form);

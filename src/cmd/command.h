@@ -28,6 +28,7 @@ extern const struct command command_gc;
 extern const struct command command_verify;
 extern const struct command command_fsck;
 extern const struct command command_assemble;
+extern const struct command command_export;
 extern const struct command command_inspect;
 extern const struct command command_ls;
 extern const struct command command_policy;

@@ -6,6 +6,7 @@
 #ifndef CKPTFS_CMD_EXIT_H
 #define CKPTFS_CMD_EXIT_H
 
+#include "fs/export_order.h"
 #include "fs/keeper.h"
 #include "fs/mount.h"
 #include "store/store.h"
@@ -42,6 +43,9 @@ enum {
     EXIT_TIMED_OUT = 32,     /* no answer, or not finished, within the time allowed */
     EXIT_NOT_PERMITTED = 33, /* the mount belongs to another user */
     EXIT_NEVER = 34,         /* wait: the checkpoint is torn, or was removed */
+
+    EXIT_EXPORT_BUSY = 36,                      /* another export of the same name is under way */
+    EXIT_NONE_PICKED = EXPORT_EXIT_NONE_PICKED, /* 37: the run has no checkpoint that is to be exported */
 };
 
 static inline int exit_code_of_store(enum store_problem problem)

@@ -52,7 +52,7 @@ static errint inspect_read(struct inspect *inspect)
 {
     errint error = framework_load(&inspect->folder, NULL, &inspect->model);
     if (!error)
-        error = side_source_open(inspect->path, &inspect->side);
+        error = side_source_open(inspect->path, false, &inspect->side);
     return error ? error : side_config_read(&inspect->side.folder, &inspect->side.listing, &inspect->config);
 }
 

@@ -212,11 +212,17 @@ static int mounted_explain(const char *mountpoint, errint error)
     }
 }
 
+errint mounted_try_ioctl(const char *mountpoint, unsigned seconds, unsigned long command, void *data,
+                         size_t size)
+{
+    const struct mounted_question question = {mountpoint, command, data, size};
+    return mounted_ask(&question, seconds);
+}
+
 int mounted_ask_ioctl(const struct mount_entry *entry, unsigned seconds, unsigned long command, void *data,
                       size_t size)
 {
-    const struct mounted_question question = {entry->mountpoint, command, data, size};
-    errint error = mounted_ask(&question, seconds);
+    errint error = mounted_try_ioctl(entry->mountpoint, seconds, command, data, size);
     return error ? mounted_explain(entry->mountpoint, error) : EXIT_FINE;
 }
 
@@ -230,13 +236,6 @@ int mounted_ask_status(const struct mount_entry *entry, unsigned seconds, char *
         return code;
     *json = strndup(answer->text, sizeof answer->text - 1);
     return *json ? EXIT_FINE : mounted_explain(entry->mountpoint, -ENOMEM);
-}
-
-errint mounted_try_ioctl(const char *mountpoint, unsigned seconds, unsigned long command, void *data,
-                         size_t size)
-{
-    const struct mounted_question question = {mountpoint, command, data, size};
-    return mounted_ask(&question, seconds);
 }
 
 errint mounted_try_everything(const struct mount_entry *entry, unsigned seconds, char **json)

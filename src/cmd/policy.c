@@ -267,6 +267,8 @@ const struct command command_policy = {
         "Commands that are run for events:\n"
         "  hook-EVENT=COMMAND     as you, when a checkpoint is complete, best, removed, exported,\n"
         "                         torn or assembled: ckptfs-hooks(7)\n"
-        "  hook-timeout=SECONDS   after so long it is killed\n",
+        "  hook-timeout=SECONDS   after so long it is killed\n"
+        "  export=DIR             where to on the plain disk models of checkpoints are exported\n"
+        "  export-when=WHICH      complete, latest, best, pinned or 'every N'\n",
     .run = policy_run,
 };

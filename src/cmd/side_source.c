@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,17 +23,29 @@ static bool side_has_any(const struct folder_listing *listing)
     return false;
 }
 
-static errint side_open_folder(const char *path, struct side_source *source)
+static errint side_open_folder(const char *path, bool strict, struct side_source *source)
 {
-    errint error = folder_plain(path, &source->folder);
+    errint error = strict ? folder_plain_strict(path, &source->folder) : folder_plain(path, &source->folder);
     return error ? error : folder_read(&source->folder, "", &source->listing);
 }
 
-/* False, and nothing is open: there is no view, or it shows no model. */
-static bool side_open_view(const char *path, struct side_source *source)
+/* The path of the directory that was opened, whatever has its name meanwhile. NULL: there is none. */
+static char *side_real_path(const char *path)
 {
-    cleanup_free char *view = assemble_view_of(path);
-    if (view && side_open_folder(view, source) == 0 && side_has_any(&source->listing))
+    cleanup_folder_plain struct folder folder = {0};
+    char link[64];
+    if (folder_plain_strict(path, &folder) < 0)
+        return NULL;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", folder_plain_directory(&folder));
+    return realpath(link, NULL);
+}
+
+/* False, and nothing is open: there is no view, or it shows no model. */
+static bool side_open_view(const char *path, bool strict, struct side_source *source)
+{
+    cleanup_free char *real = strict ? side_real_path(path) : NULL;
+    cleanup_free char *view = strict && !real ? NULL : assemble_view_of(real ? real : path);
+    if (view && side_open_folder(view, strict, source) == 0 && side_has_any(&source->listing))
         return true;
     side_source_release(source);
     return false;
@@ -52,11 +65,11 @@ static void side_find_base(const char *path, struct side_source *source)
     cJSON_Delete(document);
 }
 
-errint side_source_open(const char *path, struct side_source *out)
+errint side_source_open(const char *path, bool strict, struct side_source *out)
 {
     *out = (struct side_source){0};
-    if (!side_open_view(path, out))
-        return side_open_folder(path, out);
+    if (!side_open_view(path, strict, out))
+        return side_open_folder(path, strict, out);
     side_find_base(path, out);
     return 0;
 }

@@ -14,8 +14,9 @@ struct side_source {
     char *base;                    /* the directory that the run's template was made of; NULL: none */
 };
 
-/* Of a checkpoint, a directory or a file in one. 0 or -errno; the caller releases it in any case. */
-errint side_source_open(const char *path, struct side_source *out);
+/* Of a checkpoint, a directory or a file in one; `strict`: as folder_plain_strict. 0 or -errno; the caller
+ * releases it in any case. */
+errint side_source_open(const char *path, bool strict, struct side_source *out);
 void side_source_release(struct side_source *source);
 
 #endif

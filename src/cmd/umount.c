@@ -17,7 +17,12 @@
 #include "fs/control.h"
 #include "fs/mount.h"
 
-enum { UMOUNT_PAUSE_SECONDS = 5, UMOUNT_TRIES = 20, UMOUNT_PAUSE_NS = 50 * 1000 * 1000 };
+enum {
+    UMOUNT_PAUSE_SECONDS = 5,
+    UMOUNT_TRIES = 20,
+    UMOUNT_PAUSE_NS = 50 * 1000 * 1000,
+    UMOUNT_HALT_SECONDS = 5,
+};
 /* After that long whoever waits is told what for. */
 #define UMOUNT_PATIENCE_NS (3 * CLOCK_NS_PER_SECOND)
 
@@ -119,6 +124,24 @@ static errint umount_detach(const struct mount_entry *entry, bool dead)
     return error;
 }
 
+/*
+ * Exports that a policy wants read the mount, too. They are ended, which takes a moment, and the next mount
+ * takes them up again. A daemon that does not know the question has none.
+ */
+static errint umount_detach_exports(const struct mount_entry *entry)
+{
+    uint32_t ran = 0;
+    errint error = -EBUSY;
+    if (mounted_try_ioctl(entry->mountpoint, UMOUNT_HALT_SECONDS, CKPTFS_IOCTL_EXPORT_HALT, &ran,
+                          sizeof ran) < 0)
+        return error;
+    for (int tries = 0; ran && error == -EBUSY && tries < 3 * UMOUNT_TRIES; tries++) {
+        nanosleep(&(struct timespec){.tv_nsec = UMOUNT_PAUSE_NS}, NULL);
+        error = mount_detach(entry->mountpoint, false);
+    }
+    return error;
+}
+
 static int umount_mount(const struct mount_entry *entry, unsigned seconds)
 {
     struct store_lock_watch watch;
@@ -126,6 +149,8 @@ static int umount_mount(const struct mount_entry *entry, unsigned seconds)
     /* Users of a dead mount have lost it already: they do not keep it. */
     bool dead = store_lock_is_free(entry->source);
     errint error = umount_detach(entry, dead);
+    if (error == -EBUSY && !dead)
+        error = umount_detach_exports(entry);
     int code = error ? umount_explain(entry->mountpoint, error) : EXIT_FINE;
     if (!code && !dead)
         code = umount_wait(&watch, entry, seconds);

@@ -12,6 +12,7 @@
 #include "ckpt/complete_markers.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
+#include "fs/export.h"
 #include "fs/filesystem.h"
 
 /* A directory is looked at when nothing was sealed in it for so long. */
@@ -244,6 +245,7 @@ static void checkpoints_tell(struct filesystem *fs, const struct meta_checkpoint
     }
     if (best)
         checkpoints_emit(fs, EVENT_BEST, now, path, NULL);
+    export_checkpoint(fs, now->directory);
 }
 
 static bool checkpoints_differ(const struct meta_checkpoint *one, const struct meta_checkpoint *other)

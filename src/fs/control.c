@@ -13,6 +13,7 @@
 #include "fs/assembler.h"
 #include "fs/checkpoints.h"
 #include "fs/control_report.h"
+#include "fs/export.h"
 #include "fs/ops.h"
 #include "fs/share.h"
 #include "fs/share_models.h"
@@ -121,6 +122,7 @@ cJSON *control_describe(struct filesystem *fs, uid_t uid)
     cJSON_AddNumberToObject(document, "uncompared_directories", (double)share_models_waiting(fs));
     cJSON_AddNumberToObject(document, "unassembled_directories", (double)assembler_waiting(fs));
     cJSON_AddNumberToObject(document, "unlooked_directories", (double)checkpoints_waiting(fs));
+    cJSON_AddNumberToObject(document, "unexported_checkpoints", (double)export_waiting(fs));
     cJSON_AddNumberToObject(document, "damaged_ranges", (double)damage_count(fs));
     cJSON_AddNumberToObject(document, "torn_count", (double)totals.torn);
     control_add_torn(fs, uid, document);
@@ -176,7 +178,8 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_largest(request, out_size);
     else if (control_keep(request, ino, command, in, in_size, out_size))
         return;
-    else if (control_template(request, ino, command, in, in_size, out_size))
+    else if (control_template(request, ino, command, in, in_size, out_size) ||
+             control_export(request, ino, command, in, in_size, out_size))
         return;
     else if (ino != META_ROOT_INO || !control_verify(request, command, in, in_size, out_size))
         fuse_reply_err(request, ENOTTY);

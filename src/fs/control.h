@@ -206,6 +206,27 @@ struct control_assemble {
  */
 #define CKPTFS_IOCTL_ASSEMBLE _IOWR('k', 26, struct control_assemble)
 
+/* How the export of a checkpoint to where its policy says is (fs/export.h). */
+enum control_export_state {
+    CONTROL_EXPORT_NONE,    /* nobody wants it */
+    CONTROL_EXPORT_WAITING, /* for its turn, or for another try */
+    CONTROL_EXPORT_RUNNING,
+    CONTROL_EXPORT_DONE,   /* `text` is the directory */
+    CONTROL_EXPORT_FAILED, /* the last try did; `text` says why */
+};
+
+struct control_export {
+    uint32_t ask;   /* in: 1: export it now; 0: only tell */
+    uint32_t state; /* enum control_export_state */
+    char text[4096];
+};
+
+/* On a directory; for root and its owner (else EPERM). EROFS: nothing can be exported from here. */
+#define CKPTFS_IOCTL_EXPORT _IOWR('k', 36, struct control_export)
+/* On the root; for root and whoever mounted: an export that runs is ended, and none begins for some seconds,
+ * so that the mount can end. They are taken up again afterwards. The answer: 1 if one ran. */
+#define CKPTFS_IOCTL_EXPORT_HALT _IOR('k', 37, uint32_t)
+
 /* Both tell paths and read much: only for root and for the user who mounted (else EPERM). */
 #define CKPTFS_IOCTL_OBJECTS _IOWR('k', 2, struct control_objects)
 #define CKPTFS_IOCTL_VERIFY  _IOWR('k', 3, struct control_verify)

@@ -7,6 +7,7 @@
 
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/export.h"
 #include "fs/keep.h"
 #include "fs/keep_watch.h"
 #include "fs/report.h"
@@ -30,6 +31,8 @@ static void control_pin(fuse_req_t request, uint64_t ino, const void *in, size_t
     /* What was only held by its pin goes. */
     if (!error && !pinned && meta_find_names(fs->meta, ino, NULL, &name, 1, &names) == 0 && names > 0)
         keep_watch_run(fs, name.parent);
+    if (!error && pinned)
+        export_pinned(fs, ino);
     if (error)
         fuse_reply_err(request, -error);
     else

@@ -11,6 +11,7 @@
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/events.h"
+#include "fs/export_order.h"
 #include "fs/hooks.h"
 #include "fs/keep_watch.h"
 #include "fs/policy.h"
@@ -86,10 +87,33 @@ struct control_policies {
     struct control_text text; /* the changes point into it */
     struct meta_policy_change changes[CONTROL_POLICIES_MAX];
     size_t count;
-    bool assembling; /* one of them is about what is assembled */
-    bool keeping;    /* one of them is about what is kept */
-    bool hooking;    /* one of them is a command that will be run as who sets it */
+    bool assembling;                  /* one of them is about what is assembled */
+    bool keeping;                     /* one of them is about what is kept */
+    bool hooking;                     /* one of them is a command that will be run as who sets it */
+    bool exporting;                   /* one sets or unsets where to checkpoints are exported */
+    char user[META_POLICY_VALUE_MAX]; /* who does */
 };
+
+/* Who sets where to checkpoints are exported is recorded with it: exports are made with his rights. */
+static errint control_note_user(fuse_req_t request, struct control_policies *policies)
+{
+    struct export_user user = {.uid = fuse_req_ctx(request)->uid, .gid = fuse_req_ctx(request)->gid};
+    const struct meta_policy_change *change = policies->changes;
+    while (strcmp(change->key, POLICY_EXPORT) != 0)
+        change++;
+    if (policies->count == CONTROL_POLICIES_MAX)
+        return -E2BIG;
+    if (change->value && !export_child_may_be(&user))
+        return -EPERM;
+    int groups = fuse_req_getgroups(request, EXPORT_GROUPS_MAX, user.groups);
+    if (groups > EXPORT_GROUPS_MAX)
+        return -E2BIG;
+    user.group_count = groups > 0 ? (size_t)groups : 0;
+    errint error = export_order_print_user(&user, policies->user);
+    policies->changes[policies->count++] =
+        (struct meta_policy_change){EXPORT_KEY_USER, change->value ? policies->user : NULL};
+    return error;
+}
 
 static errint control_read_policies(struct control_policies *policies)
 {
@@ -110,6 +134,7 @@ static errint control_read_policies(struct control_policies *policies)
         policies->assembling |= strcmp(at, POLICY_ASSEMBLE) == 0;
         policies->keeping |= keep_policy_has_key(at);
         policies->hooking |= value && policy_is_hook(at);
+        policies->exporting |= strcmp(at, POLICY_EXPORT) == 0;
         at += length + 1;
     }
     return policies->count > 0 ? 0 : -EINVAL;
@@ -162,6 +187,8 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
     const struct fuse_ctx *asker = fuse_req_ctx(request);
     if (!error && policies.hooking && !hooks_may_run_as(fs, asker->uid))
         error = -EOPNOTSUPP;
+    if (!error && policies.exporting)
+        error = control_note_user(request, &policies);
     if (!error)
         error = meta_policy_change_by(fs->meta, directory, policies.changes, policies.count, asker->uid,
                                       asker->gid);

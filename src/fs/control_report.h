@@ -46,6 +46,9 @@ bool control_keep(fuse_req_t request, uint64_t ino, unsigned command, const void
                   size_t room);
 /* CKPTFS_IOCTL_ASSEMBLE; it answers at once. */
 void control_assemble(fuse_req_t request, uint64_t ino, const void *in, size_t in_size, size_t room);
+/* CKPTFS_IOCTL_EXPORT and CKPTFS_IOCTL_EXPORT_HALT; these answer at once. False: it is none of them. */
+bool control_export(fuse_req_t request, uint64_t ino, unsigned command, const void *in, size_t in_size,
+                    size_t room);
 /* Takes the request over when the extended attribute is one of the figures of a file: true. */
 bool control_answers_xattr(fuse_req_t request, uint64_t ino, const char *name, size_t room);
 

@@ -64,6 +64,7 @@ struct loads;
 struct events;
 struct view_events;
 struct hooks;
+struct exporter;
 struct repack;
 struct backup;
 struct stored;
@@ -101,7 +102,8 @@ struct filesystem {
     bool owners_share;             /* the store was mounted with share-owners=yes once: set at the start */
     struct events *events;         /* NULL: nobody is told of anything yet, or any more */
     struct view_events *view_events;
-    struct hooks *hooks;   /* NULL: read-only */
+    struct hooks *hooks; /* NULL: read-only */
+    struct exporter *exporter;
     struct repack *repack; /* NULL: read-only */
     struct backup *backup; /* NULL: no backups */
     struct stored *stored;

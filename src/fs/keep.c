@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "ckpt/detect.h"
 #include "ckpt/keep_run.h"
+#include "fs/export.h"
 #include "fs/filesystem.h"
 #include "fs/keep_remove.h"
 #include "fs/life.h"
@@ -78,6 +79,7 @@ errint keep_find_marks(struct filesystem *fs, const struct keep_asked *asked, st
     *out = (struct keep_marks){
         .open = life.handles > asked->handles,
         .pinned = pinned > 0,
+        .exported = export_is_pending(fs, asked->ino),
         .loaded = names > 0 && loads_has(fs, name.parent, asked->ino, asked->thread),
         .unsettled = life.writing > 0 || life.unsynced > 0,
         .torn = life.torn > 0,

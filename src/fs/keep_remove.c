@@ -13,7 +13,9 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "fs/assembler.h"
+#include "fs/checkpoints.h"
 #include "fs/discard.h"
+#include "fs/events.h"
 #include "fs/expire.h"
 #include "fs/filesystem.h"
 #include "fs/keep.h"
@@ -61,6 +63,7 @@ static void keep_settle(struct filesystem *fs, const struct meta_name *name,
                     strerror(-error));
     expire_name(fs, name);
     assembler_touch_directory(fs, name->parent);
+    checkpoints_touch_directory(fs, name->parent);
 }
 
 static errint keep_hide(struct filesystem *fs, uint64_t ino, const struct meta_name *name)
@@ -241,6 +244,8 @@ errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
     if (error)
         return error;
     log_info("%s: removed: %s", path, reason);
+    events_emit(
+        fs, &(struct event){.kind = EVENT_REMOVED, .path = path, .step = -1, .bytes = -1, .reason = reason});
     error = keep_take_apart(fs, ino);
     writeback_kick(fs);
     if (error)

@@ -22,6 +22,7 @@
 #include "fs/discard.h"
 #include "fs/events.h"
 #include "fs/expire.h"
+#include "fs/export.h"
 #include "fs/features.h"
 #include "fs/filesystem.h"
 #include "fs/handle.h"
@@ -186,7 +187,10 @@ static errint serve_prepare(struct filesystem *fs)
         error = checkpoints_start(fs);
     if (!error)
         error = keep_watch_start(fs);
-    error = repack_start(fs);
+    if (!error)
+        error = export_start(fs);
+    if (!error)
+        error = repack_start(fs);
     if (!error)
         error = meta_journal_start(fs->meta);
     if (!error)
@@ -283,6 +287,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     workers_stop(fs->reporters);
     workers_stop(fs->workers);
     fs->summers = fs->reporters = fs->workers = NULL;
+    export_stop(fs);
     expire_stop(fs);
     outlook_stop(fs);
     saves_stop(fs);
@@ -402,8 +407,9 @@ static int serve_run(struct filesystem *fs, int signal_fd)
     features_log(fs);
     serve_tell(fs->options, "ready\n");
     bool unmounted = serve_wait(signal_fd, ended_fd);
-    /* While requests are still served: who holds a directory's lock may wait for one. */
+    /* While requests are still served: who holds a directory's lock may wait for one, and an export reads. */
     keep_watch_stop(fs);
+    export_stop(fs);
     expire_stop(fs);
     loop_stop(loop);
     if (unmounted)

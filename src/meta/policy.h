@@ -42,4 +42,7 @@ errint meta_policy_find(struct meta *meta, uint64_t directory, const char *key,
 /* The directories that have the key themselves; appended, those that are there already too. */
 errint meta_policy_find_directories(struct meta *meta, const char *key, struct ids *out);
 
+/* The directories that have this very value for the key themselves: appended. */
+errint meta_policy_holders(struct meta *meta, const char *key, const char *value, struct ids *out);
+
 #endif

@@ -148,6 +148,21 @@ static void test_check(void)
     CHECK_TEXT("red", value_of(run, "color"));
 }
 
+static void test_holders(void)
+{
+    cleanup_ids struct ids holders = {0};
+    uint64_t one = frame_make(META_ROOT_INO, "one", S_IFDIR | 0755);
+    uint64_t two = frame_make(one, "two", S_IFDIR | 0755);
+    CHECK_EQUAL(0, meta_policy_holders(meta, "color", "red", &holders));
+    CHECK_EQUAL(0, holders.count);
+    CHECK_EQUAL(0, set(one, "color", "red"));
+    CHECK_EQUAL(0, set(two, "color", "green"));
+    CHECK_EQUAL(0, set(two, "size", "red"));
+    CHECK_EQUAL(0, meta_policy_holders(meta, "color", "red", &holders));
+    CHECK_EQUAL(1, holders.count);
+    CHECK(ids_contain(&holders, one));
+}
+
 static void test_format_4(void)
 {
     uint64_t run = frame_make(META_ROOT_INO, "run", S_IFDIR | 0755);
@@ -168,6 +183,7 @@ int main(void)
     frame_run("what does not fit is refused, and all else with it", test_all_or_none);
     frame_run("it stays with its directory, and goes with it", test_goes_with_the_directory);
     frame_run("the check finds settings of what is no directory", test_check);
+    frame_run("who has a value is found", test_holders);
     frame_run("a store of format 4 gets the table", test_format_4);
     return check_done();
 }
