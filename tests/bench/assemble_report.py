@@ -96,20 +96,34 @@ def tool_lines(case):
     return lines
 
 
+def load_line(state, load, names):
+    noise, plain = load["noise"], load["sides"]["plain"]
+    line = [state, f"{plain['seconds']['median']:.3f}",
+            f"{noise['median']:.2f} ({noise['min']:.2f}..{noise['max']:.2f})" if state in LOAD_TARGETS else ""]
+    for name in names:
+        side = load["sides"].get(name)
+        line += [f"{side['seconds']['median']:.3f}", report.ratio_cell(side)] if side else ["", ""]
+    return line
+
+
+def load_cpu_line(load, names):
+    """Of the application and, on a mount, of the daemon."""
+    line = ["  CPU s", f"{load['sides']['plain']['cpu']:.2f}", ""]
+    for name in names:
+        line += [f"{load['sides'][name]['cpu']:.2f}", ""]
+    return line
+
+
 def load_lines(case):
-    names = list(case["mounts"])
+    names = list(case["mounts"]) + ["one object"]
     head = ["from_pretrained, seconds", "plain", "plain again/plain"]
     for name in names:
         head += [name, f"{name}/plain"]
     lines = [head]
     for state, load in case["loads"].items():
-        noise = load["noise"]
-        line = [state, f"{load['sides']['plain']['seconds']['median']:.3f}",
-                f"{noise['median']:.2f} ({noise['min']:.2f}..{noise['max']:.2f})" if state in LOAD_TARGETS else ""]
-        for name in names:
-            side = load["sides"][name]
-            line += [f"{side['seconds']['median']:.3f}", report.ratio_cell(side)]
-        lines.append(line)
+        lines.append(load_line(state, load, names))
+        if state in LOAD_TARGETS:
+            lines.append(load_cpu_line(load, names))
     return lines
 
 
