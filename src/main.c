@@ -11,9 +11,10 @@
 #include "config.h"
 
 static const struct command *const commands[] = {
-    &command_mount, &command_umount, &command_status,   &command_restart,      &command_du,
-    &command_gc,    &command_verify, &command_fsck,     &command_assemble,     &command_inspect,
-    &command_ls,    &command_policy, &command_template, &command_mount_helper, &command_daemon,
+    &command_mount,    &command_umount,   &command_status,       &command_restart,
+    &command_du,       &command_gc,       &command_verify,       &command_fsck,
+    &command_assemble, &command_inspect,  &command_ls,           &command_policy,
+    &command_template, &command_undelete, &command_mount_helper, &command_daemon,
 };
 
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/cleanup.h"
 
@@ -25,8 +26,18 @@ bool policy_parse_assembling(const char *text, enum policy_assembling *out);
 /* The word; NULL for POLICY_ASSEMBLING_UNSET. */
 const char *policy_assembling_text(enum policy_assembling assembling);
 
-#define POLICY_ASSEMBLE "assemble"
-#define POLICY_TEMPLATE "template"
+#define POLICY_ASSEMBLE  "assemble"
+#define POLICY_TEMPLATE  "template"
+#define POLICY_TRASH     "trash"
+#define POLICY_TRASH_AGE "trash-age"
+
+/* Whether removed checkpoints go to the trash: "on" or "off". False: it is neither. */
+bool policy_parse_trash(const char *text, bool *out);
+
+enum { POLICY_AGE_MAX = 16 };
+/* A time, in ns: a whole number and a unit, "90s", "30m", "12h", "7d" or "4w"; at most ten years. False: it
+ * is none. */
+bool policy_parse_age(const char *text, int64_t *out);
 
 struct policy_key {
     const char *name;

@@ -32,6 +32,7 @@ extern const struct command command_inspect;
 extern const struct command command_ls;
 extern const struct command command_policy;
 extern const struct command command_template;
+extern const struct command command_undelete;
 extern const struct command command_daemon;
 
 /* Writes one line about a wrong command line, and where help is. Returns EXIT_USAGE. */

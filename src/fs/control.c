@@ -16,6 +16,7 @@
 #include "fs/share.h"
 #include "fs/share_models.h"
 #include "fs/stored.h"
+#include "fs/trash.h"
 #include "fs/view.h"
 #include "fs/writeback.h"
 
@@ -73,6 +74,7 @@ static void control_add_disk(struct filesystem *fs, cJSON *document)
         cJSON_AddNumberToObject(object, "available_bytes", (double)disk.f_bavail * (double)disk.f_frsize);
     }
     cJSON_AddBoolToObject(object, "full", atomic_load(&fs->disk_full));
+    cJSON_AddNumberToObject(object, "trash_bytes", (double)trash_bytes(fs));
 }
 
 static uint64_t control_open_handles(const struct filesystem *fs)
@@ -174,6 +176,10 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_life(request, view_target(ino), out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)
         control_reclaim(request, in, in_size, out_size);
+    else if (command == CKPTFS_IOCTL_TRASH_NEXT)
+        control_next_trash(request, in, in_size, out_size);
+    else if (command == CKPTFS_IOCTL_UNDELETE)
+        control_undelete(request, ino, in, in_size);
     else if (control_template(request, ino, command, in, in_size, out_size))
         return;
     else if (ino != META_ROOT_INO || !control_verify(request, command, in, in_size, out_size))

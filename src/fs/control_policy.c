@@ -9,6 +9,7 @@
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/policy.h"
+#include "fs/trash.h"
 #include "fs/view.h"
 
 enum { CONTROL_POLICIES_MAX = 64 };
@@ -82,6 +83,7 @@ struct control_policies {
     struct meta_policy_change changes[CONTROL_POLICIES_MAX];
     size_t count;
     bool assembling; /* one of them is about what is assembled */
+    bool trash;      /* one is about the trash */
 };
 
 static errint control_read_policies(struct control_policies *policies)
@@ -101,6 +103,7 @@ static errint control_read_policies(struct control_policies *policies)
             return error;
         policies->changes[policies->count++] = (struct meta_policy_change){at, value};
         policies->assembling |= strcmp(at, POLICY_ASSEMBLE) == 0;
+        policies->trash |= strcmp(at, POLICY_TRASH) == 0 || strcmp(at, POLICY_TRASH_AGE) == 0;
         at += length + 1;
     }
     return policies->count > 0 ? 0 : -EINVAL;
@@ -130,6 +133,8 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
         error = meta_policy_change(fs->meta, directory, policies.changes, policies.count);
     if (!error && policies.assembling)
         assembler_look_below(fs, directory);
+    if (!error && policies.trash)
+        trash_kick(fs);
     if (error)
         fuse_reply_err(request, -error);
     else

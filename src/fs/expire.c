@@ -3,6 +3,7 @@
 #include "fs/expire.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,22 @@ struct expire {
     struct filesystem *fs;
     fuse_req_t request;
     uint64_t ino;
+    /* Of one name: it, and the directory that it is in. */
+    uint64_t directory;
+    char name[META_NAME_MAX + 1];
 };
+
+static void expire_run_one(void *context, unsigned worker)
+{
+    (void)worker;
+    struct expire *expire = context;
+    fuse_lowlevel_notify_inval_entry(expire->fs->session, expire->directory, expire->name,
+                                     strlen(expire->name));
+    /* Its times, too. */
+    fuse_lowlevel_notify_inval_inode(expire->fs->session, expire->ino, -1, 0);
+    fuse_reply_ioctl(expire->request, 0, NULL, 0);
+    free(expire);
+}
 
 static void expire_run(void *context, unsigned worker)
 {
@@ -40,14 +56,15 @@ static void expire_run(void *context, unsigned worker)
 }
 
 /* False: no more of them are taken. */
-static bool expire_submit(struct filesystem *fs, fuse_req_t request, uint64_t ino)
+static bool expire_submit(const struct expire *wanted, workers_job *job)
 {
+    struct filesystem *fs = wanted->fs;
     struct expire *expire = malloc(sizeof *expire);
     if (!expire)
         return false;
-    *expire = (struct expire){fs, request, ino};
+    *expire = *wanted;
     pthread_mutex_lock(&fs->expirer.lock);
-    bool taken = fs->expirer.workers && workers_submit(fs->expirer.workers, expire_run, expire) == 0;
+    bool taken = fs->expirer.workers && workers_submit(fs->expirer.workers, job, expire) == 0;
     pthread_mutex_unlock(&fs->expirer.lock);
     if (!taken)
         free(expire);
@@ -56,8 +73,17 @@ static bool expire_submit(struct filesystem *fs, fuse_req_t request, uint64_t in
 
 void expire_names(fuse_req_t request, uint64_t ino)
 {
-    if (!expire_submit(fs_of(request), request, ino))
+    const struct expire wanted = {.fs = fs_of(request), .request = request, .ino = ino};
+    if (!expire_submit(&wanted, expire_run))
         fuse_reply_err(request, ESTALE);
+}
+
+void expire_name_for_ioctl(fuse_req_t request, uint64_t directory, const char *name, uint64_t ino)
+{
+    struct expire wanted = {.fs = fs_of(request), .request = request, .ino = ino, .directory = directory};
+    snprintf(wanted.name, sizeof wanted.name, "%s", name);
+    if (!expire_submit(&wanted, expire_run_one))
+        fuse_reply_ioctl(request, 0, NULL, 0);
 }
 
 errint expire_start(struct filesystem *fs)

@@ -11,10 +11,11 @@
 #include "fs/handle.h"
 #include "fs/models.h"
 
-enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS };
+enum { VIEW_COOKIE_STATUS = META_COOKIE_FIRST, VIEW_COOKIE_MODELS, VIEW_COOKIE_TRASH };
 
 #define VIEW_STATUS_NAME "status"
 #define VIEW_MODELS_NAME "models"
+#define VIEW_TRASH_NAME  "trash"
 
 bool view_is_name(uint64_t parent, const char *name)
 {
@@ -35,7 +36,7 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
     *row = (struct meta_inode){
         .ino = 0,
         .mode = kind == VIEW_CONTROL ? S_IFDIR | 0555 : S_IFREG | 0444,
-        .nlink = kind == VIEW_CONTROL ? 3 : 1,
+        .nlink = kind == VIEW_CONTROL ? 4 : 1,
         .uid = root.uid,
         .gid = root.gid,
         .atime = time,
@@ -45,6 +46,12 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
     return 0;
 }
 
+static bool view_is_trash(uint64_t number)
+{
+    enum view_kind kind = view_kind(number);
+    return kind == VIEW_TRASH || kind == VIEW_ENTRY || kind == VIEW_PART;
+}
+
 /* The row that a view's inode shows. -ENOENT when what it stands for is gone. */
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
@@ -52,8 +59,8 @@ static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode
     if (kind == VIEW_CONTROL || kind == VIEW_STATUS)
         return view_fixed_row(fs, kind, row);
     errint error = meta_get(fs->meta, view_target(number), row);
-    bool fits =
-        !error && (kind == VIEW_MODELS ? S_ISDIR(row->mode) : kind == VIEW_FILE && S_ISREG(row->mode));
+    bool directory = kind == VIEW_MODELS || view_is_trash(number);
+    bool fits = !error && (directory ? S_ISDIR(row->mode) : kind == VIEW_FILE && !S_ISDIR(row->mode));
     return error || fits ? error : -ENOENT;
 }
 
@@ -62,7 +69,10 @@ static void view_fill_stat(struct filesystem *fs, uint64_t number, const struct 
 {
     node_stat_row(fs, row, status);
     status->st_ino = number;
-    if (S_ISDIR(row->mode))
+    /* Into what was removed only its owner may look, whoever might before. */
+    if (view_kind(number) == VIEW_ENTRY)
+        status->st_mode &= ~(mode_t)07277;
+    else if (S_ISDIR(row->mode))
         status->st_mode &= ~(mode_t)07222;
     else
         status->st_nlink = 1;
@@ -109,6 +119,8 @@ static errint view_find_in_control(struct filesystem *fs, const char *name, uint
         *number = view_number(VIEW_STATUS, 0);
     else if (strcmp(name, VIEW_MODELS_NAME) == 0)
         *number = view_number(VIEW_MODELS, META_ROOT_INO);
+    else if (strcmp(name, VIEW_TRASH_NAME) == 0)
+        *number = view_number(VIEW_TRASH, META_ROOT_INO);
     else
         return -ENOENT;
     return view_row(fs, *number, row);
@@ -147,6 +159,8 @@ void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
         error = view_find_in_control(fs, name, &number, &row);
     else if (view_kind(parent) == VIEW_MODELS)
         error = view_find_in_models(fs, view_target(parent), name, &number, &row);
+    else if (view_is_trash(parent))
+        error = view_trash_find(request, parent, name, &number, &row);
     if (error) {
         fuse_reply_err(request, -error);
         return;
@@ -164,7 +178,9 @@ static errint view_list_control(struct filesystem *fs, uint64_t after, struct li
     static const struct {
         const char *name;
         uint64_t cookie;
-    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS}, {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS}};
+    } entries[] = {{VIEW_STATUS_NAME, VIEW_COOKIE_STATUS},
+                   {VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
+                   {VIEW_TRASH_NAME, VIEW_COOKIE_TRASH}};
     if (!listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO))
         return 0;
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
@@ -210,6 +226,8 @@ void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct li
         error = view_list_control(fs, after, listing);
     else if (view_kind(directory) == VIEW_MODELS)
         error = view_list_models(fs, view_target(directory), after, listing);
+    else if (view_is_trash(directory))
+        error = view_trash_list(request, directory, after, listing);
     if (error == -ENOENT) {
         /* What it stands for was removed. */
         listing->count = 0;

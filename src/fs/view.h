@@ -2,8 +2,9 @@
 /*
  * What is ours on the mount: `.ckptfs` in the root, which no listing shows and every look-up finds. Below it
  * are `status`, and `models`, which mirrors the tree: each directory with the owner and mode of the one that
- * it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h). All of it is
- * only read: whoever would change it gets EROFS.
+ * it stands for, and where that is a checkpoint, what a loader of models wants (fs/models.h); and `trash`,
+ * which shows removed checkpoints where they were, each to its owner (meta/trash.h). All of it is only read:
+ * whoever would change it gets EROFS.
  *
  * Nothing of it is a row of the namespace. Its inodes' numbers say what each is and which inode it stands
  * for, so that every daemon can answer for a number that the kernel remembers; the namespace never gives out
@@ -21,7 +22,10 @@ enum view_kind {
     VIEW_CONTROL = 0, /* the directory .ckptfs */
     VIEW_STATUS = 1,  /* its file */
     VIEW_MODELS = 2,  /* a directory below models, or models itself: the root's */
-    VIEW_FILE = 3,    /* a regular file */
+    VIEW_FILE = 3,    /* a regular file; in the trash, also another that is no directory */
+    VIEW_TRASH = 12,  /* trash, or a directory below it that leads to what was removed */
+    VIEW_ENTRY = 13,  /* a checkpoint that was removed */
+    VIEW_PART = 14,   /* a directory in one */
 };
 
 #define VIEW_BIT         (UINT64_C(1) << 62)
@@ -59,6 +63,11 @@ void view_getattr(fuse_req_t request, uint64_t ino);
 void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_opendir(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing);
+
+/* view_trash.c: what is in a directory of the kinds of the trash. */
+errint view_trash_find(fuse_req_t request, uint64_t parent, const char *name, uint64_t *number,
+                       struct meta_inode *row);
+errint view_trash_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing);
 
 /* view_status.c: the file `status`. What was opened stays as it was then; a take-over reads it anew. */
 void view_status_open(fuse_req_t request, struct fuse_file_info *fi);

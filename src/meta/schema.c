@@ -65,6 +65,14 @@
     "CREATE TABLE template (directory INTEGER PRIMARY KEY, hidden INTEGER NOT NULL);"                        \
     "CREATE UNIQUE INDEX template_by_hidden ON template (hidden);"
 
+/* What was removed of complete checkpoints (meta/trash.h): `kind` is an enum meta_trash_kind. */
+#define SCHEMA_TRASH                                                                                         \
+    "CREATE TABLE trash (ino INTEGER PRIMARY KEY, directory INTEGER NOT NULL, kind INTEGER NOT NULL,"        \
+    " parent INTEGER NOT NULL, name BLOB NOT NULL, removed INTEGER NOT NULL, remover INTEGER NOT NULL,"      \
+    " reason BLOB NOT NULL);"                                                                                \
+    "CREATE INDEX trash_by_parent ON trash (parent);"                                                        \
+    "CREATE INDEX trash_by_directory ON trash (directory) WHERE directory <> 0;"
+
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"
     "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
@@ -99,14 +107,15 @@ static const char schema_tables[] =
     " successor INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;"
     "CREATE INDEX shadow_by_replaced ON shadow (replaced);"
     "CREATE INDEX shadow_by_successor ON shadow (successor);" SCHEMA_SHARING SCHEMA_TOTAL SCHEMA_CHECKSUM
-        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED;
+        SCHEMA_ASSEMBLED SCHEMA_STAND_IN SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_TRASH;
 
 const struct schema_step *schema_steps(size_t *count)
 {
-    static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
-                                               {.from = 2, .text = SCHEMA_CHECKSUM},
-                                               {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
-                                               {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED}};
+    static const struct schema_step steps[] = {
+        {.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
+        {.from = 2, .text = SCHEMA_CHECKSUM},
+        {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
+        {.from = 4, .text = SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_TRASH}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

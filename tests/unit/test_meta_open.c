@@ -173,7 +173,7 @@ static void test_format_1(void)
           "DROP TABLE summed; DROP TABLE segment; DROP TABLE shrunk; DROP TABLE damage;"
           " DROP TABLE total; DROP TABLE checksum; DROP TABLE assembled;"
           " DROP TABLE assembled_input; DROP TABLE stand_in; DROP TABLE policy; DROP TABLE template;"
-          " DROP TABLE assembled_removed; UPDATE format SET version = 1");
+          " DROP TABLE assembled_removed; DROP TABLE trash; UPDATE format SET version = 1");
     frame_open();
     CHECK(frame_find(1, "f") == file);
     cleanup_ids struct ids objects = {0};

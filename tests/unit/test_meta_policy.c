@@ -136,7 +136,7 @@ static void test_format_4(void)
     {
         META_LOCKED(meta);
         CHECK_EQUAL(0, db_execute(meta->db, "DROP TABLE policy; DROP TABLE template; DROP TABLE "
-                                            "assembled_removed; UPDATE format SET version = 4"));
+                                            "assembled_removed; DROP TABLE trash; UPDATE format SET version = 4"));
     }
     frame_reopen();
     CHECK_EQUAL(run, frame_find(META_ROOT_INO, "run"));
