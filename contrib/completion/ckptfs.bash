@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=forward sharing=off verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask inline= threads= read-ahead= '
+    options+='sharing=backward sharing=forward sharing=off verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask trash=on trash=off trash-age= inline= threads= read-ahead= '
     options+='hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
@@ -37,13 +37,14 @@ _ckptfs() {
             passthrough) _ckptfs_complete_words $'auto\noff' "$word" ;;
             assemble) _ckptfs_complete_words $'auto\nview\noff\nask' "$word" ;;
             verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
+            trash) _ckptfs_complete_words $'on\noff' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         esac
         return
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\ntemplate\n--help\n--version' "$word"
+        _ckptfs_complete_words $'mount\numount\nstatus\nrestart\ndu\ngc\nverify\nfsck\nassemble\ninspect\nls\npolicy\ntemplate\nundelete\n--help\n--version' "$word"
         return
     fi
     case $command in
@@ -109,14 +110,23 @@ _ckptfs() {
                     ;;
                 *:set:*)
                     compopt -o nospace
-                    _ckptfs_complete_words 'assemble=' "$word"
+                    _ckptfs_complete_words $'assemble=\ntrash=\ntrash-age=' "$word"
                     ;;
-                *:unset:*) _ckptfs_complete_words 'assemble' "$word" ;;
+                *:unset:*) _ckptfs_complete_words $'assemble\ntrash\ntrash-age' "$word" ;;
             esac
             ;;
         template)
             case $word in
                 -*) _ckptfs_complete_words $'--show\n--remove\n--json\n--help' "$word" ;;
+                *)
+                    compopt -o filenames
+                    mapfile -t COMPREPLY < <(compgen -d -- "$word")
+                    ;;
+            esac
+            ;;
+        undelete)
+            case $word in
+                -*) _ckptfs_complete_words $'--to\n--list\n--json\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -d -- "$word")

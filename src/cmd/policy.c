@@ -221,6 +221,8 @@ const struct command command_policy = {
                "\n"
                "What a directory has not itself comes from the nearest one above it that has it, else from\n"
                "the mount's options. Its owner and root may set it. Keys:\n"
-               "  assemble=auto|off|ask  when the shards of a checkpoint become a model\n",
+               "  assemble=auto|off|ask  when the shards of a checkpoint become a model\n"
+               "  trash=on|off           whether removed checkpoints can be had back for a while\n"
+               "  trash-age=TIME         for how long: 90s, 30m, 12h, 7d or 4w\n",
     .run = policy_run,
 };

@@ -22,8 +22,10 @@ enum {
 
 /* A removal is counted when it is over: the names of one come close together. */
 #define TRASH_GATHER_NS (CLOCK_NS_PER_SECOND / 4)
-/* So often the disk, and the time, are looked at while there is something to give up. */
-#define TRASH_LOOK_NS CLOCK_NS_PER_SECOND
+/* So often the disk, and the time, are looked at while there is something to give up; and where little is
+ * free, since what is written by passthrough cannot wait. */
+#define TRASH_LOOK_NS  CLOCK_NS_PER_SECOND
+#define TRASH_WATCH_NS (CLOCK_NS_PER_SECOND / 10)
 
 /* The rows, as of the round. */
 struct trash_round {
@@ -91,14 +93,14 @@ static bool trash_is_entry(const struct meta_trash *row)
     return row->kind == META_TRASH_CLOSED || row->kind == META_TRASH_OPEN;
 }
 
-/* Whether its time is up, by the policy of the directory that it was in. */
-static bool trash_is_expired(struct filesystem *fs, const struct meta_trash *row, int64_t now)
+/* Why it goes, by the policy of the directory that it was in; NULL: it stays. */
+static const char *trash_find_end(struct filesystem *fs, const struct meta_trash *row, int64_t now)
 {
     bool keeps;
     int64_t age;
     if (policy_trash(fs, row->directory ? row->directory : row->parent, &keeps, &age) != 0)
-        return false;
-    return !keeps || now - row->removed >= age;
+        return NULL;
+    return !keeps ? "the trash is off" : now - row->removed >= age ? "its time is up" : NULL;
 }
 
 static void trash_give_up_expired(struct trash_round *round)
@@ -106,10 +108,9 @@ static void trash_give_up_expired(struct trash_round *round)
     int64_t now = clock_file_time();
     for (size_t i = 0; i < round->count && !trash_stops(round->fs); i++) {
         struct meta_trash *row = &round->rows[i];
-        if (row->kind == META_TRASH_GOING)
-            trash_give_up(round, row, "");
-        else if (trash_is_entry(row) && trash_is_expired(round->fs, row, now))
-            trash_give_up(round, row, "its time is up");
+        const char *why = trash_is_entry(row) ? trash_find_end(round->fs, row, now) : NULL;
+        if (why || row->kind == META_TRASH_GOING)
+            trash_give_up(round, row, why);
     }
 }
 
@@ -223,9 +224,11 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
 }
 
 /* Returns when there is something to do. The lock is held. */
-static void trash_wait(struct trash *trash)
+static void trash_wait(struct filesystem *fs)
 {
-    struct timespec until = clock_to_timespec(clock_monotonic() + TRASH_LOOK_NS);
+    struct trash *trash = fs->trash;
+    bool little = trash_has_any(fs) && trash_free_bytes(fs) / 2 < atomic_load(&trash->wanted);
+    struct timespec until = clock_to_timespec(clock_monotonic() + (little ? TRASH_WATCH_NS : TRASH_LOOK_NS));
     while (!trash->kicked && trash->asked == trash->answered && !trash->stopping) {
         if (!atomic_load(&trash->any))
             wait_signal(&trash->wake, &trash->lock);
@@ -244,7 +247,7 @@ void *trash_run(void *context)
     struct trash *trash = fs->trash;
     pthread_mutex_lock(&trash->lock);
     while (!trash->stopping) {
-        trash_wait(trash);
+        trash_wait(fs);
         if (trash->stopping)
             break;
         uint64_t ticket = trash->asked;

@@ -7,7 +7,7 @@ load ../lib/ckptfs.bash
 setup() {
     ckptfs_setup
     DOC=$CKPTFS_TREE/doc
-    COMMANDS=(mount umount status restart du gc verify fsck assemble inspect ls policy template)
+    COMMANDS=(mount umount status restart du gc verify fsck assemble inspect ls policy template undelete)
 }
 teardown() { ckptfs_teardown; }
 

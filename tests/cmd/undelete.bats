@@ -141,7 +141,7 @@ teardown() { ckptfs_teardown; }
     # What is in it already goes, too.
     ckptfs_remount trash=off
     wait_until 20 trash_is_empty
-    grep -q '/run/checkpoint-5: removed from the trash: its time is up' "$CKPTFS_LOG"
+    grep -q '/run/checkpoint-5: removed from the trash: the trash is off' "$CKPTFS_LOG"
     run "$CKPTFS" mount -o trash=perhaps "$STORE" "$MNT"
     [ "$status" -eq 2 ]
     [[ $output == *'expected on or off'* ]]
