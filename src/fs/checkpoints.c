@@ -13,8 +13,10 @@
 /* A part of a checkpoint is no deeper below it. */
 enum { CHECKPOINTS_LEVELS = 2, CHECKPOINTS_KNOWN = 64 };
 
-/* So long it is not asked again whether a directory that is in none has become a part of one. */
-#define CHECKPOINTS_ASK_AGAIN_NS CLOCK_NS_PER_SECOND
+/* So long it is not asked again whether a directory that is in none has become a part of one; and so many
+ * times as long as it took to tell. */
+#define CHECKPOINTS_ASK_AGAIN_NS    CLOCK_NS_PER_SECOND
+#define CHECKPOINTS_ASK_AGAIN_TIMES 50
 
 static pthread_mutex_t checkpoints_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
@@ -32,12 +34,14 @@ static bool checkpoints_is_none(uint64_t directory)
     return none;
 }
 
-static void checkpoints_note_none(uint64_t directory)
+static void checkpoints_note_none(uint64_t directory, int64_t since)
 {
     size_t slot = directory % CHECKPOINTS_KNOWN;
+    int64_t took = (clock_monotonic() - since) * CHECKPOINTS_ASK_AGAIN_TIMES;
     pthread_mutex_lock(&checkpoints_lock);
     checkpoints_none[slot].directory = directory;
-    checkpoints_none[slot].until = clock_monotonic() + CHECKPOINTS_ASK_AGAIN_NS;
+    checkpoints_none[slot].until =
+        clock_monotonic() + (took > CHECKPOINTS_ASK_AGAIN_NS ? took : CHECKPOINTS_ASK_AGAIN_NS);
     pthread_mutex_unlock(&checkpoints_lock);
 }
 
@@ -74,6 +78,7 @@ uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory)
 {
     uint64_t above[CHECKPOINTS_LEVELS];
     size_t count = 0;
+    int64_t since = clock_monotonic();
     if (directory == META_ROOT_INO || checkpoints_is_none(directory))
         return 0;
     for (uint64_t at = directory; count < CHECKPOINTS_LEVELS && at != META_ROOT_INO;) {
@@ -85,7 +90,7 @@ uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory)
         if (checkpoints_judge(fs, above[count], count > 0))
             return above[count];
     }
-    checkpoints_note_none(directory);
+    checkpoints_note_none(directory, since);
     return 0;
 }
 

@@ -111,7 +111,7 @@ static size_t trash_print_number(char name[TRASH_NUMBER_MAX], uint64_t ino)
 
 static errint trash_add_link(struct meta *meta, uint64_t directory, int links)
 {
-    struct meta_inode before;
+    struct meta_inode before = {0};
     errint error = inode_load_directory(meta, directory, &before);
     struct meta_inode after = before;
     after.nlink += (uint32_t)links;
@@ -167,7 +167,7 @@ static errint trash_copy_directory(struct change *change, uint64_t from, uint64_
 
 errint trash_drop_directory(struct change *change, uint64_t ino, int64_t now)
 {
-    struct meta_inode before;
+    struct meta_inode before = {0};
     errint error = inode_load_directory(change->meta, ino, &before);
     struct meta_inode after = before;
     after.nlink = 0;

@@ -104,7 +104,7 @@ static errint trash_restore_whole(struct change *change, const struct meta_trash
                                   const struct meta_trash_restore *wanted)
 {
     struct meta *meta = change->meta;
-    struct meta_inode parent, before;
+    struct meta_inode parent, before = {0};
     errint error = name_load_parent(meta, wanted->parent, &parent);
     if (!error)
         error = inode_load_directory(meta, row->ino, &before);

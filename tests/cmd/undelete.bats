@@ -26,11 +26,14 @@ teardown() { ckptfs_teardown; }
     rmtree "$RUN/checkpoint-5"
     [ -z "$(ls "$RUN")" ]
     [ "$(trash_field path)" = "$RUN/checkpoint-5" ]
-    # It is there to be read, also after the mount's end.
+    # It is there to be read, also when the database was lost meanwhile.
     diff -r "$WAS" "$MNT/.ckptfs/trash/run/checkpoint-5"
     run touch "$MNT/.ckptfs/trash/run/checkpoint-5/more"
     [ "$status" -ne 0 ]
-    ckptfs_remount
+    ckptfs_umount
+    rm "$STORE/meta.db"
+    "$CKPTFS" fsck --rebuild "$STORE" || [ $? -eq 1 ]
+    ckptfs_mount
     [ "$(trash_field in_part)" = false ]
     [ ! -e "$RUN/checkpoint-5" ]
     "$CKPTFS" undelete "$RUN/checkpoint-5" | grep -q 'is back'
