@@ -102,7 +102,16 @@ static bool control_may_write(fuse_req_t request, const struct meta_inode *direc
     return (directory->mode >> shift & 3) == 3;
 }
 
-static errint control_may_undelete(fuse_req_t request, uint64_t directory, uint64_t id)
+/* The same for what is left of the checkpoint, where it goes back into that. */
+static bool control_may_write_rest(fuse_req_t request, uint64_t directory, const char *name, uint64_t rest)
+{
+    struct meta_inode row;
+    return rest == 0 || meta_lookup(fs_of(request)->meta, directory, name, strlen(name), &row) != 0 ||
+           row.ino != rest || control_may_write(request, &row);
+}
+
+static errint control_may_undelete(fuse_req_t request, uint64_t directory,
+                                   const struct control_undelete *wanted)
 {
     struct filesystem *fs = fs_of(request);
     struct meta_inode row;
@@ -113,11 +122,14 @@ static errint control_may_undelete(fuse_req_t request, uint64_t directory, uint6
     if (!error && !S_ISDIR(row.mode))
         error = -ENOTDIR;
     if (!error)
-        error = meta_trash_find(fs->meta, id, &trash);
+        error = meta_trash_find(fs->meta, wanted->id, &trash);
     /* What he may not see is not there for him. */
     if (!error && !control_sees_trash(&trash, fuse_req_ctx(request)->uid))
         error = -ENOENT;
-    return error || control_may_write(request, &row) ? error : -EACCES;
+    if (!error && !(control_may_write(request, &row) &&
+                    control_may_write_rest(request, directory, wanted->name, trash.directory)))
+        error = -EACCES;
+    return error;
 }
 
 static errint control_do_undelete(fuse_req_t request, uint64_t directory,
@@ -131,7 +143,7 @@ static errint control_do_undelete(fuse_req_t request, uint64_t directory,
                                                .now = clock_file_time()};
     if (state_request_was_done(fs->state, fs_current_unique(), out))
         return 0;
-    errint error = control_may_undelete(request, directory, wanted->id);
+    errint error = control_may_undelete(request, directory, wanted);
     if (!error && view_is_name(directory, wanted->name))
         error = -EPERM;
     if (!error)

@@ -18,6 +18,7 @@ struct retry {
     } message;
     void (*again)(const struct retry *retry);
     fuse_req_t request;
+    uint64_t given; /* as trash_given had it when there was no room */
     fuse_ino_t ino; /* or the directory */
     struct fuse_file_info fi;
     mode_t mode;
@@ -43,7 +44,7 @@ static void retry_run(void *context, unsigned worker)
     struct retry *retry = context;
     struct filesystem *fs = fs_of(retry->request);
     unsigned slot = STATE_REQUESTS - 1 - FS_SYNC_WORKERS - FS_REPORTERS - FS_SUMMERS - worker;
-    retry_is_last = !trash_make_room(fs);
+    retry_is_last = !trash_make_room(fs, retry->given);
     state_request_begin(fs->state, slot, retry->message.header.unique, retry->message.header.opcode,
                         retry->ino);
     fs_current_request = &retry->message.header;
@@ -67,6 +68,7 @@ static struct retry *retry_new(fuse_req_t request, void (*again)(const struct re
            length < sizeof retry->message ? length : sizeof retry->message);
     retry->again = again;
     retry->request = request;
+    retry->given = trash_given(fs);
     return retry;
 }
 

@@ -212,13 +212,24 @@ bool trash_is_short(struct filesystem *fs)
     return trash_has_any(fs) && trash_free_bytes(fs) < atomic_load(&fs->trash->wanted);
 }
 
-bool trash_make_room(struct filesystem *fs)
+uint64_t trash_given(struct filesystem *fs)
+{
+    if (!fs->trash)
+        return 0;
+    pthread_mutex_lock(&fs->trash->lock);
+    uint64_t given = fs->trash->given;
+    pthread_mutex_unlock(&fs->trash->lock);
+    return given;
+}
+
+bool trash_make_room(struct filesystem *fs, uint64_t given)
 {
     struct trash *trash = fs->trash;
     if (!trash)
         return false;
     pthread_mutex_lock(&trash->lock);
-    uint64_t ticket = ++trash->asked, given = trash->given;
+    /* Others may have waited for the same. */
+    uint64_t ticket = trash->given == given ? ++trash->asked : 0;
     pthread_cond_signal(&trash->wake);
     while (trash->answered < ticket && !trash->stopping)
         wait_signal(&trash->round, &trash->lock);

@@ -59,11 +59,13 @@ int64_t trash_bytes(struct filesystem *fs);
 bool trash_is_short(struct filesystem *fs);
 /* Whether something can be given up. */
 bool trash_has_any(struct filesystem *fs);
+/* How many entries were given up so far for want of space, or else. */
+uint64_t trash_given(struct filesystem *fs);
 /*
- * Returns when the oldest entry was given up and its space is free; false: there was none. Blocks for long:
- * never call it from a thread that answers the kernel.
+ * Returns when an entry was given up since there had been `given`, the oldest if need be, and its space is
+ * free; false: there was none. Blocks for long: never call it from a thread that answers the kernel.
  */
-bool trash_make_room(struct filesystem *fs);
+bool trash_make_room(struct filesystem *fs, uint64_t given);
 
 /* What an entry costs. */
 struct trash_size {
