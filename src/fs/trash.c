@@ -14,6 +14,7 @@
 #include "fs/checkpoints.h"
 #include "fs/policy.h"
 #include "fs/trash_internal.h"
+#include "fs/writeback.h"
 
 /* Directories are no deeper than that below a checkpoint. */
 enum { TRASH_LEVELS = 64 };
@@ -180,8 +181,10 @@ errint trash_take_directory(struct filesystem *fs, uint64_t directory, const cha
     if (error)
         return error;
     atomic_store(&fs->trash->any, true);
+    trash_end_begun(fs->trash, directory);
     trash_note_move(fs);
     trash_kick(fs);
+    writeback_kick(fs); /* that one removes what is left of the directory */
     fuse_lowlevel_notify_inval_entry(fs->session, name.parent, name.bytes, name.length);
     return 0;
 }

@@ -42,8 +42,9 @@ void trash_note_creation(struct filesystem *fs, uint64_t directory);
 void trash_note_move(struct filesystem *fs);
 
 /*
- * A whole directory goes to the trash at once; for good, where the policy says so. `reason`: for people. The
- * kernel is told by the caller's thread, which must not answer it. 0 or a negative errno.
+ * A whole directory goes to the trash at once, with what was removed of it before; for good, where the policy
+ * says so. `reason`: for people. The kernel is told by the caller's thread, which must not answer it. 0 or a
+ * negative errno.
  */
 errint trash_take_directory(struct filesystem *fs, uint64_t directory, const char *reason);
 

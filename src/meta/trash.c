@@ -384,22 +384,50 @@ errint trash_directory_removed(struct change *change, const struct trash_removed
     return leads > 0 ? trash_put_above(change, removed) : leads;
 }
 
+/* Its name is gone: what is in it joins the open entry. */
+static errint trash_take_rest(struct change *change, const struct trash_removed *removed, uint64_t entry)
+{
+    const struct meta_inode *before = removed->inode;
+    errint error = trash_merge(change, &(struct trash_pair){before->ino, entry, false}, removed->now);
+    struct meta_inode now = {0}, after;
+    if (!error)
+        error = trash_directory_removed(change, removed);
+    if (!error)
+        error = inode_load_directory(change->meta, before->ino, &now);
+    after = now;
+    after.nlink = 0;
+    after.ctime = removed->now;
+    if (!error)
+        error = inode_unlinked(change, &now, &after, false);
+    return error ? error : shadow_let_go(change, before->ino);
+}
+
 static errint trash_take(struct change *change, uint64_t directory, struct meta_trash *row)
 {
     struct meta *meta = change->meta;
     struct meta_name name;
-    struct meta_inode above;
+    struct meta_inode above, inode;
+    uint64_t entry;
     errint error = trash_name_of(meta, directory, &name);
     int reached = error ? error : trash_is_reached(meta, name.parent);
     if (reached <= 0)
         return reached < 0 ? reached : -ENOENT;
     error = inode_load_directory(meta, name.parent, &above);
     if (!error)
+        error = inode_load_directory(meta, directory, &inode);
+    if (!error)
         error = name_delete(meta, name.parent, name.bytes, name.length);
     if (!error)
         error = name_touch_parent(meta, &above, -1, row->removed);
     if (!error)
-        error = trash_put_in(change, directory, row->removed);
+        error = trash_find_open(meta, directory, &entry);
+    if (error != -ENOENT)
+        return error ? error
+                     : trash_take_rest(change,
+                                       &(struct trash_removed){&inode, name.parent, name.bytes, name.length,
+                                                               row->removed},
+                                       entry);
+    error = trash_put_in(change, directory, row->removed);
     row->ino = directory;
     row->parent = name.parent;
     row->length = name.length;

@@ -65,8 +65,9 @@ errint meta_trash_remove(struct meta *meta, const struct meta_trash_removal *rem
 errint meta_trash_close(struct meta *meta, uint64_t directory);
 
 /*
- * A whole directory, with all that is below it, becomes an entry. -ENOENT when it has no name or is hidden
- * already; -EBUSY for the root.
+ * A whole directory, with all that is below it, becomes an entry; what is left of a checkpoint joins what was
+ * removed of it, and the directory is told by meta_shadows_released, for the caller to meta_reap. -ENOENT
+ * when it has no name or is hidden already; -EBUSY for the root.
  */
 errint meta_trash_take(struct meta *meta, uint64_t directory, uint32_t remover, const char *reason,
                        int64_t now);

@@ -22,6 +22,12 @@ errint trash_name_of(struct meta *meta, uint64_t directory, struct meta_name *ou
 /* Inodes that a statement with one parameter selects; `text` as db_select has it. */
 errint trash_collect(struct meta *meta, const char *text, uint64_t parameter, struct ids *out);
 
+struct trash_pair {
+    uint64_t from, to;
+    bool times; /* `to` gets the times of `from`, and so below */
+};
+/* All that is in a directory goes into another. -EEXIST: both have a name, and not for directories. */
+errint trash_merge(struct change *change, const struct trash_pair *pair, int64_t now);
 /* As meta_trash_close. */
 errint trash_close(struct meta *meta, uint64_t directory);
 

@@ -9,12 +9,7 @@
 /* -- back -------------------------------------------------------------------------------------------------
  */
 
-/* Two directories, one of the trash and the one that it goes back into. */
-struct trash_pair {
-    uint64_t from, to;
-};
-
-static errint trash_merge(struct change *change, const struct trash_pair *pair, int64_t now, int level);
+static errint trash_merge_level(struct change *change, const struct trash_pair *pair, int64_t now, int level);
 
 /* Names that both have: subdirectories of the one, then of the other. -EEXIST for all else. */
 static errint trash_find_common(struct meta *meta, const struct trash_pair *pair, struct ids *from,
@@ -40,7 +35,8 @@ static errint trash_merge_common(struct change *change, const struct trash_pair 
     cleanup_ids struct ids from = {0}, to = {0};
     errint error = trash_find_common(change->meta, pair, &from, &to);
     for (size_t i = 0; i < from.count && !error; i++) {
-        error = trash_merge(change, &(struct trash_pair){from.at[i], to.at[i]}, now, level + 1);
+        error = trash_merge_level(change, &(struct trash_pair){from.at[i], to.at[i], pair->times}, now,
+                                  level + 1);
         if (!error)
             error = db_run(change->meta->db, "DELETE FROM name WHERE parent = $1 AND ino = $2",
                            DB_INTEGER(pair->from), DB_INTEGER(from.at[i]));
@@ -62,8 +58,7 @@ static errint trash_count_directories(struct meta *meta, uint64_t directory, uin
     return found < 0 ? found : 0;
 }
 
-/* All that is in `from` goes into `to`, which gets its times. */
-static errint trash_merge(struct change *change, const struct trash_pair *pair, int64_t now, int level)
+static errint trash_merge_level(struct change *change, const struct trash_pair *pair, int64_t now, int level)
 {
     struct meta *meta = change->meta;
     struct meta_inode from, to, after;
@@ -82,15 +77,22 @@ static errint trash_merge(struct change *change, const struct trash_pair *pair, 
         return error;
     after = to;
     after.nlink += subdirectories;
-    after.atime = from.atime;
-    after.mtime = from.mtime;
+    if (pair->times) {
+        after.atime = from.atime;
+        after.mtime = from.mtime;
+    }
     after.ctime = now;
     return inode_update(meta, &to, &after);
 }
 
+errint trash_merge(struct change *change, const struct trash_pair *pair, int64_t now)
+{
+    return trash_merge_level(change, pair, now, 0);
+}
+
 static errint trash_restore_into_rest(struct change *change, const struct meta_trash *row, int64_t now)
 {
-    errint error = trash_merge(change, &(struct trash_pair){row->ino, row->directory}, now, 0);
+    errint error = trash_merge(change, &(struct trash_pair){row->ino, row->directory, true}, now);
     if (!error)
         error = trash_close(change->meta, row->directory);
     if (!error)

@@ -217,6 +217,28 @@ static void test_take_and_give_up(void)
     CHECK_EQUAL(linked, frame_find(run, "kept"));
 }
 
+static void test_rest_follows(void)
+{
+    make_checkpoint();
+    uint64_t back;
+    cleanup_ids struct ids released = {0}, freed = {0};
+    CHECK_EQUAL(0, trash_remove(checkpoint, "model", false));
+    CHECK(make_file(part, "rank2") != 0);
+    CHECK_EQUAL(0, trash_remove(part, "rank", false));
+    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "the removal was broken off", FRAME_NOW + LATER));
+    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
+    CHECK(frame_has(&released, checkpoint));
+    CHECK_EQUAL(0, meta_reap_all(meta, &released, &freed));
+    CHECK_EQUAL(1, count_rows());
+    struct meta_trash row = row_at(0);
+    CHECK_EQUAL(META_TRASH_CLOSED, row.kind);
+    CHECK_TEXT("/run/checkpoint", path_of(&row));
+    CHECK_EQUAL(0, restore(row.ino, run, "checkpoint", &back));
+    CHECK(frame_find(back, "model") && frame_find(back, "optimizer"));
+    CHECK(frame_find(frame_find(back, "part"), "rank") && frame_find(frame_find(back, "part"), "rank2"));
+    CHECK_EQUAL(FRAME_NOW, frame_get(back).mtime);
+}
+
 static void test_path_survives_what_is_above(void)
 {
     make_checkpoint();
@@ -437,6 +459,7 @@ int main(void)
     frame_run("nothing is replaced by what comes back", test_nothing_is_replaced);
     frame_run("what is made anew is not of the entry before", test_closed);
     frame_run("a whole directory goes there, comes back, and is given up", test_take_and_give_up);
+    frame_run("the rest of a checkpoint follows what was removed of it", test_rest_follows);
     frame_run("a path outlives the directories on it", test_path_survives_what_is_above);
     frame_run("the view shows it to its owner, under its path", test_view);
     frame_run("the check mends it", test_check);
