@@ -28,7 +28,8 @@ errint trash_from_row(const struct db_rows *rows, struct meta_trash *out)
     const char *reason = db_bytes(rows, 7, &reason_length);
     if (reason_length >= sizeof out->reason)
         return -EUCLEAN;
-    memcpy(out->reason, reason, reason_length);
+    if (reason_length > 0)
+        memcpy(out->reason, reason, reason_length);
     out->reason[reason_length] = '\0';
     out->ino = (uint64_t)db_integer(rows, 0);
     out->directory = (uint64_t)db_integer(rows, 1);
