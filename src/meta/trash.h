@@ -79,6 +79,9 @@ errint meta_trash_find(struct meta *meta, uint64_t ino, struct meta_trash *out);
 /* Where it was, as a path from the root; the caller frees it. What is left of it may be elsewhere now. */
 errint meta_trash_path(struct meta *meta, const struct meta_trash *trash, char **out);
 
+/* Whether a file has no name left on the mount, because it was removed: 1, 0 or an error. */
+int meta_trash_has(struct meta *meta, uint64_t ino);
+
 struct meta_trash_restore {
     uint64_t ino;
     uint64_t parent; /* where it goes */

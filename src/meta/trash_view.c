@@ -63,6 +63,19 @@ errint meta_trash_find(struct meta *meta, uint64_t ino, struct meta_trash *out)
     return trash_load(meta, ino, out);
 }
 
+int meta_trash_has(struct meta *meta, uint64_t ino)
+{
+    META_LOCKED(meta);
+    cleanup_ids struct ids parents = {0};
+    errint error = trash_collect(meta, "SELECT parent FROM name WHERE ino = $1", ino, &parents);
+    for (size_t i = 0; i < parents.count && !error; i++) {
+        int reached = trash_is_reached(meta, parents.at[i]);
+        if (reached)
+            return reached < 0 ? reached : 0;
+    }
+    return error ? error : 1;
+}
+
 /* -- paths ------------------------------------------------------------------------------------------------
  */
 
