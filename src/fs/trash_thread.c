@@ -93,12 +93,26 @@ static bool trash_is_entry(const struct meta_trash *row)
     return row->kind == META_TRASH_CLOSED || row->kind == META_TRASH_OPEN;
 }
 
+/* The nearest directory above the entry that is on the mount still. */
+static uint64_t trash_find_above(const struct trash_round *round, const struct meta_trash *row)
+{
+    uint64_t above = row->directory ? row->directory : row->parent;
+    for (size_t i = 0, steps = 0; i < round->count && steps < round->count; i++) {
+        if (round->rows[i].ino == above) {
+            above = round->rows[i].parent;
+            steps++;
+            i = (size_t)-1;
+        }
+    }
+    return above;
+}
+
 /* Why it goes, by the policy of the directory that it was in; NULL: it stays. */
-static const char *trash_find_end(struct filesystem *fs, const struct meta_trash *row, int64_t now)
+static const char *trash_find_end(const struct trash_round *round, const struct meta_trash *row, int64_t now)
 {
     bool keeps;
     int64_t age;
-    if (policy_trash(fs, row->directory ? row->directory : row->parent, &keeps, &age) != 0)
+    if (policy_trash(round->fs, trash_find_above(round, row), &keeps, &age) != 0)
         return NULL;
     return !keeps ? "the trash is off" : now - row->removed >= age ? "its time is up" : NULL;
 }
@@ -108,7 +122,7 @@ static void trash_give_up_expired(struct trash_round *round)
     int64_t now = clock_file_time();
     for (size_t i = 0; i < round->count && !trash_stops(round->fs); i++) {
         struct meta_trash *row = &round->rows[i];
-        const char *why = trash_is_entry(row) ? trash_find_end(round->fs, row, now) : NULL;
+        const char *why = trash_is_entry(row) ? trash_find_end(round, row, now) : NULL;
         if (why || row->kind == META_TRASH_GOING)
             trash_give_up(round, row, why);
     }

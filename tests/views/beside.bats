@@ -209,7 +209,7 @@ directory_times() { stat -c '%y %z %h %s' "$1"; }
     settle
     same "$MODEL" 1
     rm -r "$CHECKPOINT"
-    "$CKPTFS" policy set "$MNT" trash=off
+    ckptfs_remount trash=off
     wait_until 20 stored_at_most 0
     end_and_check
 }
@@ -244,7 +244,7 @@ directory_times() { stat -c '%y %z %h %s' "$1"; }
     save_checkpoint 1
     refused "not empty" rmdir "$CHECKPOINT"
     rm -r "$RUN"
-    "$CKPTFS" policy set "$MNT" trash=off
+    ckptfs_remount trash=off
     wait_until 20 stored_at_most 0
     end_and_check
 }
