@@ -15,6 +15,7 @@ static const struct command *const commands[] = {
     &command_gc,           &command_verify, &command_fsck,   &command_assemble, &command_inspect,
     &command_ls,           &command_policy, &command_pin,    &command_unpin,    &command_template,
     &command_mount_helper, &command_daemon, &command_events, &command_wait,     &command_export,
+    &command_undelete,
 };
 
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

@@ -9,6 +9,8 @@
 
 #include "ckpt/keep_policy.h"
 
+#include "base/clock.h"
+
 /* -- assemble ---------------------------------------------------------------------------------------------
  */
 
@@ -143,6 +145,49 @@ static bool policy_is_export_when(const char *value)
     return policy_parse_export_when(value, &when);
 }
 
+/* -- trash ------------------------------------------------------------------------------------------------
+ */
+
+bool policy_parse_trash(const char *text, bool *out)
+{
+    *out = strcmp(text, "on") == 0;
+    return *out || strcmp(text, "off") == 0;
+}
+
+static bool policy_is_trash(const char *value)
+{
+    bool on;
+    return policy_parse_trash(value, &on);
+}
+
+bool policy_parse_age(const char *text, int64_t *out)
+{
+    static const struct {
+        char unit;
+        int64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {'w', 7 * 86400}};
+    const int64_t most = INT64_C(10) * 366 * 86400;
+    int64_t number = 0;
+    const char *at = text;
+    for (; *at >= '0' && *at <= '9' && number <= most; at++)
+        number = number * 10 + (*at - '0');
+    if (at == text || strlen(text) >= POLICY_AGE_MAX || strlen(at) != 1)
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (*at == units[i].unit && number <= most / units[i].seconds) {
+            *out = number * units[i].seconds * CLOCK_NS_PER_SECOND;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool policy_is_age(const char *value)
+{
+    int64_t age;
+    return policy_parse_age(value, &age);
+}
+
 /* -- the table --------------------------------------------------------------------------------------------
  */
 
@@ -211,6 +256,16 @@ static const struct policy_key policy_table[] = {
      .summary = "which checkpoints are exported",
      .fallback = "complete",
      .fits = policy_is_export_when},
+    {.name = POLICY_TRASH,
+     .expected = "on or off",
+     .summary = "whether removed checkpoints can be had back for a while",
+     .fallback = "on",
+     .fits = policy_is_trash},
+    {.name = POLICY_TRASH_AGE,
+     .expected = "a time as 90s, 30m, 12h, 7d or 4w",
+     .summary = "for how long, where the space is not needed before",
+     .fallback = "1d",
+     .fits = policy_is_age},
 };
 
 enum { POLICY_COUNT = sizeof policy_table / sizeof *policy_table };

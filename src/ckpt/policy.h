@@ -55,6 +55,16 @@ bool policy_parse_export_when(const char *text, struct policy_export_when *out);
 
 #define POLICY_EXPORT      "export"
 #define POLICY_EXPORT_WHEN "export-when"
+#define POLICY_TRASH       "trash"
+#define POLICY_TRASH_AGE   "trash-age"
+
+/* Whether removed checkpoints go to the trash: "on" or "off". False: it is neither. */
+bool policy_parse_trash(const char *text, bool *out);
+
+enum { POLICY_AGE_MAX = 16 };
+/* A time, in ns: a whole number and a unit, "90s", "30m", "12h", "7d" or "4w"; at most ten years. False: it
+ * is none. */
+bool policy_parse_age(const char *text, int64_t *out);
 
 struct policy_key {
     const char *name;

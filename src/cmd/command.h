@@ -37,6 +37,7 @@ extern const struct command command_unpin;
 extern const struct command command_events;
 extern const struct command command_wait;
 extern const struct command command_template;
+extern const struct command command_undelete;
 extern const struct command command_daemon;
 
 /* Writes one line about a wrong command line, and where help is. Returns EXIT_USAGE. */

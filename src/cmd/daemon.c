@@ -80,6 +80,8 @@ static int daemon_run(int argc, char **argv)
     serve.verify_on_share = options.verify_on_share;
     serve.share_owners = options.share_owners;
     serve.assemble = options.assemble;
+    serve.trash = *options.trash ? options.trash : NULL;
+    serve.trash_age = *options.trash_age ? options.trash_age : NULL;
     serve.inline_limit = options.inline_limit;
     serve.threads = options.threads;
     serve.backup_interval = options.backup_interval;

@@ -347,6 +347,8 @@ const struct command command_mount = {
         "                        show checkpoints of shards as whole models below .ckptfs/models, and\n"
         "                        beside the shards where that is harmless (auto)\n"
         "      hooks=yes|no      run the hooks that users have set (yes)\n"
+        "      trash=on|off      keep removed checkpoints for a while, for `ckptfs undelete` (on)\n"
+        "      trash-age=TIME    for how long: 90s, 30m, 12h, 7d or 4w (1d)\n"
         "      inline=BYTES      files up to this size live in the database (0 to 65536; 16384)\n"
         "      threads=N         threads that answer the kernel (0: by the number of processors)\n"
         "      read-ahead=KIB    the kernel's read-ahead (8192; needs root)\n"

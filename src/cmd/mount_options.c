@@ -128,6 +128,18 @@ static errint option_set_assemble(struct mount_options *options, const char *val
     return -EINVAL;
 }
 
+/* The value of a policy, for directories that have none of their own. */
+static errint option_set_policy(const char *key, const char *value, char *out, size_t room, char problem[256])
+{
+    char wrong[POLICY_PROBLEM_MAX];
+    if (policy_check(key, value, wrong) != 0 || strlen(value) >= room) {
+        snprintf(problem, 256, "option %.200s", wrong);
+        return -EINVAL;
+    }
+    memcpy(out, value, strlen(value) + 1);
+    return 0;
+}
+
 static errint option_set_yes_or_no(const char *word, const char *value, bool *out, char problem[256])
 {
     if (strcmp(value, "yes") == 0 || strcmp(value, "no") == 0) {
@@ -159,6 +171,10 @@ static errint option_set_value(struct mount_options *options, const char *word, 
         return option_set_sharing(options, value, problem);
     if (strcmp(word, "assemble") == 0)
         return option_set_assemble(options, value, problem);
+    if (strcmp(word, POLICY_TRASH) == 0)
+        return option_set_policy(word, value, options->trash, sizeof options->trash, problem);
+    if (strcmp(word, POLICY_TRASH_AGE) == 0)
+        return option_set_policy(word, value, options->trash_age, sizeof options->trash_age, problem);
     if (strcmp(word, "verify-on-share") == 0)
         return option_set_yes_or_no(word, value, &options->verify_on_share, problem);
     if (strcmp(word, "hooks") == 0)

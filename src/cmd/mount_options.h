@@ -22,8 +22,9 @@ struct mount_options {
     bool verify_on_share;
     bool share_owners;
     enum policy_assembling assemble;
-    size_t inline_limit; /* bytes */
-    unsigned threads;    /* 0: by the number of processors */
+    char trash[8], trash_age[POLICY_AGE_MAX]; /* "": not given */
+    size_t inline_limit;                      /* bytes */
+    unsigned threads;                         /* 0: by the number of processors */
     unsigned read_ahead_kib;
     unsigned hang_timeout;    /* seconds */
     unsigned backup_interval; /* seconds; 0: no backup for this alone */

@@ -269,6 +269,8 @@ const struct command command_policy = {
         "                         torn or assembled: ckptfs-hooks(7)\n"
         "  hook-timeout=SECONDS   after so long it is killed\n"
         "  export=DIR             where to on the plain disk models of checkpoints are exported\n"
-        "  export-when=WHICH      complete, latest, best, pinned or 'every N'\n",
+        "  export-when=WHICH      complete, latest, best, pinned or 'every N'\n"
+        "  trash=on|off           whether removed checkpoints can be had back for a while\n"
+        "  trash-age=TIME         for how long: 90s, 30m, 12h, 7d or 4w\n",
     .run = policy_run,
 };

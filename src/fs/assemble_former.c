@@ -15,6 +15,7 @@
 #include "fs/writeback.h"
 #include "meta/assembled.h"
 #include "meta/beside.h"
+#include "meta/trash.h"
 
 /* A save that goes over an older one is thought to be under way so long after its last write. */
 #define FORMER_MIXED_NS (300 * CLOCK_NS_PER_SECOND)
@@ -69,7 +70,7 @@ static int former_input_holds(struct filesystem *fs, uint64_t directory, const s
         error = meta_get(fs->meta, input->row.ino, &row);
     if (error && error != -ENOENT)
         return error;
-    return kept && (error || row.nlink == 0);
+    return !kept ? 0 : error ? 1 : meta_trash_has(fs->meta, row.ino);
 }
 
 /*

@@ -3,6 +3,7 @@
 #include "fs/checkpoints.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -379,16 +380,23 @@ void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const 
         checkpoints_touch_directory(fs, directory);
 }
 
-void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, uint64_t removed)
+void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
+    struct meta_checkpoint row;
+    cleanup_free char *above = NULL;
+    cleanup_free char *path = NULL;
+    bool known = checkpoints_get(fs, removed, &row) == 0;
     pthread_mutex_lock(&checkpoints->lock);
-    bool known = checkpoints_find(checkpoints, removed) != NULL;
     checkpoints_drop(checkpoints, removed);
     pthread_mutex_unlock(&checkpoints->lock);
+    if (!known)
+        return;
+    if (meta_path(fs->meta, directory, &above) == 0 &&
+        asprintf(&path, "%s%s%s", above, above[1] ? "/" : "", name) >= 0 && (row.marks & CHECKPOINT_WHOLE))
+        checkpoints_emit(fs, EVENT_REMOVED, &row, path, "somebody removed it");
     /* The next one may be the latest now. */
-    if (known)
-        checkpoints_touch_directory(fs, directory);
+    checkpoints_touch_directory(fs, directory);
 }
 
 size_t checkpoints_waiting(struct filesystem *fs)

@@ -57,7 +57,7 @@ void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory);
 /* A file's name went from the directory. */
 void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name);
 /* A directory in it was removed, and with it its row in the database. */
-void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, uint64_t removed);
+void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed);
 
 /* The checkpoint that the directory is, or that it lies in, at most three levels below; 0: none is known.
  * Costs a look in memory where no checkpoint is known, else up to three look-ups. */

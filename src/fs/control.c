@@ -18,6 +18,7 @@
 #include "fs/share.h"
 #include "fs/share_models.h"
 #include "fs/stored.h"
+#include "fs/trash.h"
 #include "fs/view.h"
 #include "fs/writeback.h"
 
@@ -75,6 +76,7 @@ static void control_add_disk(struct filesystem *fs, cJSON *document)
         cJSON_AddNumberToObject(object, "available_bytes", (double)disk.f_bavail * (double)disk.f_frsize);
     }
     cJSON_AddBoolToObject(object, "full", atomic_load(&fs->disk_full));
+    cJSON_AddNumberToObject(object, "trash_bytes", (double)trash_bytes(fs));
 }
 
 static uint64_t control_open_handles(const struct filesystem *fs)
@@ -178,6 +180,10 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_largest(request, out_size);
     else if (control_keep(request, ino, command, in, in_size, out_size))
         return;
+    else if (command == CKPTFS_IOCTL_TRASH_NEXT)
+        control_next_trash(request, in, in_size, out_size);
+    else if (command == CKPTFS_IOCTL_UNDELETE)
+        control_undelete(request, ino, in, in_size);
     else if (control_template(request, ino, command, in, in_size, out_size) ||
              control_export(request, ino, command, in, in_size, out_size))
         return;

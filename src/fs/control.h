@@ -72,6 +72,37 @@ struct control_source {
 };
 #define CKPTFS_IOCTL_SOURCE _IOWR('k', 25, struct control_source)
 
+/*
+ * An entry of the trash (meta/trash.h): the next one behind the number `id` that the asker may see, which are
+ * those of his directories, and root's all. ENOENT: there is none. On any directory.
+ */
+struct control_trash {
+    uint64_t id;           /* in and out: the entry's number */
+    int64_t removed;       /* ns since the epoch */
+    int64_t age;           /* ns: for how long it is kept after that, where the space is not needed before */
+    uint64_t files;        /* all three 0 where `counted` is */
+    uint64_t bytes;        /* the sum of the files' sizes */
+    uint64_t unique_bytes; /* of the disk, that no other file has */
+    uint32_t uid;          /* the owner of the checkpoint's directory */
+    uint32_t remover;      /* the user who removed it */
+    uint32_t counted;      /* 1: how much it has is known */
+    uint32_t partly;       /* 1: a part of the checkpoint is still where it was */
+    char reason[128];      /* "": somebody removed it */
+    char path[4096];       /* where it was, from the root of the mount */
+};
+#define CKPTFS_IOCTL_TRASH_NEXT _IOWR('k', 42, struct control_trash)
+
+/*
+ * The entry becomes a directory of that name in the directory that is asked, or goes back into what is left
+ * of the checkpoint there. For the owner of what was removed who may write that directory, and root: else
+ * EPERM, EACCES. EEXIST: the name, or a file's in it, is taken; ENOENT: there is no such entry.
+ */
+struct control_undelete {
+    uint64_t id;
+    char name[256];
+};
+#define CKPTFS_IOCTL_UNDELETE _IOW('k', 43, struct control_undelete)
+
 /* How safe the files of a tree are: a file, or all below a directory. Counts the asker's files; root's all.
  */
 struct control_life {

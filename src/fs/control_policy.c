@@ -15,6 +15,7 @@
 #include "fs/hooks.h"
 #include "fs/keep_watch.h"
 #include "fs/policy.h"
+#include "fs/trash.h"
 #include "fs/view.h"
 
 enum { CONTROL_POLICIES_MAX = 64 };
@@ -91,7 +92,8 @@ struct control_policies {
     bool keeping;                     /* one of them is about what is kept */
     bool hooking;                     /* one of them is a command that will be run as who sets it */
     bool exporting;                   /* one sets or unsets where to checkpoints are exported */
-    char user[META_POLICY_VALUE_MAX]; /* who does */
+    bool trash;                       /* one is about the trash */
+    char user[META_POLICY_VALUE_MAX]; /* who sets where to they are exported */
 };
 
 /* Who sets where to checkpoints are exported is recorded with it: exports are made with his rights. */
@@ -135,6 +137,7 @@ static errint control_read_policies(struct control_policies *policies)
         policies->keeping |= keep_policy_has_key(at);
         policies->hooking |= value && policy_is_hook(at);
         policies->exporting |= strcmp(at, POLICY_EXPORT) == 0;
+        policies->trash |= strcmp(at, POLICY_TRASH) == 0 || strcmp(at, POLICY_TRASH_AGE) == 0;
         at += length + 1;
     }
     return policies->count > 0 ? 0 : -EINVAL;
@@ -198,6 +201,8 @@ void control_set_policy(fuse_req_t request, uint64_t directory, const void *in, 
         keep_watch_below(fs, directory);
     for (size_t i = 0; !error && i < policies.count; i++)
         control_tell_policy(fs, directory, &policies.changes[i]);
+    if (!error && policies.trash)
+        trash_kick(fs);
     if (error)
         fuse_reply_err(request, -error);
     else

@@ -25,7 +25,7 @@
 
 struct discard {
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t wake, followed; /* there is something to do; a round has ended */
     pthread_t thread;
     struct ids inodes, objects;
     uint64_t kicks; /* how often it was said that objects may have dead bytes to give back */
@@ -111,6 +111,17 @@ void discard_kick(struct filesystem *fs)
     pthread_mutex_unlock(&discard->lock);
 }
 
+void discard_flush(struct filesystem *fs)
+{
+    struct discard *discard = fs->discard;
+    pthread_mutex_lock(&discard->lock);
+    uint64_t ticket = ++discard->kicks;
+    pthread_cond_signal(&discard->wake);
+    while (discard->done < ticket && !discard->stopping)
+        wait_signal(&discard->followed, &discard->lock);
+    pthread_mutex_unlock(&discard->lock);
+}
+
 void discard_progress(struct filesystem *fs, uint64_t *kicks, uint64_t *done)
 {
     pthread_mutex_lock(&fs->discard->lock);
@@ -152,6 +163,7 @@ static void discard_reclaim(struct filesystem *fs, uint64_t ticket)
     pthread_mutex_lock(&fs->discard->lock);
     fs->discard->again = left ? clock_monotonic() + DISCARD_AGAIN_NS : INT64_MAX;
     fs->discard->done = ticket;
+    pthread_cond_broadcast(&fs->discard->followed);
     pthread_mutex_unlock(&fs->discard->lock);
 }
 
@@ -190,6 +202,7 @@ errint discard_start(struct filesystem *fs)
         return -ENOMEM;
     pthread_mutex_init(&discard->lock, NULL);
     pthread_cond_init(&discard->wake, NULL);
+    pthread_cond_init(&discard->followed, NULL);
     discard->again = INT64_MAX;
     fs->discard = discard;
     int error = pthread_create(&discard->thread, NULL, discard_run, fs);
@@ -209,6 +222,7 @@ void discard_stop(struct filesystem *fs, bool finish)
         return;
     pthread_mutex_lock(&discard->lock);
     discard->stopping = true;
+    pthread_cond_broadcast(&discard->followed);
     if (!finish)
         discard->inodes.count = discard->objects.count = 0;
     pthread_cond_signal(&discard->wake);
@@ -217,6 +231,7 @@ void discard_stop(struct filesystem *fs, bool finish)
     ids_release(&discard->inodes);
     ids_release(&discard->objects);
     pthread_cond_destroy(&discard->wake);
+    pthread_cond_destroy(&discard->followed);
     pthread_mutex_destroy(&discard->lock);
     free(discard);
     fs->discard = NULL;

@@ -23,6 +23,8 @@ void discard_stop(struct filesystem *fs, bool finish);
 void discard_objects(struct filesystem *fs, const struct ids *objects);
 /* Objects may have lost extents: what no file covers any more is given back soon. Does not block on I/O. */
 void discard_kick(struct filesystem *fs);
+/* The same; returns when it is done, with what was queued before. Blocks for long. */
+void discard_flush(struct filesystem *fs);
 /* How often that was called, and how many of these calls have been followed up. */
 void discard_progress(struct filesystem *fs, uint64_t *kicks, uint64_t *done);
 /* Queues an inode without a name, which nobody uses, and what it is made of. */

@@ -3,6 +3,7 @@
 #include "fs/expire.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,9 +13,9 @@ enum { EXPIRE_PAGE = 64 };
 
 struct expire {
     struct filesystem *fs;
-    fuse_req_t request;
+    fuse_req_t request; /* NULL: nobody waits */
     uint64_t ino;
-    struct meta_name name; /* the one, where nobody waits */
+    struct meta_name name; /* the one, where it is not all of an inode's */
 };
 
 /* A name that the kernel does not have is -ENOENT, and fine. */
@@ -28,6 +29,11 @@ static void expire_run_one(void *context, unsigned worker)
     (void)worker;
     struct expire *expire = context;
     expire_tell(expire->fs, &expire->name);
+    if (expire->request) {
+        /* Its times, too. */
+        fuse_lowlevel_notify_inval_inode(expire->fs->session, expire->ino, -1, 0);
+        fuse_reply_ioctl(expire->request, 0, NULL, 0);
+    }
     free(expire);
 }
 
@@ -81,6 +87,15 @@ void expire_name(struct filesystem *fs, const struct meta_name *name)
     const struct expire wanted = {.fs = fs, .name = *name};
     if (!expire_submit(&wanted, expire_run_one))
         log_warning("%s: may be seen by who had seen it, until the kernel looks it up anew", name->bytes);
+}
+
+void expire_name_for_ioctl(fuse_req_t request, uint64_t directory, const char *name, uint64_t ino)
+{
+    struct expire wanted = {.fs = fs_of(request), .request = request, .ino = ino, .name.parent = directory};
+    snprintf(wanted.name.bytes, sizeof wanted.name.bytes, "%s", name);
+    wanted.name.length = strlen(wanted.name.bytes);
+    if (!expire_submit(&wanted, expire_run_one))
+        fuse_reply_ioctl(request, 0, NULL, 0);
 }
 
 errint expire_start(struct filesystem *fs)

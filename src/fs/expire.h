@@ -23,4 +23,10 @@ void expire_names(fuse_req_t request, uint64_t ino);
 /* Has the kernel forget one name, which nothing has any more. Returns at once. */
 void expire_name(struct filesystem *fs, const struct meta_name *name);
 
+/*
+ * Has the kernel look up one name of a directory anew, and all below it, and then answers the ioctl with
+ * success. Otherwise as expire_names.
+ */
+void expire_name_for_ioctl(fuse_req_t request, uint64_t directory, const char *name, uint64_t ino);
+
 #endif

@@ -36,7 +36,7 @@
 enum { FS_MAX_WRITE = 1 << 20 };
 
 /* Threads that answer later. Each has a slot of the requests in work, from the last one down. */
-enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2, FS_SUMMERS = 4 };
+enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2, FS_SUMMERS = 4, FS_RETRIERS = 2 };
 
 /* What is possible here; found at the start by trying. A text is NULL where nothing is missing. */
 struct features {
@@ -70,6 +70,7 @@ struct backup;
 struct stored;
 struct outlook_work;
 struct saves_memory;
+struct trash;
 
 struct filesystem {
     const struct fs_options *options;
@@ -84,6 +85,7 @@ struct filesystem {
     struct workers *workers;   /* for syncs that a request waits for */
     struct workers *reporters; /* for figures that a request waits for (report.h) */
     struct workers *summers;   /* the same, for sums of whole files */
+    struct workers *retriers;  /* for requests that wait for space (retry.h) */
     struct {
         pthread_mutex_t lock;
         struct workers *workers; /* NULL: stopped */
@@ -111,6 +113,7 @@ struct filesystem {
     struct saves_memory *saves_memory; /* the same */
     struct counters counters;
     int64_t started;          /* this daemon, ns since the epoch */
+    struct trash *trash;      /* NULL: read-only */
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */
     atomic_bool stopping;

@@ -11,6 +11,7 @@
 #include "fs/inputs.h"
 #include "fs/seal.h"
 #include "fs/share.h"
+#include "fs/trash.h"
 #include "fs/writeback.h"
 #include "meta/beside.h"
 
@@ -44,7 +45,7 @@ static bool handle_may_pass(struct filesystem *fs, struct node *node, uint32_t f
         return true;
     struct meta_inode row;
     return node->kind == META_OBJECT && !(flags & O_DSYNC) && !atomic_load(&fs->disk_full) &&
-           meta_get(fs->meta, node->ino, &row) == 0 &&
+           !trash_is_short(fs) && meta_get(fs->meta, node->ino, &row) == 0 &&
            /* Whoever writes drops setuid and setgid bits; the kernel leaves that to us. */
            !(row.mode & (S_ISUID | S_ISGID));
 }

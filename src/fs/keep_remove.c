@@ -19,6 +19,8 @@
 #include "fs/expire.h"
 #include "fs/filesystem.h"
 #include "fs/keep.h"
+#include "fs/policy.h"
+#include "fs/trash.h"
 #include "fs/writeback.h"
 #include "meta/hidden.h"
 
@@ -227,6 +229,25 @@ static errint keep_take_apart(struct filesystem *fs, uint64_t ino)
     return error ? error : keep_drop_name(fs, hidden, &entry);
 }
 
+/* Whether it can be had back for a while; else it is to be removed. */
+static bool keep_to_trash(struct filesystem *fs, uint64_t ino, const struct meta_name *name,
+                          const char *reason)
+{
+    struct meta_inode row, directory;
+    bool keeps;
+    if (meta_get(fs->meta, ino, &row) < 0 || !S_ISDIR(row.mode) || policy_trash(fs, ino, &keeps, NULL) < 0 ||
+        !keeps || meta_get(fs->meta, name->parent, &directory) < 0)
+        return false;
+    int64_t now = clock_file_time();
+    errint error = trash_take_directory(fs, ino, reason);
+    if (error)
+        log_warning("inode %llu: it cannot go to the trash, and is removed for good: %s",
+                    (unsigned long long)ino, strerror(-error));
+    else
+        keep_settle(fs, name, &directory, now);
+    return !error;
+}
+
 errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
 {
     cleanup_free char *path = NULL;
@@ -239,14 +260,16 @@ errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
         error = -ENOENT;
     if (!error)
         error = meta_path(fs->meta, ino, &path);
-    if (!error)
-        error = keep_hide(fs, ino, &name);
+    if (error)
+        return error;
+    bool trashed = keep_to_trash(fs, ino, &name, reason);
+    error = trashed ? 0 : keep_hide(fs, ino, &name);
     if (error)
         return error;
     log_info("%s: removed: %s", path, reason);
     events_emit(
         fs, &(struct event){.kind = EVENT_REMOVED, .path = path, .step = -1, .bytes = -1, .reason = reason});
-    error = keep_take_apart(fs, ino);
+    error = trashed ? 0 : keep_take_apart(fs, ino);
     writeback_kick(fs);
     if (error)
         log_warning("%s: its space is given back at the next start: %s", path, strerror(-error));

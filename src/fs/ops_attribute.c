@@ -16,6 +16,7 @@
 #include "fs/handle.h"
 #include "fs/seal.h"
 #include "fs/space.h"
+#include "fs/trash.h"
 #include "fs/view.h"
 #include "fs/writers.h"
 
@@ -202,7 +203,7 @@ void ops_readlink(fuse_req_t request, fuse_ino_t ino)
         view_readlink(request, ino);
         return;
     }
-    ssize_t length = meta_content_read(fs_of(request)->meta, ino, target, PATH_MAX);
+    ssize_t length = meta_content_read(fs_of(request)->meta, view_target(ino), target, PATH_MAX);
     if (length < 0) {
         fuse_reply_err(request, (int)-length);
         return;
@@ -226,6 +227,11 @@ void ops_statfs(fuse_req_t request, fuse_ino_t ino)
         fuse_reply_err(request, -error);
         return;
     }
+    /* What is in the trash is free: who needs the space gets it. */
+    fsblkcnt_t trash = (fsblkcnt_t)trash_bytes(fs) / figures.f_frsize;
+    trash = trash > figures.f_blocks - figures.f_bfree ? figures.f_blocks - figures.f_bfree : trash;
+    figures.f_bfree += trash;
+    figures.f_bavail += trash;
     /* Inodes are rows: as many as the space allows at, say, one a block. */
     figures.f_files = totals.inodes + figures.f_bfree;
     figures.f_ffree = figures.f_bfree;

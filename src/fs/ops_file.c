@@ -15,7 +15,9 @@
 #include "fs/expire.h"
 #include "fs/handle.h"
 #include "fs/keep_watch.h"
+#include "fs/retry.h"
 #include "fs/space.h"
+#include "fs/trash.h"
 #include "fs/view.h"
 #include "fs/view_events.h"
 #include "fs/writeback.h"
@@ -143,6 +145,10 @@ void ops_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t 
         error = ops_create_inode(fs, &new, (fi->flags & O_ACCMODE) != O_RDONLY, &row, &backing);
     if (!error)
         writers_note(fs, parent, caller->pid);
+    if (error == -ENOSPC && !again && retry_create(request, parent, name, mode, fi))
+        return;
+    if (!error && !again)
+        trash_note_creation(fs, parent);
     if (!error && !(again && handle_reopen(fs, fi)))
         error = ops_create_open(fs, &row, backing, fi);
     if (error) {
@@ -354,6 +360,8 @@ void ops_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t siz
         return;
     }
     node_put(fs, node);
+    if (error == -ENOSPC && retry_write(request, ino, bytes, size, offset, fi))
+        return;
     if (error)
         fuse_reply_err(request, -error);
     else
@@ -409,6 +417,8 @@ void ops_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, o
         atomic_fetch_add(&fs->counters.refused, 1);
     node_unlock(node);
     node_put(fs, node);
+    if (error == -ENOSPC && retry_fallocate(request, ino, mode, offset, length))
+        return;
     fuse_reply_err(request, -error);
 }
 

@@ -13,9 +13,12 @@
 #include "fs/discard.h"
 #include "fs/inputs.h"
 #include "fs/models.h"
+#include "fs/retry.h"
 #include "fs/space.h"
+#include "fs/trash.h"
 #include "fs/view.h"
 #include "fs/writers.h"
+#include "meta/trash.h"
 
 /* A name can change hands between our look-up and the transaction only a few times in a row. */
 enum { OPS_RETRIES = 100 };
@@ -146,6 +149,10 @@ static void ops_make(fuse_req_t request, struct meta_new *new)
             error = meta_create(fs->meta, new, fs_current_unique(), &row);
         if (!error)
             writers_note(fs, new->parent, caller->pid);
+        if (error == -ENOSPC && retry_make(request, new))
+            return;
+        if (!error)
+            trash_note_creation(fs, new->parent);
     }
     ops_reply_row(request, error, &row);
 }
@@ -208,6 +215,8 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
             node_unlock(node);
         }
         node_put(fs, node);
+        if (!error)
+            trash_note_creation(fs, parent);
     }
     ops_reply_row(request, error, &row);
 }
@@ -239,9 +248,42 @@ static void ops_after_removal(struct filesystem *fs, uint64_t parent)
 
 enum ops_removal { OPS_UNLINK, OPS_RMDIR };
 
+/* With what it names locked. `checkpoint`: that it is a part of, which the trash keeps; 0: none. */
+static errint ops_remove_locked(struct filesystem *fs, enum ops_removal kind,
+                                const struct meta_trash_removal *removal, struct ids *freed)
+{
+    const char *name = removal->name;
+    const size_t length = removal->length;
+    const uint64_t parent = removal->parent, ino = removal->expected, unique = fs_current_unique();
+    if (removal->checkpoint)
+        return meta_trash_remove(fs->meta, removal, unique, freed);
+    if (kind == OPS_UNLINK)
+        return meta_unlink(fs->meta, parent, name, length, ino, false, removal->now, unique, freed);
+    return meta_rmdir(fs->meta, parent, name, length, ino, false, removal->now, unique);
+}
+
+/* The checkpoint whose other parts are in the trash already, or (of a file) may go there. */
+static uint64_t ops_find_checkpoint(struct filesystem *fs, enum ops_removal kind, uint64_t parent,
+                                    const struct meta_inode *row)
+{
+    if (kind == OPS_UNLINK)
+        return row->state & META_ASSEMBLED ? 0 : trash_find_checkpoint(fs, parent);
+    uint64_t checkpoint = trash_find_begun(fs, row->ino);
+    return checkpoint == row->ino ? 0 : checkpoint;
+}
+
+static void ops_after_trash(struct filesystem *fs, enum ops_removal kind, uint64_t checkpoint, uint64_t ino)
+{
+    if (checkpoint)
+        trash_note_removal(fs, checkpoint);
+    if (kind == OPS_RMDIR)
+        trash_note_directory_removal(fs, ino);
+}
+
 /* Looks the name up, locks what it names, and removes it in one transaction: -ESTALE when it was another's.
  */
-static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint64_t parent, const char *name)
+static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint64_t parent, const char *name,
+                              uint32_t remover)
 {
     struct meta_inode row;
     size_t length = strlen(name);
@@ -252,22 +294,32 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
     if (!node)
         return -ENOMEM;
     cleanup_ids struct ids freed = {0};
+    const struct meta_trash_removal removal = {
+        .checkpoint = ops_find_checkpoint(fs, kind, parent, &row),
+        .parent = parent,
+        .name = name,
+        .length = length,
+        .expected = row.ino,
+        .directory = kind == OPS_RMDIR,
+        .remover = remover,
+        .now = clock_file_time(),
+    };
     node_lock(node);
-    int64_t now = clock_file_time();
-    if (kind == OPS_UNLINK)
-        error = meta_unlink(fs->meta, parent, name, length, row.ino, false, now, fs_current_unique(), &freed);
-    else
-        error = meta_rmdir(fs->meta, parent, name, length, row.ino, false, now, fs_current_unique());
+    error = ops_remove_locked(fs, kind, &removal, &freed);
     if (!error)
         ops_after_unlink(fs, node);
     node_unlock(node);
     node_put(fs, node);
+    if (!error)
+        ops_after_trash(fs, kind, removal.checkpoint, row.ino);
+    else if (error == -ESTALE)
+        trash_note_move(fs);
     if (!error && (models_is_model(name, length) || inputs_has(fs, row.ino)))
         ops_after_removal(fs, parent);
     if (!error && kind == OPS_UNLINK)
         checkpoints_after_removal(fs, parent, name);
     else if (!error)
-        checkpoints_after_rmdir(fs, parent, row.ino);
+        checkpoints_after_rmdir(fs, parent, name, row.ino);
     discard_objects(fs, &freed);
     return error;
 }
@@ -282,7 +334,7 @@ static void ops_remove(fuse_req_t request, enum ops_removal kind, uint64_t paren
     if (!error && !ops_answer_again(request, &error, NULL)) {
         error = -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
-            error = ops_remove_once(fs, kind, parent, name);
+            error = ops_remove_once(fs, kind, parent, name, fuse_req_ctx(request)->uid);
     }
     fuse_reply_err(request, -error);
 }
@@ -328,7 +380,12 @@ static void ops_tell_checkpoints(struct filesystem *fs, const struct meta_rename
 /* What was assembled from a file that has another place now, or whose place another has, is not any more. */
 static void ops_after_rename(struct filesystem *fs, const struct meta_rename *rename, bool directory)
 {
+    trash_note_creation(fs, rename->new_parent);
     inputs_change(fs, rename->expected);
+    if (directory)
+        trash_note_move(fs);
+    if (directory && rename->replaced)
+        trash_note_directory_removal(fs, rename->replaced);
     if (rename->replaced)
         inputs_change(fs, rename->replaced);
     ops_tell_checkpoints(fs, rename, directory);

@@ -13,6 +13,10 @@ static const char *policy_of_mount(const struct filesystem *fs, const struct pol
 {
     if (strcmp(key->name, POLICY_ASSEMBLE) == 0)
         return policy_assembling_text(fs->options->assemble);
+    if (strcmp(key->name, POLICY_TRASH) == 0)
+        return fs->options->trash;
+    if (strcmp(key->name, POLICY_TRASH_AGE) == 0)
+        return fs->options->trash_age;
     return NULL;
 }
 
@@ -42,4 +46,16 @@ errint policy_assemble(struct filesystem *fs, uint64_t directory, enum policy_as
     if (!error && set)
         *set = value.source == POLICY_FROM_DIRECTORY || value.source == POLICY_FROM_ABOVE;
     return error;
+}
+
+errint policy_trash(struct filesystem *fs, uint64_t directory, bool *keeps, int64_t *age)
+{
+    struct policy_value value;
+    errint error = policy_find(fs, directory, policy_find_key(POLICY_TRASH), &value);
+    if (!error && !policy_parse_trash(value.found.value, keeps))
+        error = -EUCLEAN;
+    if (error || !age)
+        return error;
+    error = policy_find(fs, directory, policy_find_key(POLICY_TRASH_AGE), &value);
+    return error ? error : policy_parse_age(value.found.value, age) ? 0 : -EUCLEAN;
 }

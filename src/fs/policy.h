@@ -31,4 +31,8 @@ errint policy_find(struct filesystem *fs, uint64_t directory, const struct polic
  * the mount or the default. -EUCLEAN: what was set is none of the words. */
 errint policy_assemble(struct filesystem *fs, uint64_t directory, enum policy_assembling *out, bool *set);
 
+/* Whether the trash keeps what is removed in the directory, and (unless NULL) for how long, in ns. -EUCLEAN
+ * as above. */
+errint policy_trash(struct filesystem *fs, uint64_t directory, bool *keeps, int64_t *age);
+
 #endif

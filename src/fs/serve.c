@@ -40,6 +40,7 @@
 #include "fs/share_models.h"
 #include "fs/space.h"
 #include "fs/stored.h"
+#include "fs/trash.h"
 #include "fs/view_events.h"
 #include "fs/writeback.h"
 #include "fs/writers.h"
@@ -102,6 +103,8 @@ static errint serve_start_queues(struct filesystem *fs)
         error = workers_start(FS_REPORTERS, "report", &fs->reporters);
     if (!error)
         error = workers_start(FS_SUMMERS, "sum", &fs->summers);
+    if (!error)
+        error = workers_start(FS_RETRIERS, "retry", &fs->retriers);
     if (!error)
         error = expire_start(fs);
     if (!error)
@@ -191,6 +194,8 @@ static errint serve_prepare(struct filesystem *fs)
         error = export_start(fs);
     if (!error)
         error = repack_start(fs);
+    if (!error)
+        error = trash_start(fs);
     if (!error)
         error = meta_journal_start(fs->meta);
     if (!error)
@@ -283,14 +288,17 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     errint error = 0;
     serve_ending_begin(&ending);
     serve_ending_step(&ending, "finishes what requests have asked for");
+    workers_stop(fs->retriers);
     workers_stop(fs->summers);
     workers_stop(fs->reporters);
     workers_stop(fs->workers);
-    fs->summers = fs->reporters = fs->workers = NULL;
+    fs->retriers = fs->summers = fs->reporters = fs->workers = NULL;
     export_stop(fs);
     expire_stop(fs);
     outlook_stop(fs);
     saves_stop(fs);
+    serve_ending_step(&ending, "gives up what is in the trash");
+    trash_stop(fs);
     serve_ending_step(&ending, "seals files");
     if (fs->sealer)
         seal_stop(fs, unmounted);

@@ -38,6 +38,8 @@ struct fs_options {
     bool verify_on_share;            /* compare bytes, not only hashes */
     bool share_owners;               /* share between owners too, always after a compare */
     enum policy_assembling assemble; /* where no directory has a policy of its own */
+    const char *trash;               /* where no directory has a policy of its own; NULL: none was given */
+    const char *trash_age;           /* likewise */
     size_t inline_limit;             /* bytes; a closed file of at most this many lives in the database */
     unsigned threads;                /* that answer the kernel; 0: by the number of processors */
     unsigned backup_interval;        /* seconds; 0: no backup of the database for this alone */

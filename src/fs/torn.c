@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
+#include "fs/trash.h"
 #include "meta/hidden.h"
 
 /* What was closed just now is sealed and synced in so many steps. */
@@ -139,6 +140,10 @@ static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row
         error = -ENOENT;
     if (!error)
         error = meta_path(fs->meta, row->directory, &path);
+    /* It was complete, and is being removed: the rest goes where the other files are. */
+    if (!error && (row->marks & CHECKPOINT_WHOLE) &&
+        trash_take_directory(fs, row->directory, "what was left of a removal") == 0)
+        return 0;
     if (!error)
         error = torn_mirror(fs, name.parent, 0, &target);
     if (!error)

@@ -22,6 +22,7 @@ enum {
     VIEW_COOKIE_BEST,
     VIEW_COOKIE_TORN,
     VIEW_COOKIE_EVENTS,
+    VIEW_COOKIE_TRASH,
     VIEW_COOKIE_TEXTS = META_COOKIE_FIRST + 64
 };
 
@@ -30,6 +31,7 @@ enum {
 #define VIEW_BEST_NAME   "best"
 #define VIEW_TORN_NAME   "torn"
 #define VIEW_EVENTS_NAME "events"
+#define VIEW_TRASH_NAME  "trash"
 
 bool view_is_name(uint64_t parent, const char *name)
 {
@@ -60,6 +62,12 @@ static errint view_fixed_row(struct filesystem *fs, enum view_kind kind, struct 
         .ctime = time,
     };
     return 0;
+}
+
+static bool view_is_trash(uint64_t number)
+{
+    enum view_kind kind = view_kind(number);
+    return kind == VIEW_TRASH || kind == VIEW_ENTRY || kind == VIEW_PART;
 }
 
 static enum checkpoint_mark view_mark(enum view_kind kind)
@@ -134,8 +142,9 @@ static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode
     if (view_is_link(kind))
         return view_link_row(fs, number, row);
     errint error = meta_get(fs->meta, view_target(number), row);
-    bool fits =
-        !error && (view_is_directory(kind) ? S_ISDIR(row->mode) : kind == VIEW_FILE && S_ISREG(row->mode));
+    bool fits = !error && ((view_is_directory(kind) || view_is_trash(number))
+                               ? S_ISDIR(row->mode)
+                               : kind == VIEW_FILE && !S_ISDIR(row->mode));
     return error || fits ? error : -ENOENT;
 }
 
@@ -144,8 +153,11 @@ static void view_fill_stat(struct filesystem *fs, uint64_t number, const struct 
 {
     node_stat_row(fs, row, status);
     status->st_ino = number;
+    /* Into what was removed only its owner may look, whoever might before. */
+    if (view_kind(number) == VIEW_ENTRY)
+        status->st_mode &= ~(mode_t)07277;
     /* Its owner may remove what was torn. */
-    if (S_ISDIR(row->mode))
+    else if (S_ISDIR(row->mode))
         status->st_mode &= view_kind(number) == VIEW_TORN ? ~(mode_t)07022 : ~(mode_t)07222;
     else
         status->st_nlink = 1;
@@ -237,6 +249,8 @@ static errint view_find_in_control(struct filesystem *fs, const char *name, uint
         *number = view_number_in_links(fs, VIEW_BEST, META_ROOT_INO);
     else if (strcmp(name, VIEW_TORN_NAME) == 0)
         *number = view_number_of_torn(fs);
+    else if (strcmp(name, VIEW_TRASH_NAME) == 0)
+        *number = view_number(VIEW_TRASH, META_ROOT_INO);
     else
         return -ENOENT;
     return view_row(fs, *number, row);
@@ -289,6 +303,8 @@ void view_lookup(fuse_req_t request, uint64_t parent, const char *name)
         error = view_find_in_links(fs, parent, name, &number, &row);
     else if (view_kind(parent) == VIEW_TORN)
         error = view_find_in_torn(fs, view_target(parent), name, &number, &row);
+    else if (view_is_trash(parent))
+        error = view_trash_find(request, parent, name, &number, &row);
     if (error) {
         fuse_reply_err(request, -error);
         return;
@@ -315,11 +331,9 @@ static errint view_list_control(struct filesystem *fs, uint64_t after, struct li
     static const struct {
         const char *name;
         uint64_t cookie;
-    } entries[] = {{VIEW_MODELS_NAME, VIEW_COOKIE_MODELS},
-                   {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
-                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST},
-                   {VIEW_TORN_NAME, VIEW_COOKIE_TORN},
-                   {VIEW_EVENTS_NAME, VIEW_COOKIE_EVENTS}};
+    } entries[] = {{VIEW_MODELS_NAME, VIEW_COOKIE_MODELS}, {VIEW_LATEST_NAME, VIEW_COOKIE_LATEST},
+                   {VIEW_BEST_NAME, VIEW_COOKIE_BEST},     {VIEW_TORN_NAME, VIEW_COOKIE_TORN},
+                   {VIEW_EVENTS_NAME, VIEW_COOKIE_EVENTS}, {VIEW_TRASH_NAME, VIEW_COOKIE_TRASH}};
     bool room = listing_add_dots(listing, after, view_number(VIEW_CONTROL, 0), META_ROOT_INO);
     for (size_t i = 0; i < sizeof entries / sizeof *entries && room; i++) {
         if (entries[i].cookie > after)
@@ -413,6 +427,8 @@ void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct li
         error = view_list_control(fs, after, listing);
     else if (view_kind(directory) == VIEW_MODELS)
         error = view_list_models(fs, view_target(directory), after, listing);
+    else if (view_is_trash(directory))
+        error = view_trash_list(request, directory, after, listing);
     else if (view_kind(directory) == VIEW_TORN)
         error = view_list_torn(fs, view_target(directory), after, listing);
     else if (view_is_directory(view_kind(directory)))

@@ -23,13 +23,16 @@ enum view_kind {
     VIEW_CONTROL = 0, /* the directory .ckptfs */
     VIEW_STATUS = 1,  /* a file of it whose text is made at the open; the number says which */
     VIEW_MODELS = 2,  /* a directory below models, or models itself: the root's */
-    VIEW_FILE = 3,    /* a regular file */
+    VIEW_FILE = 3,    /* a regular file; in the trash, also another that is no directory */
     VIEW_LATEST = 4,  /* a directory below latest (view_links.h), or latest itself: the root's */
     VIEW_LATEST_LINK = 5,
     VIEW_BEST = 6, /* the same of best */
     VIEW_BEST_LINK = 7,
     VIEW_TORN = 8,   /* a directory below torn, or torn itself; target 0: nothing was ever torn */
     VIEW_EVENTS = 9, /* the file events (fs/view_events.h) */
+    VIEW_TRASH = 12, /* trash, or a directory below it that leads to what was removed */
+    VIEW_ENTRY = 13, /* a checkpoint that was removed */
+    VIEW_PART = 14,  /* a directory in one */
 };
 
 #define VIEW_BIT         (UINT64_C(1) << 62)
@@ -83,6 +86,11 @@ void view_readlink(fuse_req_t request, uint64_t ino);
 void view_open(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_opendir(fuse_req_t request, uint64_t ino, struct fuse_file_info *fi);
 void view_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing);
+
+/* view_trash.c: what is in a directory of the kinds of the trash. */
+errint view_trash_find(fuse_req_t request, uint64_t parent, const char *name, uint64_t *number,
+                       struct meta_inode *row);
+errint view_trash_list(fuse_req_t request, uint64_t directory, uint64_t after, struct listing *listing);
 
 /* view_status.c: the files of VIEW_STATUS. What was opened stays as it was then; a take-over makes it anew.
  * Answered later, but for what is read of a text that is there. */

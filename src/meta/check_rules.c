@@ -39,6 +39,16 @@
     row ".parent IN (SELECT r.ino FROM name r WHERE r.parent = 0 AND r.name = x'74656d706c61746573')"        \
         " AND NOT EXISTS (SELECT 1 FROM template t WHERE t.hidden = " row ".ino)"
 
+/* What is in the trash: names in its hidden directory, and rows, which belong together. */
+#define TRASH_DIRECTORY "(SELECT r.ino FROM name r WHERE r.parent = 0 AND r.name = x'7472617368')"
+#define HAS_TRASH(row)                                                                                       \
+    "EXISTS (SELECT 1 FROM name n JOIN inode i ON i.ino = n.ino WHERE n.ino = " row                          \
+    ".ino AND n.parent IN " TRASH_DIRECTORY " AND " IS_DIRECTORY("i") ")"
+#define IS_LOST_TRASH(row)                                                                                   \
+    row ".parent IN " TRASH_DIRECTORY " AND NOT EXISTS (SELECT 1 FROM trash t WHERE t.ino = " row ".ino)"
+#define IS_LIVING(row)                                                                                       \
+    "EXISTS (SELECT 1 FROM inode i WHERE i.ino = " row " AND i.nlink > 0 AND " IS_DIRECTORY("i") ")"
+
 /* Extents of a file on an object, and the end of what they need of it. */
 #define NEEDED                                                                                               \
     "(SELECT e.ino AS ino, e.object AS object, count(*) AS count, sum(e.length) AS bytes,"                   \
@@ -384,6 +394,32 @@ const struct check_rule check_rules_names[] = {
      "holds files that are lent to checkpoints of a directory that is missing; they move to /lost+found",
      "SELECT n.parent, n.name FROM name n WHERE " IS_LOST_TEMPLATE("n"),
      {"DELETE FROM name WHERE " IS_LOST_TEMPLATE("name")}},
+    {"trash-directory",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "is in the trash, and its directory is missing; it is forgotten",
+     "SELECT t.ino FROM trash t WHERE NOT " HAS_TRASH("t"),
+     {"DELETE FROM trash WHERE NOT " HAS_TRASH("trash")}},
+    {"trash-lost",
+     META_FINDING_MENDED,
+     CHECK_NAME,
+     "is in the trash, and where it was is not known; it moves to /lost+found",
+     "SELECT n.parent, n.name FROM name n WHERE " IS_LOST_TRASH("n"),
+     {"DELETE FROM name WHERE " IS_LOST_TRASH("name")}},
+    {"trash-rest",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "is in the trash, and inode $1, the rest of the checkpoint, is no directory; that is forgotten",
+     "SELECT t.ino, t.directory FROM trash t WHERE t.directory <> 0 AND NOT " IS_LIVING("t.directory"),
+     {"UPDATE trash SET directory = 0, kind = CASE kind WHEN 1 THEN 0 ELSE kind END"
+      " WHERE directory <> 0 AND NOT " IS_LIVING("trash.directory")}},
+    {"trash-parent",
+     META_FINDING_MENDED,
+     CHECK_INODE,
+     "is in the trash, and inode $1, which it was removed from, is missing; it counts as removed from the "
+     "root",
+     "SELECT t.ino, t.parent FROM trash t WHERE NOT " IS_LIVING("t.parent"),
+     {"UPDATE trash SET parent = 1 WHERE NOT " IS_LIVING("trash.parent")}},
     {"name-root",
      META_FINDING_MENDED,
      CHECK_NAME,

@@ -176,6 +176,39 @@ errint name_point(struct meta *meta, uint64_t parent, const char *name, size_t l
 /* The directory that holds (one of) the inode's names; -ENOENT when it has none. */
 errint name_parent(struct meta *meta, uint64_t ino, uint64_t *parent);
 
+/* The directory got or lost an entry: its times, and for a subdirectory its nlink, follow. */
+errint name_touch_parent(struct meta *meta, const struct meta_inode *parent, int subdirectories, int64_t now);
+/* A directory that can get entries; -ENOENT when it is removed. */
+errint name_load_parent(struct meta *meta, uint64_t ino, struct meta_inode *out);
+
+/* A name that is to go. */
+struct name_removal {
+    uint64_t parent;
+    const char *name;
+    size_t length;
+    uint64_t expected; /* the inode that the caller knows it to be */
+    bool directory;
+    bool reap;
+    int64_t now;
+    uint64_t trash;   /* the checkpoint that it is removed from, which the trash keeps; 0: none */
+    uint32_t remover; /* who does it: for the trash */
+};
+/* As meta_unlink, meta_rmdir and meta_trash_remove. */
+errint name_remove(struct change *change, const struct name_removal *removal);
+
+/* Opens an entry of the trash for it. *kept: the directory that the name goes to; 0: it is not kept. */
+errint trash_prepare(struct change *change, const struct name_removal *removal,
+                     const struct meta_inode *inode, uint64_t *kept);
+/* A directory lost its name: what the trash has of it, and of what lay in it, is told so. */
+struct trash_removed {
+    const struct meta_inode *inode;
+    uint64_t parent; /* what it was */
+    const char *name;
+    size_t length;
+    int64_t now;
+};
+errint trash_directory_removed(struct change *change, const struct trash_removed *removed);
+
 /* Whether the directory has entries, other than those of assembled files: 1, 0 or an error. */
 int name_any(struct meta *meta, uint64_t directory);
 

@@ -174,9 +174,7 @@ errint meta_list(struct meta *meta, uint64_t directory, uint64_t after,
 /* -- making -----------------------------------------------------------------------------------------------
  */
 
-/* The directory got or lost an entry: its times, and for a subdirectory its nlink, follow. */
-static errint name_touch_parent(struct meta *meta, const struct meta_inode *parent, int subdirectories,
-                                int64_t now)
+errint name_touch_parent(struct meta *meta, const struct meta_inode *parent, int subdirectories, int64_t now)
 {
     struct meta_inode after = *parent;
     after.mtime = after.ctime = now;
@@ -184,8 +182,7 @@ static errint name_touch_parent(struct meta *meta, const struct meta_inode *pare
     return inode_update(meta, parent, &after);
 }
 
-/* A directory that can get entries; -ENOENT when it is removed. */
-static errint name_load_parent(struct meta *meta, uint64_t ino, struct meta_inode *out)
+errint name_load_parent(struct meta *meta, uint64_t ino, struct meta_inode *out)
 {
     errint error = inode_load_directory(meta, ino, out);
     return error || out->nlink > 0 ? error : -ENOENT;
@@ -335,17 +332,6 @@ errint meta_link(struct meta *meta, uint64_t ino, uint64_t parent, const char *n
 /* -- removing ---------------------------------------------------------------------------------------------
  */
 
-/* What meta_unlink and meta_rmdir are asked for. */
-struct name_removal {
-    uint64_t parent;
-    const char *name;
-    size_t length;
-    uint64_t expected;
-    bool directory;
-    bool reap;
-    int64_t now;
-};
-
 /* 0, or why the inode cannot be removed in this way. */
 static errint name_check_removal(struct meta *meta, const struct name_removal *removal,
                                  const struct meta_inode *inode)
@@ -358,20 +344,29 @@ static errint name_check_removal(struct meta *meta, const struct name_removal *r
     return entries > 0 ? -ENOTEMPTY : entries;
 }
 
-static errint name_remove(struct change *change, const struct name_removal *removal)
+/* The directory that has the name, and the inode that is its. */
+static errint name_load_removal(struct meta *meta, const struct name_removal *removal,
+                                struct meta_inode *parent, struct meta_inode *inode)
 {
-    struct meta *meta = change->meta;
-    struct meta_inode parent, before;
     uint64_t ino;
-    errint error = inode_load_directory(meta, removal->parent, &parent);
+    errint error = inode_load_directory(meta, removal->parent, parent);
     if (!error)
         error = name_find(meta, removal->parent, removal->name, removal->length, &ino);
     if (!error && ino != removal->expected)
         error = -ESTALE;
     if (!error)
-        error = inode_load(meta, ino, &before);
-    if (!error)
-        error = name_check_removal(meta, removal, &before);
+        error = inode_load(meta, ino, inode);
+    return error ? error : name_check_removal(meta, removal, inode);
+}
+
+errint name_remove(struct change *change, const struct name_removal *removal)
+{
+    struct meta *meta = change->meta;
+    struct meta_inode parent, before;
+    uint64_t kept = 0;
+    errint error = name_load_removal(meta, removal, &parent, &before);
+    if (!error && removal->trash)
+        error = trash_prepare(change, removal, &before, &kept);
     if (!error)
         error = beside_leave(change, removal->parent, removal->name, removal->length, &before);
     if (!error)
@@ -380,19 +375,29 @@ static errint name_remove(struct change *change, const struct name_removal *remo
         error = name_delete(meta, removal->parent, removal->name, removal->length);
     if (!error)
         error = name_touch_parent(meta, &parent, removal->directory ? -1 : 0, removal->now);
+    if (!error && removal->directory)
+        error =
+            trash_directory_removed(change, &(struct trash_removed){&before, removal->parent, removal->name,
+                                                                    removal->length, removal->now});
     if (error)
         return error;
+    change->ino = before.ino;
     struct meta_inode after = before;
-    after.nlink = removal->directory ? 0 : before.nlink - 1;
     after.ctime = removal->now;
-    change->ino = ino;
+    if (kept) {
+        /* It has this name there from now on. */
+        error = name_insert(meta, kept, removal->name, removal->length, before.ino);
+        return error ? error : inode_update(meta, &before, &after);
+    }
+    after.nlink = removal->directory ? 0 : before.nlink - 1;
     return inode_unlinked(change, &before, &after, removal->reap);
 }
 
 errint meta_unlink(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t expected,
                    bool reap, int64_t now, uint64_t unique, struct ids *freed)
 {
-    struct name_removal removal = {parent, name, length, expected, false, reap, now};
+    struct name_removal removal = {
+        .parent = parent, .name = name, .length = length, .expected = expected, .reap = reap, .now = now};
     errint error = name_check(name, length, false);
     if (error)
         return error;
@@ -405,7 +410,13 @@ errint meta_unlink(struct meta *meta, uint64_t parent, const char *name, size_t 
 errint meta_rmdir(struct meta *meta, uint64_t parent, const char *name, size_t length, uint64_t expected,
                   bool reap, int64_t now, uint64_t unique)
 {
-    struct name_removal removal = {parent, name, length, expected, true, reap, now};
+    struct name_removal removal = {.parent = parent,
+                                   .name = name,
+                                   .length = length,
+                                   .expected = expected,
+                                   .directory = true,
+                                   .reap = reap,
+                                   .now = now};
     errint error = name_check(name, length, false);
     if (error)
         return error;

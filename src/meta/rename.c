@@ -189,7 +189,12 @@ static errint rename_drop_replaced(struct change *change, const struct rename_pa
     struct meta_inode after = pair->to.inode;
     after.nlink = S_ISDIR(after.mode) ? 0 : after.nlink - 1;
     after.ctime = rename->now;
-    return inode_unlinked(change, &pair->to.inode, &after, rename->reap);
+    errint error = 0;
+    if (S_ISDIR(after.mode))
+        error = trash_directory_removed(change,
+                                        &(struct trash_removed){&pair->to.inode, pair->to.parent,
+                                                                pair->to.name, pair->to.length, rename->now});
+    return error ? error : inode_unlinked(change, &pair->to.inode, &after, rename->reap);
 }
 
 static errint rename_move(struct change *change, const struct rename_pair *pair,

@@ -80,12 +80,20 @@
 #define SCHEMA_PIN "CREATE TABLE pin (ino INTEGER PRIMARY KEY);"
 
 /* All that format 5 has and format 4 had not. */
-#define SCHEMA_LIFE SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT SCHEMA_PIN SCHEMA_EVENT
+#define SCHEMA_LIFE SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT SCHEMA_PIN SCHEMA_EVENT SCHEMA_TRASH
 
 /* What the daemon has told of last (meta/event.h). */
 #define SCHEMA_EVENT                                                                                         \
     "CREATE TABLE event (sequence INTEGER PRIMARY KEY, directory INTEGER NOT NULL, uid INTEGER NOT NULL,"    \
     " pending INTEGER NOT NULL, text BLOB NOT NULL);"
+
+/* What was removed of complete checkpoints (meta/trash.h): `kind` is an enum meta_trash_kind. */
+#define SCHEMA_TRASH                                                                                         \
+    "CREATE TABLE trash (ino INTEGER PRIMARY KEY, directory INTEGER NOT NULL, kind INTEGER NOT NULL,"        \
+    " parent INTEGER NOT NULL, name BLOB NOT NULL, removed INTEGER NOT NULL, remover INTEGER NOT NULL,"      \
+    " reason BLOB NOT NULL);"                                                                                \
+    "CREATE INDEX trash_by_parent ON trash (parent);"                                                        \
+    "CREATE INDEX trash_by_directory ON trash (directory) WHERE directory <> 0;"
 
 static const char schema_tables[] =
     "CREATE TABLE format (version INTEGER NOT NULL);"

@@ -7,7 +7,7 @@ load ../lib/ckptfs.bash
 setup() {
     ckptfs_setup
     DOC=$CKPTFS_TREE/doc
-    COMMANDS=(mount umount status restart du gc verify fsck assemble export inspect ls policy pin unpin template events wait)
+    COMMANDS=(mount umount status restart du gc verify fsck assemble export inspect ls policy pin unpin template undelete events wait)
 }
 teardown() { ckptfs_teardown; }
 

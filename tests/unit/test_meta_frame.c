@@ -118,6 +118,21 @@ static const struct {
      "SELECT t.directory FROM template t LEFT JOIN inode i ON i.ino = t.directory"
      " LEFT JOIN name n ON n.ino = t.hidden LEFT JOIN name k ON k.ino = n.parent"
      " WHERE i.ino IS NULL OR i.nlink = 0 OR k.parent IS NULL OR k.parent <> 0"},
+    {"what is in the trash is a hidden directory, and a directory of the trash is a row of it",
+     "SELECT t.ino FROM trash t WHERE NOT EXISTS (SELECT 1 FROM name n JOIN name k ON k.ino = n.parent"
+     " WHERE n.ino = t.ino AND k.parent = 0 AND k.name = x'7472617368') UNION SELECT n.ino FROM name n"
+     " JOIN name k ON k.ino = n.parent WHERE k.parent = 0 AND k.name = x'7472617368'"
+     " AND NOT EXISTS (SELECT 1 FROM trash t WHERE t.ino = n.ino)"},
+    {"what is in the trash was in a directory that is there, or is remembered",
+     "SELECT t.ino FROM trash t LEFT JOIN inode i ON i.ino = t.parent WHERE i.ino IS NULL OR i.nlink = 0"
+     " OR (i.mode & 61440) <> 16384"},
+    {"what is left of a checkpoint is a living directory, with one open entry at most",
+     "SELECT t.ino FROM trash t LEFT JOIN inode i ON i.ino = t.directory WHERE t.directory <> 0"
+     " AND (i.ino IS NULL OR i.nlink = 0 OR (t.kind = 1 AND (SELECT count(*) FROM trash o"
+     " WHERE o.directory = t.directory AND o.kind = 1) > 1))"},
+    {"what is remembered leads to what is in the trash",
+     "SELECT t.ino FROM trash t WHERE t.kind = 2 AND NOT EXISTS"
+     " (SELECT 1 FROM trash o WHERE o.parent = t.ino)"},
     {"a cookie is not one of . and ..", "SELECT ino FROM name WHERE cookie < 3"},
     {"a written object knows its file", "SELECT i.ino FROM inode i LEFT JOIN object o ON o.id = i.object"
                                         " WHERE i.kind = 2 AND (o.id IS NULL OR o.owner <> i.ino)"},

@@ -64,6 +64,6 @@ bool frame_has(const struct ids *ids, uint64_t id);
 /* The tables that format 5 has and format 4 had not. */
 #define FRAME_DROP_5                                                                                         \
     " DROP TABLE policy; DROP TABLE template; DROP TABLE assembled_removed; DROP TABLE checkpoint;"          \
-    " DROP TABLE writer; DROP TABLE pin; DROP TABLE event;"
+    " DROP TABLE writer; DROP TABLE pin; DROP TABLE event; DROP TABLE trash;"
 
 #endif

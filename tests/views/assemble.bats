@@ -173,6 +173,7 @@ changed_by() {
 }
 
 @test "rmtree, a rename of the directory and a copy of it are as ever" {
+    ckptfs_remount trash=off
     mkdir -p "$RUN/tmp-checkpoint-1"
     save_model "$RUN/tmp-checkpoint-1"
     mv "$RUN/tmp-checkpoint-1" "$CHECKPOINT"

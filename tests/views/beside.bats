@@ -210,6 +210,7 @@ directory_times() { stat -c '%y %z %h %s' "$1"; }
     settle
     same "$MODEL" 1
     rm -r "$CHECKPOINT"
+    ckptfs_remount trash=off
     wait_until 20 stored_at_most 0
     end_and_check
 }
@@ -244,6 +245,7 @@ directory_times() { stat -c '%y %z %h %s' "$1"; }
     save_checkpoint 1
     refused "not empty" rmdir "$CHECKPOINT"
     rm -r "$RUN"
+    ckptfs_remount trash=off
     wait_until 20 stored_at_most 0
     end_and_check
 }

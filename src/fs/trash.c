@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What goes into the trash, and what operations and others are told of it. trash_thread.c gives up. */
+#include "fs/trash.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/wait.h"
+#include "fs/checkpoints.h"
+#include "fs/policy.h"
+#include "fs/trash_internal.h"
+#include "fs/writeback.h"
+
+/* Directories are no deeper than that below a checkpoint. */
+enum { TRASH_LEVELS = 64 };
+
+/* -- checkpoints that something was removed of ------------------------------------------------------------
+ */
+
+/* From what is known: 1, 0, or -1 when it has to be looked up. The lock is held. */
+static int trash_recall(struct trash *trash, uint64_t directory, uint64_t *checkpoint)
+{
+    *checkpoint = 0;
+    if (trash->begun.count == 0)
+        return 0;
+    for (size_t i = 0; i < TRASH_RECENT; i++) {
+        if (trash->recent[i].directory == directory) {
+            *checkpoint = trash->recent[i].checkpoint;
+            return *checkpoint != 0;
+        }
+    }
+    return -1;
+}
+
+static void trash_remember(struct trash *trash, uint64_t directory, uint64_t checkpoint, uint64_t generation)
+{
+    pthread_mutex_lock(&trash->lock);
+    if (generation == trash->generation) {
+        trash->recent[trash->next_recent].directory = directory;
+        trash->recent[trash->next_recent].checkpoint = checkpoint;
+        trash->next_recent = (trash->next_recent + 1) % TRASH_RECENT;
+    }
+    pthread_mutex_unlock(&trash->lock);
+}
+
+/* The lock is held. */
+static void trash_forget_recent(struct trash *trash)
+{
+    memset(trash->recent, 0, sizeof trash->recent);
+    trash->generation++;
+    atomic_store(&trash->begun_count, trash->begun.count);
+}
+
+uint64_t trash_find_begun(struct filesystem *fs, uint64_t directory)
+{
+    struct trash *trash = fs->trash;
+    uint64_t checkpoint = 0;
+    if (!trash || atomic_load(&trash->begun_count) == 0)
+        return 0;
+    pthread_mutex_lock(&trash->lock);
+    uint64_t generation = trash->generation;
+    int known = trash_recall(trash, directory, &checkpoint);
+    pthread_mutex_unlock(&trash->lock);
+    if (known >= 0)
+        return checkpoint;
+    uint64_t at = directory;
+    for (int level = 0; level < TRASH_LEVELS && at > META_ROOT_INO && !checkpoint; level++) {
+        pthread_mutex_lock(&trash->lock);
+        if (ids_contain(&trash->begun, at))
+            checkpoint = at;
+        pthread_mutex_unlock(&trash->lock);
+        if (!checkpoint && meta_parent(fs->meta, at, &at) != 0)
+            break;
+    }
+    trash_remember(trash, directory, checkpoint, generation);
+    return checkpoint;
+}
+
+uint64_t trash_find_checkpoint(struct filesystem *fs, uint64_t directory)
+{
+    bool keeps;
+    uint64_t checkpoint = trash_find_begun(fs, directory);
+    if (checkpoint || !fs->trash)
+        return checkpoint;
+    checkpoint = checkpoints_is_complete(fs, directory) ? checkpoints_root(fs, directory) : 0;
+    if (!checkpoint || policy_trash(fs, checkpoint, &keeps, NULL) != 0 || !keeps)
+        return 0;
+    return checkpoint;
+}
+
+void trash_kick(struct filesystem *fs)
+{
+    struct trash *trash = fs->trash;
+    if (!trash)
+        return;
+    pthread_mutex_lock(&trash->lock);
+    trash->kicked = true;
+    pthread_cond_signal(&trash->wake);
+    pthread_mutex_unlock(&trash->lock);
+}
+
+void trash_note_removal(struct filesystem *fs, uint64_t checkpoint)
+{
+    struct trash *trash = fs->trash;
+    pthread_mutex_lock(&trash->lock);
+    if (!ids_contain(&trash->begun, checkpoint)) {
+        /* Without memory for it what follows is removed for good. */
+        if (ids_append(&trash->begun, checkpoint) < 0)
+            log_warning("inode %llu: no memory: the rest of it does not go to the trash",
+                        (unsigned long long)checkpoint);
+        trash_forget_recent(trash);
+    }
+    atomic_store(&trash->any, true);
+    trash->kicked = true;
+    pthread_cond_signal(&trash->wake);
+    pthread_mutex_unlock(&trash->lock);
+}
+
+/* True when it was one. */
+static bool trash_end_begun(struct trash *trash, uint64_t checkpoint)
+{
+    bool found = false;
+    pthread_mutex_lock(&trash->lock);
+    for (size_t i = 0; i < trash->begun.count && !found; i++) {
+        found = trash->begun.at[i] == checkpoint;
+        if (found)
+            trash->begun.at[i] = trash->begun.at[--trash->begun.count];
+    }
+    if (found) {
+        trash_forget_recent(trash);
+        trash->kicked = true;
+        pthread_cond_signal(&trash->wake);
+    }
+    pthread_mutex_unlock(&trash->lock);
+    return found;
+}
+
+void trash_note_directory_removal(struct filesystem *fs, uint64_t directory)
+{
+    if (fs->trash && atomic_load(&fs->trash->begun_count) > 0)
+        trash_end_begun(fs->trash, directory);
+}
+
+void trash_note_creation(struct filesystem *fs, uint64_t directory)
+{
+    uint64_t checkpoint = trash_find_begun(fs, directory);
+    if (!checkpoint || !trash_end_begun(fs->trash, checkpoint))
+        return;
+    errint error = meta_trash_close(fs->meta, checkpoint);
+    if (error)
+        log_warning("inode %llu: its entry in the trash stays open: %s", (unsigned long long)checkpoint,
+                    strerror(-error));
+}
+
+void trash_note_move(struct filesystem *fs)
+{
+    struct trash *trash = fs->trash;
+    if (!trash || atomic_load(&trash->begun_count) == 0)
+        return;
+    pthread_mutex_lock(&trash->lock);
+    trash_forget_recent(trash);
+    pthread_mutex_unlock(&trash->lock);
+}
+
+errint trash_take_directory(struct filesystem *fs, uint64_t directory, const char *reason)
+{
+    struct meta_name name;
+    size_t count = 0;
+    if (!fs->trash)
+        return -EROFS;
+    errint error = meta_find_names(fs->meta, directory, NULL, &name, 1, &count);
+    if (!error && count == 0)
+        error = -ENOENT;
+    if (!error)
+        error = meta_trash_take(fs->meta, directory, geteuid(), reason, clock_file_time());
+    if (error)
+        return error;
+    atomic_store(&fs->trash->any, true);
+    trash_end_begun(fs->trash, directory);
+    trash_note_move(fs);
+    trash_kick(fs);
+    writeback_kick(fs); /* that one removes what is left of the directory */
+    fuse_lowlevel_notify_inval_entry(fs->session, name.parent, name.bytes, name.length);
+    return 0;
+}
+
+/* -- space ------------------------------------------------------------------------------------------------
+ */
+
+int64_t trash_bytes(struct filesystem *fs)
+{
+    return fs->trash ? atomic_load(&fs->trash->bytes) : 0;
+}
+
+bool trash_has_any(struct filesystem *fs)
+{
+    return fs->trash && atomic_load(&fs->trash->any);
+}
+
+int64_t trash_free_bytes(struct filesystem *fs)
+{
+    struct statvfs disk;
+    if (fstatvfs(fs->store->fd, &disk) < 0)
+        return INT64_MAX;
+    return (int64_t)(disk.f_bavail * disk.f_frsize);
+}
+
+bool trash_is_short(struct filesystem *fs)
+{
+    return trash_has_any(fs) && trash_free_bytes(fs) < atomic_load(&fs->trash->wanted);
+}
+
+uint64_t trash_given(struct filesystem *fs)
+{
+    if (!fs->trash)
+        return 0;
+    pthread_mutex_lock(&fs->trash->lock);
+    uint64_t given = fs->trash->given;
+    pthread_mutex_unlock(&fs->trash->lock);
+    return given;
+}
+
+bool trash_make_room(struct filesystem *fs, uint64_t given)
+{
+    struct trash *trash = fs->trash;
+    if (!trash)
+        return false;
+    pthread_mutex_lock(&trash->lock);
+    /* Others may have waited for the same. */
+    uint64_t ticket = trash->given == given ? ++trash->asked : 0;
+    pthread_cond_signal(&trash->wake);
+    while (trash->answered < ticket && !trash->stopping)
+        wait_signal(&trash->round, &trash->lock);
+    bool made = trash->given != given;
+    pthread_mutex_unlock(&trash->lock);
+    return made;
+}
+
+bool trash_find_size(struct filesystem *fs, uint64_t ino, struct trash_size *out)
+{
+    struct trash *trash = fs->trash;
+    bool found = false;
+    if (!trash)
+        return false;
+    pthread_mutex_lock(&trash->lock);
+    for (size_t i = 0; i < trash->size_count && !found; i++) {
+        found = trash->sizes[i].ino == ino;
+        if (found)
+            *out = trash->sizes[i];
+    }
+    pthread_mutex_unlock(&trash->lock);
+    return found;
+}
+
+/* -- start and stop ---------------------------------------------------------------------------------------
+ */
+
+static errint trash_load(struct filesystem *fs, struct trash *trash)
+{
+    cleanup_free struct meta_trash *rows = NULL;
+    size_t count;
+    errint error = meta_trash_read(fs->meta, &rows, &count);
+    for (size_t i = 0; i < count && !error; i++) {
+        if (rows[i].kind == META_TRASH_OPEN)
+            error = ids_append(&trash->begun, rows[i].directory);
+    }
+    atomic_store(&trash->any, count > 0);
+    atomic_store(&trash->begun_count, trash->begun.count);
+    trash->kicked = count > 0;
+    return error;
+}
+
+static void trash_free(struct trash *trash)
+{
+    ids_release(&trash->begun);
+    free(trash->sizes);
+    pthread_cond_destroy(&trash->wake);
+    pthread_cond_destroy(&trash->round);
+    pthread_mutex_destroy(&trash->lock);
+    free(trash);
+}
+
+errint trash_start(struct filesystem *fs)
+{
+    if (fs->options->read_only)
+        return 0;
+    struct trash *trash = calloc(1, sizeof *trash);
+    if (!trash)
+        return -ENOMEM;
+    pthread_mutex_init(&trash->lock, NULL);
+    pthread_cond_init(&trash->wake, NULL);
+    pthread_cond_init(&trash->round, NULL);
+    errint error = trash_load(fs, trash);
+    fs->trash = error ? NULL : trash;
+    if (!error)
+        error = -pthread_create(&trash->thread, NULL, trash_run, fs);
+    if (error) {
+        fs->trash = NULL;
+        trash_free(trash);
+        return error;
+    }
+    pthread_setname_np(trash->thread, "trash");
+    return 0;
+}
+
+void trash_stop(struct filesystem *fs)
+{
+    struct trash *trash = fs->trash;
+    if (!trash)
+        return;
+    pthread_mutex_lock(&trash->lock);
+    trash->stopping = true;
+    pthread_cond_signal(&trash->wake);
+    pthread_cond_broadcast(&trash->round);
+    pthread_mutex_unlock(&trash->lock);
+    pthread_join(trash->thread, NULL);
+    fs->trash = NULL;
+    trash_free(trash);
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the trash and its thread share. */
+#ifndef CKPTFS_FS_TRASH_INTERNAL_H
+#define CKPTFS_FS_TRASH_INTERNAL_H
+
+#include <pthread.h>
+
+#include "fs/filesystem.h"
+#include "fs/trash.h"
+#include "meta/trash.h"
+
+/* Directories whose checkpoint is remembered: those of one removal. */
+enum { TRASH_RECENT = 8 };
+
+struct trash {
+    atomic_bool any;            /* there are rows */
+    atomic_size_t begun_count;  /* of `begun` */
+    _Atomic int64_t bytes;      /* that only the trash has */
+    _Atomic int64_t wanted;     /* to be kept free on the disk, while there is something to give up */
+    pthread_t thread;           /* trash_run */
+    pthread_mutex_t lock;       /* guards all below */
+    pthread_cond_t wake, round; /* there is something to do; it was done */
+    bool kicked, stopping;      /* something changed; the thread is to end */
+    uint64_t asked, answered;   /* how often room was asked for, and up to which it was tried */
+    uint64_t given;             /* entries that were given up for it */
+    struct ids begun;           /* checkpoints with an open entry */
+    uint64_t generation;        /* of `recent` */
+    struct {
+        uint64_t directory, checkpoint; /* 0: none */
+    } recent[TRASH_RECENT];
+    size_t next_recent;
+    struct trash_size *sizes;
+    size_t size_count;
+};
+
+/* The thread. */
+void *trash_run(void *context);
+/* What the disk has for files; INT64_MAX: it cannot be told. */
+int64_t trash_free_bytes(struct filesystem *fs);
+
+#endif

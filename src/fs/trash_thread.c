@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Giving up what is in the trash. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/wait.h"
+#include "fs/discard.h"
+#include "fs/policy.h"
+#include "fs/trash_internal.h"
+#include "meta/hidden.h"
+#include "meta/usage.h"
+
+enum {
+    TRASH_BATCH = 256,    /* names that are given up in one transaction */
+    TRASH_DISK_PART = 32, /* of the disk is kept free in any case */
+};
+
+/* A removal is counted when it is over: the names of one come close together. */
+#define TRASH_GATHER_NS (CLOCK_NS_PER_SECOND / 4)
+/* So often the disk, and the time, are looked at while there is something to give up; and where little is
+ * free, since what is written by passthrough cannot wait. */
+#define TRASH_LOOK_NS  CLOCK_NS_PER_SECOND
+#define TRASH_WATCH_NS (CLOCK_NS_PER_SECOND / 10)
+
+/* The rows, as of the round. */
+struct trash_round {
+    struct filesystem *fs;
+    struct meta_trash *rows;
+    size_t count;
+    size_t given; /* entries that were given up */
+};
+
+static bool trash_stops(struct filesystem *fs)
+{
+    pthread_mutex_lock(&fs->trash->lock);
+    bool stops = fs->trash->stopping;
+    pthread_mutex_unlock(&fs->trash->lock);
+    return stops;
+}
+
+/* -- giving up --------------------------------------------------------------------------------------------
+ */
+
+/* Files that had their last name in the trash go, unless they are in use. */
+static void trash_reap(struct filesystem *fs, const struct ids *released)
+{
+    for (size_t i = 0; i < released->count; i++) {
+        struct node *node = node_get(fs, released->at[i]);
+        if (!node)
+            continue;
+        node_lock_shared(node);
+        bool known = node->unlinked;
+        node_unlock(node);
+        if (!known)
+            node_reap(fs, node);
+        node_put(fs, node);
+    }
+}
+
+static void trash_log(struct filesystem *fs, const struct meta_trash *row, const char *why)
+{
+    cleanup_free char *path = NULL;
+    if (meta_trash_path(fs->meta, row, &path) == 0)
+        log_info("%s: removed from the trash: %s", path, why);
+}
+
+static void trash_give_up(struct trash_round *round, struct meta_trash *row, const char *why)
+{
+    struct filesystem *fs = round->fs;
+    int more = fault_hit("fs.trash");
+    if (row->kind != META_TRASH_GOING)
+        trash_log(fs, row, why);
+    do {
+        cleanup_ids struct ids released = {0};
+        if (more >= 0)
+            more = meta_trash_give_up(fs->meta, row->ino, TRASH_BATCH, clock_file_time(), &released);
+        trash_reap(fs, &released);
+    } while (more > 0 && !trash_stops(fs));
+    if (more < 0)
+        log_warning("trash %llu: it cannot be given up now: %s", (unsigned long long)row->ino,
+                    strerror(-more));
+    round->given += more == 0;
+    row->kind = META_TRASH_ABOVE; /* nothing more is done with it in this round */
+}
+
+static bool trash_is_entry(const struct meta_trash *row)
+{
+    return row->kind == META_TRASH_CLOSED || row->kind == META_TRASH_OPEN;
+}
+
+/* The nearest directory above the entry that is on the mount still. */
+static uint64_t trash_find_above(const struct trash_round *round, const struct meta_trash *row)
+{
+    uint64_t above = row->directory ? row->directory : row->parent;
+    for (size_t i = 0, steps = 0; i < round->count && steps < round->count; i++) {
+        if (round->rows[i].ino == above) {
+            above = round->rows[i].parent;
+            steps++;
+            i = (size_t)-1;
+        }
+    }
+    return above;
+}
+
+/* Why it goes, by the policy of the directory that it was in; NULL: it stays. */
+static const char *trash_find_end(const struct trash_round *round, const struct meta_trash *row, int64_t now)
+{
+    bool keeps;
+    int64_t age;
+    if (policy_trash(round->fs, trash_find_above(round, row), &keeps, &age) != 0)
+        return NULL;
+    return !keeps ? "the trash is off" : now - row->removed >= age ? "its time is up" : NULL;
+}
+
+static void trash_give_up_expired(struct trash_round *round)
+{
+    int64_t now = clock_file_time();
+    for (size_t i = 0; i < round->count && !trash_stops(round->fs); i++) {
+        struct meta_trash *row = &round->rows[i];
+        const char *why = trash_is_entry(row) ? trash_find_end(round, row, now) : NULL;
+        if (why || row->kind == META_TRASH_GOING)
+            trash_give_up(round, row, why);
+    }
+}
+
+/* The oldest entries, until there is room: at least one of them, if somebody waits. */
+static void trash_give_up_for_room(struct trash_round *round, bool asked)
+{
+    struct filesystem *fs = round->fs;
+    for (size_t i = 0; i < round->count && !trash_stops(fs); i++) {
+        if (!trash_is_entry(&round->rows[i]))
+            continue;
+        if (!asked && trash_free_bytes(fs) >= atomic_load(&fs->trash->wanted))
+            return;
+        trash_give_up(round, &round->rows[i], "the space is needed");
+        discard_flush(fs);
+        asked = false;
+    }
+}
+
+/* -- counting ---------------------------------------------------------------------------------------------
+ */
+
+static bool trash_count_stops(void *context)
+{
+    return trash_stops(context);
+}
+
+static errint trash_count(struct filesystem *fs, uint64_t ino, struct trash_size *out)
+{
+    struct meta_usage usage;
+    const struct meta_usage_request request = {
+        .ino = ino, .everybody = true, .stop = trash_count_stops, .context = fs};
+    errint error = meta_usage_compute(fs->meta, &request, &usage);
+    *out = (struct trash_size){.ino = ino};
+    if (error)
+        return error;
+    out->files = usage.files;
+    out->bytes = usage.logical_bytes;
+    out->unique_bytes = usage.unique_bytes;
+    return 0;
+}
+
+/* What is kept free: as much as the largest entry had, or a part of the disk. */
+static int64_t trash_wants(struct filesystem *fs, const struct trash_size *sizes, size_t count)
+{
+    struct statvfs disk;
+    int64_t wanted = 0;
+    if (fstatvfs(fs->store->fd, &disk) == 0)
+        wanted = (int64_t)(disk.f_blocks * disk.f_frsize) / TRASH_DISK_PART;
+    for (size_t i = 0; i < count; i++)
+        wanted = sizes[i].bytes > wanted ? sizes[i].bytes : wanted;
+    return wanted;
+}
+
+static void trash_count_all(struct trash_round *round)
+{
+    struct filesystem *fs = round->fs;
+    struct trash *trash = fs->trash;
+    struct trash_size all = {0};
+    uint64_t hidden;
+    struct trash_size *sizes = calloc(round->count + 1, sizeof *sizes);
+    size_t counted = 0;
+    for (size_t i = 0; sizes && i < round->count; i++) {
+        if (trash_is_entry(&round->rows[i]) && trash_count(fs, round->rows[i].ino, &sizes[counted]) == 0)
+            counted++;
+    }
+    if (counted > 0 && meta_hidden_find(fs->meta, META_HIDDEN_TRASH, &hidden) == 0)
+        trash_count(fs, hidden, &all);
+    atomic_store(&trash->wanted, trash_wants(fs, sizes, counted));
+    atomic_store(&trash->bytes, all.unique_bytes);
+    pthread_mutex_lock(&trash->lock);
+    free(trash->sizes);
+    trash->sizes = sizes;
+    trash->size_count = counted;
+    pthread_mutex_unlock(&trash->lock);
+}
+
+/* -- the thread -------------------------------------------------------------------------------------------
+ */
+
+static errint trash_read(struct trash_round *round)
+{
+    free(round->rows);
+    errint error = meta_trash_read(round->fs->meta, &round->rows, &round->count);
+    if (error)
+        log_warning("the trash cannot be read now: %s", strerror(-error));
+    return error;
+}
+
+/* The number of entries that were given up. */
+static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
+{
+    struct trash_round round = {.fs = fs};
+    if (trash_read(&round) != 0)
+        return 0;
+    trash_give_up_expired(&round);
+    if (round.given > 0)
+        discard_flush(fs);
+    if (changed || round.given > 0)
+        trash_count_all(&round);
+    size_t before = round.given;
+    trash_give_up_for_room(&round, asked && before == 0);
+    if (round.given > 0 && trash_read(&round) == 0)
+        trash_count_all(&round);
+    pthread_mutex_lock(&fs->trash->lock);
+    /* One that came meanwhile has kicked. */
+    if (!fs->trash->kicked)
+        atomic_store(&fs->trash->any, round.count > 0);
+    pthread_mutex_unlock(&fs->trash->lock);
+    free(round.rows);
+    return round.given;
+}
+
+/* Returns when there is something to do. The lock is held. */
+static void trash_wait(struct filesystem *fs)
+{
+    struct trash *trash = fs->trash;
+    bool little = trash_has_any(fs) && trash_free_bytes(fs) / 2 < atomic_load(&trash->wanted);
+    struct timespec until = clock_to_timespec(clock_monotonic() + (little ? TRASH_WATCH_NS : TRASH_LOOK_NS));
+    while (!trash->kicked && trash->asked == trash->answered && !trash->stopping) {
+        if (!atomic_load(&trash->any))
+            wait_signal(&trash->wake, &trash->lock);
+        else if (pthread_cond_clockwait(&trash->wake, &trash->lock, CLOCK_MONOTONIC, &until) == ETIMEDOUT)
+            return;
+    }
+    until = clock_to_timespec(clock_monotonic() + TRASH_GATHER_NS);
+    while (trash->asked == trash->answered && !trash->stopping &&
+           pthread_cond_clockwait(&trash->wake, &trash->lock, CLOCK_MONOTONIC, &until) == 0)
+        continue;
+}
+
+void *trash_run(void *context)
+{
+    struct filesystem *fs = context;
+    struct trash *trash = fs->trash;
+    pthread_mutex_lock(&trash->lock);
+    while (!trash->stopping) {
+        trash_wait(fs);
+        if (trash->stopping)
+            break;
+        uint64_t ticket = trash->asked;
+        bool changed = trash->kicked, asked = trash->asked != trash->answered;
+        trash->kicked = false;
+        pthread_mutex_unlock(&trash->lock);
+        size_t given = trash_look(fs, changed, asked);
+        pthread_mutex_lock(&trash->lock);
+        trash->given += given;
+        trash->answered = ticket;
+        pthread_cond_broadcast(&trash->round);
+    }
+    pthread_mutex_unlock(&trash->lock);
+    return NULL;
+}
