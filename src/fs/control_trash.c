@@ -7,8 +7,10 @@
 
 #include "base/fault.h"
 #include "fs/assembler.h"
+#include "fs/checkpoints.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/events.h"
 #include "fs/expire.h"
 #include "fs/ops.h"
 #include "fs/policy.h"
@@ -170,6 +172,8 @@ void control_undelete(fuse_req_t request, uint64_t directory, const void *in, si
     trash_note_creation(fs, ino);
     trash_kick(fs);
     assembler_touch_directory(fs, ino);
+    checkpoints_touch_directory(fs, ino);
+    events_emit(fs, &(struct event){.kind = EVENT_RESTORED, .ino = ino, .step = -1, .bytes = -1});
     /* The kernel may remember that there is no such name. */
     expire_name_for_ioctl(request, directory, wanted.name, ino);
 }

@@ -199,7 +199,7 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
 void ops_readlink(fuse_req_t request, fuse_ino_t ino)
 {
     char target[PATH_MAX + 1];
-    if (view_has(ino)) {
+    if (view_has(ino) && view_kind(ino) != VIEW_FILE) {
         view_readlink(request, ino);
         return;
     }

@@ -324,7 +324,7 @@ static void writeback_visit(struct filesystem *fs, struct node *node)
     struct writeback_view view = writeback_look(fs, node);
     bool marked = writeback_sync_marked(fs, view.marked) == 0;
     if (!marked)
-        log_error("inode %llu: the namespace cannot be brought to stable storage, and its bytes wait for that",
+        log_error("inode %llu: the namespace cannot be brought to stable storage: its bytes wait",
                   (unsigned long long)node->ino);
     if (marked && view.dirty && !view.gone && !writeback_is_held(fs, node, &view)) {
         int64_t now = clock_monotonic();

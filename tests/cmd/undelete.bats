@@ -41,6 +41,7 @@ teardown() { ckptfs_teardown; }
     is_durable "$RUN/checkpoint-5"
     trash_is_empty
     # It is a checkpoint like others: it can be removed again.
+    settle "$RUN/checkpoint-5"
     rm -r "$RUN/checkpoint-5"
     "$CKPTFS" undelete "$RUN/checkpoint-5"
     same_tree "$WAS" "$RUN/checkpoint-5"
@@ -112,6 +113,11 @@ teardown() { ckptfs_teardown; }
     [ -z "$(ls "$MNT/.ckptfs/trash")" ]
 }
 
+is_incomplete() {
+    "$CKPTFS" status --json "$MNT" | jq -e '.unlooked_directories == 0 and .behind_files == 0' >/dev/null &&
+        [ "$("$CKPTFS" ls --json "$1" | jq -r '.[0].checkpoints[0].state')" = incomplete ]
+}
+
 @test "what is no complete checkpoint is gone at once" {
     ckptfs_mount
     checkpoint "$RUN/checkpoint-5" 10000
@@ -119,9 +125,10 @@ teardown() { ckptfs_teardown; }
     cp "$RUN/checkpoint-5/optimizer.pt" "$RUN/other"
     rm -r "$RUN/other"
     trash_is_empty
-    # One that lacks a file, and what is made and removed in one.
+    # One that was written over, and is cut.
     checkpoint "$RUN/checkpoint-6" 10000
-    mv "$RUN/checkpoint-6/model.safetensors" "$RUN/elsewhere"
+    head -c 100 "$WAS/model.safetensors" >"$RUN/checkpoint-6/model.safetensors"
+    wait_until 20 is_incomplete "$RUN/checkpoint-6"
     rm -r "$RUN/checkpoint-6"
     trash_is_empty
     # A rename is no removal, nor is a file that takes another's place.

@@ -17,7 +17,13 @@ settle() {
 }
 
 is_durable() {
-    [ "$("$CKPTFS" ls --json "$1" | jq -r '.[0].checkpoints[0].state')" = durable ]
+    [ "$("$CKPTFS" ls --json "$1" | jq -r '.[0].checkpoints[0].state')" = durable ] && is_known "$1"
+}
+
+# The daemon has looked at all, and has found this one complete.
+is_known() {
+    "$CKPTFS" status --json "$MNT" | jq -e '.unlooked_directories == 0' >/dev/null &&
+        grep -qF "complete path=\"${1#"$MNT"}\"" "$CKPTFS_LOG"
 }
 
 # As the Trainer's rotation does it.

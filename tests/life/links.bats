@@ -110,6 +110,8 @@ all_are_killed() {
 
 @test "complete checkpoints are durable, and come back when the database is lost" {
     require_root
+    # The journal begins with the first backup.
+    wait_until 20 test -s "$STORE/manifests/meta.db.journal"
     save "$MNT/run" 10 20
     wait_until 20 latest_is run checkpoint-20
     cp -r "$MNT/run" "$TEST_DIR/copy"

@@ -36,6 +36,7 @@ lists() { [ "$(listed "$1")" = "$2" ]; }
 
 @test "a save that was killed moves away when the next process looks, and can be made again" {
     save "$MNT/run" 10 20
+    wait_until 20 latest_is run checkpoint-20
     hang "$MNT/run" 30 optimizer.pt
     kill_saver
     # At once: the processes that resume may be fast.
@@ -66,6 +67,7 @@ lists() { [ "$(listed "$1")" = "$2" ]; }
 
 @test "what is torn can be moved back, and removed" {
     save "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
     hang "$MNT/run" 20 optimizer.pt
     kill_saver
     lists "$MNT/run" checkpoint-10
@@ -90,6 +92,7 @@ lists() { [ "$(listed "$1")" = "$2" ]; }
 
 @test "nothing moves while a process that wrote one of the run's checkpoints lives" {
     save "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
     # Another rank: it has written its part, and lives.
     hang "$MNT/run" 20 training_args.bin --leave-out optimizer.pt
     local other=$SAVER
