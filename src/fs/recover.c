@@ -95,7 +95,8 @@ static int64_t recover_extent_length(struct filesystem *fs, const struct meta_ex
 }
 
 /* A range that is lost, with what is there behind it, reads as zeros. */
-static errint recover_make_hole(struct filesystem *fs, const struct meta_inode *row, int64_t from, int64_t end)
+static errint recover_make_hole(struct filesystem *fs, const struct meta_inode *row, int64_t from,
+                                int64_t end)
 {
     cleanup_ids struct ids freed = {0}; /* found again as objects that nothing refers to */
     const struct meta_extent hole = {.offset = from, .length = end - from};
@@ -103,9 +104,9 @@ static errint recover_make_hole(struct filesystem *fs, const struct meta_inode *
 }
 
 /*
- * Of a file that was never synced the beginning is kept, up to the first byte that is lost. One that was synced
- * and then changed keeps its size and all that is there: what lies behind a lost change, and the bytes that
- * this one replaced, may have been synced long before.
+ * Of a file that was never synced the beginning is kept, up to the first byte that is lost. One that was
+ * synced and then changed keeps its size and all that is there: what lies behind a lost change, and the bytes
+ * that this one replaced, may have been synced long before.
  */
 static errint recover_extents_until(struct filesystem *fs, const struct meta_inode *row, int64_t *until)
 {
