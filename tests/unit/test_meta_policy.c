@@ -135,8 +135,9 @@ static void test_format_4(void)
     uint64_t run = frame_make(META_ROOT_INO, "run", S_IFDIR | 0755);
     {
         META_LOCKED(meta);
-        CHECK_EQUAL(0, db_execute(meta->db, "DROP TABLE policy; DROP TABLE template; DROP TABLE "
-                                            "assembled_removed; DROP TABLE trash; UPDATE format SET version = 4"));
+        CHECK_EQUAL(0, db_execute(meta->db,
+                                  "DROP TABLE policy; DROP TABLE template; DROP TABLE "
+                                  "assembled_removed; DROP TABLE trash; UPDATE format SET version = 4"));
     }
     frame_reopen();
     CHECK_EQUAL(run, frame_find(META_ROOT_INO, "run"));
