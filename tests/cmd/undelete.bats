@@ -38,7 +38,7 @@ teardown() { ckptfs_teardown; }
     [ ! -e "$RUN/checkpoint-5" ]
     "$CKPTFS" undelete "$RUN/checkpoint-5" | grep -q 'is back'
     same_tree "$WAS" "$RUN/checkpoint-5"
-    is_durable "$RUN/checkpoint-5"
+    wait_until 20 is_durable "$RUN/checkpoint-5"
     trash_is_empty
     # It is a checkpoint like others: it can be removed again.
     settle "$RUN/checkpoint-5"
