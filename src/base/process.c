@@ -90,5 +90,5 @@ int64_t process_start_time(const struct process *process)
     clock_gettime(CLOCK_BOOTTIME, &boot);
     clock_gettime(CLOCK_REALTIME, &real);
     int64_t tick = CLOCK_NS_PER_SECOND / sysconf(_SC_CLK_TCK);
-    return clock_from_timespec(&real) - clock_from_timespec(&boot) + (int64_t)process->started * tick;
+    return clock_from_timespec(&real) - clock_from_timespec(&boot) + ((int64_t)process->started + 1) * tick;
 }

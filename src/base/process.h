@@ -31,7 +31,7 @@ bool process_is_alive(const struct process *process);
 enum { PROCESS_WORLD_MAX = 64, PROCESS_BOOT_LENGTH = 36 };
 errint process_world(char out[PROCESS_WORLD_MAX]);
 
-/* When it started, in ns of CLOCK_REALTIME as that clock is now; right to a clock tick (10 ms). */
+/* The end of the clock tick (10 ms) in which it started, in ns of CLOCK_REALTIME as that clock is now. */
 int64_t process_start_time(const struct process *process);
 
 #endif

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "base/log.h"
@@ -118,11 +117,13 @@ void features_probe(struct filesystem *fs)
 void features_raise_read_ahead(struct filesystem *fs)
 {
     struct features *features = &fs->features;
-    struct stat root;
+    struct statx root;
     char path[80], text[16];
-    if (stat(fs->options->mountpoint, &root) < 0)
+    /* Only the device, which the kernel knows: one killed while it asks itself could not end, since nobody
+     * would answer (the keeper has the connection, too). */
+    if (statx(AT_FDCWD, fs->options->mountpoint, AT_STATX_DONT_SYNC, 0, &root) < 0)
         return;
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(root.st_dev), minor(root.st_dev));
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", root.stx_dev_major, root.stx_dev_minor);
     if (fs->options->read_ahead_kib) {
         int length = snprintf(text, sizeof text, "%u", fs->options->read_ahead_kib);
         cleanup_fd int writer = open(path, O_WRONLY | O_CLOEXEC);

@@ -53,8 +53,8 @@ struct keep_watch {
     struct keep_run *runs;
     struct trees trees;
     int64_t ticked;
-    bool keeps;  /* some directory has a policy */
-    bool loaded; /* processes have read something */
+    atomic_bool keeps; /* some directory has a policy */
+    bool loaded;       /* processes have read something */
     atomic_bool stopping;
 };
 
@@ -126,6 +126,11 @@ void keep_watch_opened(struct filesystem *fs, uint64_t ino, pid_t thread)
     watch->loaded = true;
     pthread_cond_signal(&watch->wake);
     pthread_mutex_unlock(&watch->lock);
+}
+
+bool keep_watch_is_used(struct filesystem *fs)
+{
+    return fs->keep_watch && atomic_load(&fs->keep_watch->keeps);
 }
 
 void keep_watch_run(struct filesystem *fs, uint64_t directory)

@@ -27,6 +27,8 @@ void keep_watch_release(struct filesystem *fs);
 void keep_watch_file(struct filesystem *fs, uint64_t ino);
 /* The thread (as fuse_req_ctx has it) has opened the file to read it. */
 void keep_watch_opened(struct filesystem *fs, uint64_t ino, pid_t thread);
+/* Whether some directory has a policy that may remove something. Takes no lock. */
+bool keep_watch_is_used(struct filesystem *fs);
 /* The checkpoints of the directory are others than before. */
 void keep_watch_run(struct filesystem *fs, uint64_t directory);
 /* The policy of the directory, and of all below it, is another. */

@@ -13,11 +13,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/process.h"
 #include "base/text.h"
 #include "fs/filesystem.h"
 
 /* "PROCESS START DIRECTORY " of each, in the order in which they were read. */
 #define LOADS_SETTING "loaded-by"
+/* So long a thread is held for the same. */
+#define LOADS_FRESH_NS CLOCK_NS_PER_SECOND
 
 enum {
     LOADS_PROCESSES = 1024, /* the one that read longest ago gives way */
@@ -44,42 +48,42 @@ struct load_process {
 struct loads {
     pthread_mutex_t lock; /* nothing is called with it */
     struct load_process *first;
-    bool changed;                /* since it was written down */
-    struct ids processes, files; /* opens that are not looked at yet, in their order */
+    bool changed;                 /* since it was written down */
+    struct ids processes, files;  /* opens that are not looked at yet, in their order */
+    pid_t thread, thread_process; /* that was found last */
+    int64_t thread_at;            /* clock_monotonic() */
 };
 
 /* -- processes --------------------------------------------------------------------------------------------
  */
 
-/* A line of /proc/ID/NAME: the bytes that were read; -1: there is none. */
-static ssize_t loads_read_proc(pid_t id, const char *name, char *out, size_t size)
+/* The process of a thread; 0: it has ended. The same thread opens many files in a row: /proc is not read each
+ * time. */
+static pid_t loads_find_process(struct loads *loads, pid_t thread)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", (int)id, name);
-    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, out, size - 1);
-    if (length >= 0)
-        out[length] = '\0';
-    return length;
+    struct process process;
+    int64_t now = clock_monotonic();
+    pthread_mutex_lock(&loads->lock);
+    bool known = loads->thread == thread && now - loads->thread_at < LOADS_FRESH_NS;
+    pid_t id = loads->thread_process;
+    pthread_mutex_unlock(&loads->lock);
+    if (known)
+        return id;
+    if (process_of_thread(thread, &process) < 0)
+        return 0;
+    pthread_mutex_lock(&loads->lock);
+    loads->thread = thread;
+    loads->thread_process = process.pid;
+    loads->thread_at = now;
+    pthread_mutex_unlock(&loads->lock);
+    return process.pid;
 }
 
-/* The process of a thread; 0: it has ended. */
-static pid_t loads_find_process(pid_t thread)
-{
-    char text[1024];
-    const char *line =
-        loads_read_proc(thread, "status", text, sizeof text) > 0 ? strstr(text, "\nTgid:") : NULL;
-    return line ? (pid_t)strtol(line + sizeof "\nTgid:" - 1, NULL, 10) : 0;
-}
-
-/* In ticks since the boot: the 20th field after the name, which ends with the last bracket. 0: unknown. */
+/* In ticks since the boot; 0: it has ended. */
 static uint64_t loads_read_start(pid_t id)
 {
-    char text[1024];
-    const char *at = loads_read_proc(id, "stat", text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
-    for (int field = 0; at && field < 20; field++)
-        at = strchr(at + 1, ' ');
-    return at ? strtoull(at + 1, NULL, 10) : 0;
+    struct process process;
+    return process_of_thread(id, &process) == 0 && process.pid == id ? process.started : 0;
 }
 
 static bool loads_runs(const struct load_process *process)
@@ -148,7 +152,7 @@ static struct load_process *loads_find(struct loads *loads, pid_t id)
 bool loads_note(struct filesystem *fs, uint64_t ino, pid_t thread)
 {
     struct loads *loads = fs->loads;
-    pid_t process = loads && thread ? loads_find_process(thread) : 0;
+    pid_t process = loads && thread ? loads_find_process(loads, thread) : 0;
     if (process == 0)
         return false;
     pthread_mutex_lock(&loads->lock);
@@ -251,7 +255,7 @@ bool loads_has(struct filesystem *fs, uint64_t run, uint64_t checkpoint, pid_t e
     if (!loads)
         return false;
     loads_settle(fs);
-    pid_t process = except ? loads_find_process(except) : 0;
+    pid_t process = except ? loads_find_process(loads, except) : 0;
     pthread_mutex_lock(&loads->lock);
     for (const struct load_process *at = loads->first; at && !has; at = at->next)
         has = at->id != process && loads_process_has(at, run, checkpoint) && loads_runs(at);

@@ -58,7 +58,7 @@ static void retry_run(void *context, unsigned worker)
 static struct retry *retry_new(fuse_req_t request, void (*again)(const struct retry *retry))
 {
     struct filesystem *fs = fs_of(request);
-    if (retry_is_last || !fs_current_request || !trash_has_any(fs) || !fs->retriers)
+    if (retry_is_last || !fs_current_request || !trash_may_give(fs) || !fs->retriers)
         return NULL;
     struct retry *retry = calloc(1, sizeof *retry);
     if (!retry)

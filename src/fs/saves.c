@@ -9,10 +9,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/process.h"
 #include "ckpt/detect.h"
 #include "fs/pace.h"
 #include "fs/tree_sum.h"
-#include "fs/writer.h"
 
 /* Between two files of a save. */
 #define SAVES_BETWEEN_NS (5 * CLOCK_NS_PER_SECOND)
@@ -75,7 +75,11 @@ static struct saves_entry *saves_enter(struct saves_memory *memory, uint64_t dir
 static void saves_add_writer(struct saves_entry *entry, int32_t thread)
 {
     struct save_writer writer = {0};
-    writer_find(thread, &writer.pid, writer.name, sizeof writer.name);
+    struct process process;
+    if (thread > 0 && process_of_thread(thread, &process) == 0) {
+        writer.pid = process.pid;
+        snprintf(writer.name, sizeof writer.name, "%s", process.name);
+    }
     for (size_t i = 0; i < entry->writer_count; i++) {
         if (entry->writers[i].pid == writer.pid)
             return;

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/checkpoints.h"
+#include "fs/keep_room.h"
 #include "fs/policy.h"
 #include "fs/trash_internal.h"
 #include "fs/writeback.h"
@@ -202,6 +203,11 @@ bool trash_has_any(struct filesystem *fs)
     return fs->trash && atomic_load(&fs->trash->any);
 }
 
+bool trash_may_give(struct filesystem *fs)
+{
+    return fs->trash && (trash_has_any(fs) || keep_room_is_possible(fs));
+}
+
 int64_t trash_free_bytes(struct filesystem *fs)
 {
     struct statvfs disk;
@@ -212,7 +218,10 @@ int64_t trash_free_bytes(struct filesystem *fs)
 
 bool trash_is_short(struct filesystem *fs)
 {
-    return trash_has_any(fs) && trash_free_bytes(fs) < atomic_load(&fs->trash->wanted);
+    if (!trash_may_give(fs))
+        return false;
+    int64_t wanted = atomic_load(trash_has_any(fs) ? &fs->trash->wanted : &fs->trash->next);
+    return trash_free_bytes(fs) < wanted;
 }
 
 uint64_t trash_given(struct filesystem *fs)

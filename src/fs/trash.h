@@ -60,6 +60,8 @@ int64_t trash_bytes(struct filesystem *fs);
 bool trash_is_short(struct filesystem *fs);
 /* Whether something can be given up. */
 bool trash_has_any(struct filesystem *fs);
+/* Whether there is something that may be given up for space: in the trash, or by a policy. */
+bool trash_may_give(struct filesystem *fs);
 /* How many entries were given up so far for want of space, or else. */
 uint64_t trash_given(struct filesystem *fs);
 /*

@@ -16,7 +16,8 @@ struct trash {
     atomic_bool any;            /* there are rows */
     atomic_size_t begun_count;  /* of `begun` */
     _Atomic int64_t bytes;      /* that only the trash has */
-    _Atomic int64_t wanted;     /* to be kept free on the disk, while there is something to give up */
+    _Atomic int64_t wanted;     /* to be kept free on the disk, while there is something in the trash */
+    _Atomic int64_t next;       /* while policies may give up something: what the next save may need */
     pthread_t thread;           /* trash_run */
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake, round; /* there is something to do; it was done */
@@ -31,6 +32,8 @@ struct trash {
     size_t next_recent;
     struct trash_size *sizes;
     size_t size_count;
+    int64_t
+        policies_at; /* the thread's own: before that time (clock_monotonic) policies have nothing to give */
 };
 
 /* The thread. */

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/discard.h"
+#include "fs/keep_room.h"
 #include "fs/policy.h"
 #include "fs/trash_internal.h"
 #include "meta/hidden.h"
@@ -26,6 +27,8 @@ enum {
  * free, since what is written by passthrough cannot wait. */
 #define TRASH_LOOK_NS  CLOCK_NS_PER_SECOND
 #define TRASH_WATCH_NS (CLOCK_NS_PER_SECOND / 10)
+/* When policies have nothing to give up, they are asked again after so long, unless somebody waits. */
+#define TRASH_POLICIES_NS (5 * CLOCK_NS_PER_SECOND)
 
 /* The rows, as of the round. */
 struct trash_round {
@@ -143,6 +146,43 @@ static void trash_give_up_for_room(struct trash_round *round, bool asked)
     }
 }
 
+static errint trash_read(struct trash_round *round)
+{
+    free(round->rows);
+    errint error = meta_trash_read(round->fs->meta, &round->rows, &round->count);
+    if (error)
+        log_warning("the trash cannot be read now: %s", strerror(-error));
+    return error;
+}
+
+/* What policies give up goes for good, by way of the trash where they have one. */
+static bool trash_give_up_by_policy(struct trash_round *round)
+{
+    size_t before = round->given;
+    if (!keep_room_make(round->fs, trash_stops) || trash_read(round) != 0)
+        return false;
+    trash_give_up_for_room(round, true);
+    /* One that did not come into the trash is gone, too. */
+    round->given += round->given == before;
+    discard_flush(round->fs);
+    return true;
+}
+
+static void trash_ask_policies(struct trash_round *round, bool asked)
+{
+    struct filesystem *fs = round->fs;
+    struct trash *trash = fs->trash;
+    bool gives = asked || clock_monotonic() >= trash->policies_at;
+    atomic_store(&trash->next, keep_room_for_next(fs));
+    while (gives && !trash_stops(fs) && (asked || trash_free_bytes(fs) < atomic_load(&trash->next))) {
+        gives = trash_give_up_by_policy(round);
+        asked = false;
+    }
+    /* To look at all runs is much, and they change when a save ends. */
+    if (!gives)
+        trash->policies_at = clock_monotonic() + TRASH_POLICIES_NS;
+}
+
 /* -- counting ---------------------------------------------------------------------------------------------
  */
 
@@ -204,15 +244,6 @@ static void trash_count_all(struct trash_round *round)
 /* -- the thread -------------------------------------------------------------------------------------------
  */
 
-static errint trash_read(struct trash_round *round)
-{
-    free(round->rows);
-    errint error = meta_trash_read(round->fs->meta, &round->rows, &round->count);
-    if (error)
-        log_warning("the trash cannot be read now: %s", strerror(-error));
-    return error;
-}
-
 /* The number of entries that were given up. */
 static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
 {
@@ -226,6 +257,8 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
         trash_count_all(&round);
     size_t before = round.given;
     trash_give_up_for_room(&round, asked && before == 0);
+    if (keep_room_is_possible(fs))
+        trash_ask_policies(&round, asked && round.given == 0);
     if (round.given > 0 && trash_read(&round) == 0)
         trash_count_all(&round);
     pthread_mutex_lock(&fs->trash->lock);
@@ -241,10 +274,11 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
 static void trash_wait(struct filesystem *fs)
 {
     struct trash *trash = fs->trash;
-    bool little = trash_has_any(fs) && trash_free_bytes(fs) / 2 < atomic_load(&trash->wanted);
+    int64_t wanted = atomic_load(trash_has_any(fs) ? &trash->wanted : &trash->next);
+    bool little = trash_may_give(fs) && trash_free_bytes(fs) / 2 < wanted;
     struct timespec until = clock_to_timespec(clock_monotonic() + (little ? TRASH_WATCH_NS : TRASH_LOOK_NS));
     while (!trash->kicked && trash->asked == trash->answered && !trash->stopping) {
-        if (!atomic_load(&trash->any))
+        if (!trash_may_give(fs))
             wait_signal(&trash->wake, &trash->lock);
         else if (pthread_cond_clockwait(&trash->wake, &trash->lock, CLOCK_MONOTONIC, &until) == ETIMEDOUT)
             return;

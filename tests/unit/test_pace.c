@@ -11,7 +11,6 @@
 #include "fs/counters.h"
 #include "fs/exposition.h"
 #include "fs/pace.h"
-#include "fs/writer.h"
 
 #define SECOND CLOCK_NS_PER_SECOND
 #define MIB    INT64_C(1048576)
@@ -213,21 +212,6 @@ static void test_fsync_buckets(void)
 /* -- who writes -------------------------------------------------------------------------------------------
  */
 
-static void test_writer(void)
-{
-    int32_t pid = 7;
-    char name[16];
-    writer_find((int32_t)getpid(), &pid, name, sizeof name);
-    CHECK_EQUAL(getpid(), pid);
-    CHECK(strncmp("test_pace", name, 9) == 0);
-    writer_find(0, &pid, name, sizeof name);
-    CHECK_EQUAL(0, pid);
-    CHECK_TEXT("", name);
-    /* No thread has a number that high (PID_MAX_LIMIT is 2^22). */
-    writer_find(INT32_MAX, &pid, name, sizeof name);
-    CHECK_EQUAL(0, pid);
-}
-
 int main(void)
 {
     check_run("the rate of steady growth", test_rate_of_steady_growth);
@@ -241,6 +225,5 @@ int main(void)
     check_run("values of labels", test_labels);
     check_run("samples", test_samples);
     check_run("buckets of fsyncs", test_fsync_buckets);
-    check_run("from a thread to its process", test_writer);
     return check_done();
 }

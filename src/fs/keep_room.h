@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What policies give up when the disk is full: of the runs that have a keep policy, checkpoints that nothing
+ * protects (ckpt/keep.h: never the latest, the best, pinned, open, ...), even those that a rule wants. The
+ * trash's thread asks for it when the trash has nothing more to give (fs/trash.h).
+ */
+#ifndef CKPTFS_FS_KEEP_ROOM_H
+#define CKPTFS_FS_KEEP_ROOM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct filesystem;
+
+/* Whether a policy says anything of what is kept: else nothing is ever given up. Cheap. */
+bool keep_room_is_possible(struct filesystem *fs);
+
+/* The size of the largest of the runs' latest checkpoints: what the next save may need. 0: none is known. */
+int64_t keep_room_for_next(struct filesystem *fs);
+
+/*
+ * Removes the one checkpoint whose turn it is first: one that goes anyway, one that no rule wants, else the
+ * oldest. False: there is none. Reads headers of all runs; no lock may be held. `stops` ends it early.
+ */
+bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs));
+
+#endif
