@@ -268,7 +268,7 @@ mount_with_faults() {
 
 @test "a daemon that dies, or is replaced, while it is asked" {
     random_file 1 "$MNT/model"
-    mount_with_faults fs.report:kill
+    mount_with_faults fs.report:kill:2
     is_figure stored_bytes "$MNT" $MIB
     [ "$(ckptfs_status_field generation)" -eq 2 ]
     local asking
