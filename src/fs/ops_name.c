@@ -148,7 +148,7 @@ static void ops_make(fuse_req_t request, struct meta_new *new)
         if (!error)
             error = meta_create(fs->meta, new, fs_current_unique(), &row);
         if (!error)
-            writers_note(fs, new->parent, caller->pid);
+            writers_note(fs, S_ISDIR(row.mode) ? row.ino : new->parent, caller->pid);
         if (error == -ENOSPC && retry_make(request, new))
             return;
         if (!error)

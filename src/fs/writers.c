@@ -15,6 +15,8 @@
 
 /* The same thread in the same directory is not asked about again for so long. */
 #define WRITERS_FRESH_NS (60 * CLOCK_NS_PER_SECOND)
+/* And for so long it is held for a thread of the same process in another. */
+#define WRITERS_SAME_NS CLOCK_NS_PER_SECOND
 
 enum {
     WRITERS_NOTES = 4096, /* the oldest are written over: those of directories that are in no run */
@@ -97,6 +99,21 @@ static bool writers_is_noted(const struct writers *writers, uint64_t directory, 
     return false;
 }
 
+/* The same thread works in many directories in a row: /proc is not read for each. The lock is held. */
+static bool writers_recall(const struct writers *writers, pid_t thread, struct process *out)
+{
+    int64_t now = clock_monotonic();
+    for (size_t i = 1; i <= WRITERS_RECENT; i++) {
+        const struct writers_note *note =
+            &writers->notes[(writers->next + WRITERS_NOTES - i) % WRITERS_NOTES];
+        if (note->thread != thread || note->process.pid == 0 || now - note->at >= WRITERS_SAME_NS)
+            continue;
+        *out = note->process;
+        return true;
+    }
+    return false;
+}
+
 static void writers_add(struct writers *writers, struct writers_note note)
 {
     note.at = clock_monotonic();
@@ -112,11 +129,12 @@ void writers_note(struct filesystem *fs, uint64_t directory, pid_t thread)
     struct writers_note note = {.directory = directory, .thread = thread};
     pthread_mutex_lock(&writers->lock);
     bool noted = writers_is_noted(writers, directory, thread, false);
+    bool known = !noted && thread > 0 && writers_recall(writers, thread, &note.process);
     pthread_mutex_unlock(&writers->lock);
     if (noted)
         return;
     /* One that is not there was killed while it asked. */
-    if (thread > 0 && process_of_thread(thread, &note.process) < 0)
+    if (thread > 0 && !known && process_of_thread(thread, &note.process) < 0)
         return;
     note.copy = writers_is_copier(note.process.name);
     writers_add(writers, note);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which processes wrote the checkpoints of a run, and whether they live still. A process is noted with the
- * directory in which it makes a file or a directory, or opens a file for writing; when a run is looked at
+ * directory that it makes, or in which it makes a file or opens one for writing; when a run is looked at
  * (fs/checkpoints.h), those that wrote below the run's own directory are added to the run's in the database.
  * (In the run's own directory others write as well: logs.)
  *

@@ -166,7 +166,7 @@ end_and_check() {
 }
 
 @test "a map counts as open, what a job has read stays, and who is in the directory finds it empty" {
-    ckptfs_mount
+    ckptfs_mount trash=off
     require_command python3
     saves 100 200
     wait_until 30 settled
@@ -361,7 +361,7 @@ EOP
 }
 
 @test "a death while a checkpoint is taken apart leaves nothing of it" {
-    CKPTFS_FAULT=fs.keep.apart:kill:1 CKPTFS_FAULT_STARTS=1 ckptfs_mount
+    CKPTFS_FAULT=fs.keep.apart:kill:1 CKPTFS_FAULT_STARTS=1 ckptfs_mount trash=off
     [ "$(ckptfs_status_field features.takeover)" = true ] || skip "needs takeover"
     checkpoint "$RUN/checkpoint-100" 4
     saves 200
@@ -375,4 +375,20 @@ EOP
     ckptfs_mount
     # The root, the run, its checkpoint with three files, and what is hidden.
     [ "$(ckptfs_status_field inodes)" -le 8 ]
+}
+
+@test "what a policy has removed can be had back" {
+    ckptfs_mount
+    saves 100 200
+    wait_until 30 settled
+    cp -r "$RUN/checkpoint-100" "$TEST_DIR/copy"
+    policy set "$RUN" keep-last=1
+    wait_until 30 has_steps 200
+    "$CKPTFS" undelete --list --json "$MNT" | jq -e '.[0].reason == "no rule wants it"'
+    "$CKPTFS" undelete --to "$RUN/saved" "$RUN/checkpoint-100"
+    diff -r "$TEST_DIR/copy" "$RUN/saved"
+    # It has a name of its own now, and no policy looks at it.
+    policy apply "$RUN"
+    diff -r "$TEST_DIR/copy" "$RUN/saved"
+    end_and_check
 }

@@ -178,3 +178,22 @@ for line in sys.stdin:
     ckptfs_mount
     lists "$MNT/run" checkpoint-10
 }
+
+@test "who made the directory counts, though others write into it" {
+    save "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
+    # As with a save that a short-lived process does for the one that trains.
+    python3 -c '
+import os, subprocess, sys, time
+run, lib, mark = sys.argv[1:]
+os.mkdir(f"{run}/checkpoint-20")
+subprocess.run([sys.executable, f"{lib}/checkpoint.py", run, "20", "--leave-out", "optimizer.pt"], check=True)
+open(mark, "w").close()
+time.sleep(300)
+' "$MNT/run" "$LIFE_LIB" "$HUNG" 3>&- &
+    SAVER=$!
+    wait_until 20 test -e "$HUNG"
+    lists "$MNT/run" "checkpoint-10 checkpoint-20"
+    kill_saver
+    lists "$MNT/run" checkpoint-10
+}
