@@ -89,7 +89,9 @@ uint64_t trash_find_checkpoint(struct filesystem *fs, uint64_t directory)
     if (checkpoint || !fs->trash)
         return checkpoint;
     checkpoint = checkpoints_is_complete(fs, directory) ? checkpoints_root(fs, directory) : 0;
-    if (!checkpoint || policy_trash(fs, checkpoint, &keeps, NULL) != 0 || !keeps)
+    /* The root cannot be given back. */
+    if (!checkpoint || checkpoint == META_ROOT_INO || policy_trash(fs, checkpoint, &keeps, NULL) != 0 ||
+        !keeps)
         return 0;
     return checkpoint;
 }

@@ -138,6 +138,16 @@ is_incomplete() {
     trash_is_empty
 }
 
+@test "what lies in the mount's root is gone at once" {
+    ckptfs_mount
+    checkpoint "$MNT/in-1" 10000
+    mv "$MNT/in-1"/* "$MNT"
+    rmdir "$MNT/in-1"
+    wait_until 20 grep -qF 'complete path="/"' "$CKPTFS_LOG"
+    rm "$MNT"/*
+    trash_is_empty
+}
+
 @test "the trash can be switched off, for a run and for the mount" {
     ckptfs_mount
     checkpoint "$RUN/checkpoint-5" 10000

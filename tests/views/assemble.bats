@@ -151,6 +151,7 @@ changed_by() {
 }
 
 @test "what was made of one file, or lies in the root, goes with its shards" {
+    ckptfs_remount trash=off
     save_model "$CHECKPOINT" --shards 1
     save_model "$MNT" --seed 5
     appears "$MODEL"
