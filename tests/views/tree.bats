@@ -31,7 +31,7 @@ listed() { (cd "$1" && find . -mindepth 1 | LC_ALL=C sort | tr '\n' ' '); }
     make_run
     [ -z "$(find "$MNT" -name '.ckptfs*')" ]
     [ "$(ls -A "$MNT" | tr '\n' ' ')" = "data run " ]
-    [ "$(ls "$MNT/.ckptfs" | tr '\n' ' ')" = "best events latest metrics models status status.json torn " ]
+    [ "$(ls "$MNT/.ckptfs" | tr '\n' ' ')" = "best events latest metrics models status status.json torn trash " ]
     rm -rf "${MNT:?}"/* "$MNT"/.[a-z]*
     [ -z "$(ls -A "$MNT")" ]
     [ -d "$MNT/.ckptfs/models" ]
