@@ -10,7 +10,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#ifdef HAVE_CONFIG_H
 #include "config.h"
+#endif
 
 bool export_name_is_fine(const char *name)
 {

@@ -14,7 +14,9 @@
 #include "base/text.h"
 #include "base/transfer.h"
 #include "ckpt/export_sink.h"
+#ifdef HAVE_CONFIG_H
 #include "config.h"
+#endif
 
 enum { FACTS_BYTES_MAX = 64 << 20, FACTS_TIME_MAX = 32 };
 
