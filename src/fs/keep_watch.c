@@ -376,7 +376,8 @@ static void keep_watch_begin(struct filesystem *fs)
     cleanup_ids struct ids directories = {0};
     errint error = keep_remove_rest(fs);
     if (error)
-        log_warning("what was to be removed is not, for now: %s", strerror(-error));
+        log_warning("checkpoints that an earlier daemon had begun to remove still take their space: %s",
+                    strerror(-error));
     error = 0;
     for (size_t i = 0; i < keep_policy_key_count && !error; i++)
         error = meta_policy_find_directories(fs->meta, keep_policy_keys[i], &directories);

@@ -353,3 +353,19 @@ void node_reap(struct filesystem *fs, struct node *node)
     if (held)
         node_put(fs, node);
 }
+
+void node_reap_all(struct filesystem *fs, const struct ids *inodes)
+{
+    for (size_t i = 0; i < inodes->count; i++) {
+        struct node *node = node_get(fs, inodes->at[i]);
+        if (!node)
+            continue;
+        node_lock_shared(node);
+        bool known = node->unlinked;
+        node_unlock(node);
+        /* What the kernel still knows goes when it forgets it. */
+        if (!known)
+            node_reap(fs, node);
+        node_put(fs, node);
+    }
+}

@@ -49,22 +49,6 @@ static bool trash_stops(struct filesystem *fs)
 /* -- giving up --------------------------------------------------------------------------------------------
  */
 
-/* Files that had their last name in the trash go, unless they are in use. */
-static void trash_reap(struct filesystem *fs, const struct ids *released)
-{
-    for (size_t i = 0; i < released->count; i++) {
-        struct node *node = node_get(fs, released->at[i]);
-        if (!node)
-            continue;
-        node_lock_shared(node);
-        bool known = node->unlinked;
-        node_unlock(node);
-        if (!known)
-            node_reap(fs, node);
-        node_put(fs, node);
-    }
-}
-
 static void trash_log(struct filesystem *fs, const struct meta_trash *row, const char *why)
 {
     cleanup_free char *path = NULL;
@@ -82,7 +66,7 @@ static void trash_give_up(struct trash_round *round, struct meta_trash *row, con
         cleanup_ids struct ids released = {0};
         if (more >= 0)
             more = meta_trash_give_up(fs->meta, row->ino, TRASH_BATCH, clock_file_time(), &released);
-        trash_reap(fs, &released);
+        node_reap_all(fs, &released);
     } while (more > 0 && !trash_stops(fs));
     if (more < 0)
         log_warning("trash %llu: it cannot be given up now: %s", (unsigned long long)row->ino,

@@ -192,23 +192,6 @@ static errint writeback_sync_view(struct filesystem *fs, struct node *node, cons
     return error;
 }
 
-/* Inodes that a power cut cannot bring back any more go, unless they are in use or have other names. */
-static void writeback_drop_shadows(struct filesystem *fs, const struct ids *shadows)
-{
-    for (size_t i = 0; i < shadows->count; i++) {
-        struct node *node = node_get(fs, shadows->at[i]);
-        if (!node)
-            continue;
-        node_lock_shared(node);
-        bool known = node->unlinked;
-        node_unlock(node);
-        /* What the kernel still knows goes when it forgets it. */
-        if (!known)
-            node_reap(fs, node);
-        node_put(fs, node);
-    }
-}
-
 /* Records what is on stable storage. `clean`: the file is, as a whole. */
 static errint writeback_record(struct filesystem *fs, struct node *node, const struct writeback_view *view)
 {
@@ -238,7 +221,7 @@ static errint writeback_record(struct filesystem *fs, struct node *node, const s
             node->dirty = false;
     }
     node_unlock(node);
-    writeback_drop_shadows(fs, &shadows);
+    node_reap_all(fs, &shadows); /* a power cut cannot bring them back any more */
     return error;
 }
 
@@ -371,7 +354,7 @@ static void writeback_round(struct filesystem *fs)
     cleanup_ids struct ids shadows = {0};
     if (meta_shadows_released(fs->meta, &shadows) < 0)
         log_warning("no memory to remove replaced files now; the next mount does it");
-    writeback_drop_shadows(fs, &shadows);
+    node_reap_all(fs, &shadows); /* a power cut cannot bring them back any more */
 }
 
 static bool writeback_wait(struct writeback *writeback)

@@ -9,9 +9,9 @@ LIFE_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")/../lib" && pwd)
 save() { python3 "$LIFE_LIB/checkpoint.py" "$@"; }
 
 # latest RUN, best RUN: the name of the checkpoint that the link names; "" where there is none.
-latest() { basename "$(readlink "$MNT/.ckptfs/latest${1:+/$1}" || true)"; }
-best() { basename "$(readlink "$MNT/.ckptfs/best${1:+/$1}" || true)"; }
+latest() { basename "$(readlink "$MNT/.ckptfs/latest${1:+/$1}")"; }
+best() { basename "$(readlink "$MNT/.ckptfs/best${1:+/$1}")"; }
 latest_is() { [ "$(latest "$1")" = "$2" ]; }
 
 # log_count TEXT: how often the daemon's log says it.
-log_count() { grep -c -- "$1" "$CKPTFS_LOG" || true; }
+log_count() { grep -c -- "$1" "$CKPTFS_LOG" || [ $? -eq 1 ]; }

@@ -11,7 +11,7 @@ setup() {
     HUNG=$TEST_DIR/hung
 }
 teardown() {
-    [ -z "${SAVER-}" ] || kill -9 "$SAVER" 2>/dev/null || true
+    if [ -n "${SAVER-}" ]; then kill -9 "$SAVER"; fi
     ckptfs_teardown
 }
 
@@ -26,8 +26,15 @@ hang() {
 
 kill_saver() {
     kill -9 "$SAVER"
-    wait "$SAVER" 2>/dev/null || true
+    saver_is_killed
+}
+
+# It ended by the signal, not before it.
+saver_is_killed() {
+    local status=0
+    wait "$SAVER" || status=$?
     SAVER=
+    [ $status -eq 137 ]
 }
 
 # What a process that starts now finds in the run, as the Trainer looks: the steps, on one line.
@@ -167,8 +174,7 @@ for line in sys.stdin:
     # The successor knows who wrote; the saver lives.
     lists "$MNT/run" "checkpoint-10 checkpoint-20"
     kill -9 "$(ckptfs_daemon_pid)" "$SAVER"
-    wait "$SAVER" 2>/dev/null || true
-    SAVER=
+    saver_is_killed
     lists "$MNT/run" checkpoint-10
     ckptfs_umount
     ckptfs_mount
