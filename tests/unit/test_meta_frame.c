@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A fresh database a test, and short ways to use it. */
 #include "test_meta_frame.h"
+#include "meta/check.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "meta/check.h"
 
 struct meta *meta;
 char frame_directory[4096];
@@ -346,4 +348,22 @@ bool frame_has(const struct ids *ids, uint64_t id)
             return true;
     }
     return false;
+}
+
+static char frame_codes[256];
+
+static void frame_note_code(void *context, const struct meta_finding *finding)
+{
+    (void)context;
+    size_t length = strlen(frame_codes);
+    snprintf(frame_codes + length, sizeof frame_codes - length, "%s ", finding->code);
+}
+
+const char *frame_mend(void)
+{
+    const struct meta_check_request request = {.mend = true, .now = FRAME_NOW, .finding = frame_note_code};
+    struct meta_check_result result = {0};
+    frame_codes[0] = '\0';
+    CHECK_EQUAL(0, meta_check(meta, &request, &result));
+    return frame_codes;
 }

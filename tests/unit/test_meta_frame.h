@@ -61,6 +61,10 @@ errint frame_map(uint64_t ino, int64_t offset, int64_t length, uint64_t object, 
 const char *frame_extents(uint64_t ino);
 bool frame_has(const struct ids *ids, uint64_t id);
 
+/* Has the check mend what it finds: the codes of the findings, a space behind each. Valid until the next
+ * call. */
+const char *frame_mend(void);
+
 /* The tables that format 5 has and format 4 had not. */
 #define FRAME_DROP_5                                                                                         \
     " DROP TABLE policy; DROP TABLE template; DROP TABLE assembled_removed; DROP TABLE checkpoint;"          \
