@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A fresh database a test, and short ways to use it. */
 #include "test_meta_frame.h"
-#include "meta/check.h"
 
 #include <errno.h>
 #include <ftw.h>
