@@ -12,9 +12,12 @@
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/filesystem.h"
+#include "fs/protocol.h"
 #include "fs/reclaim.h"
+#include "fs/reclaim_plan.h"
 #include "fs/space.h"
 #include "fs/stored.h"
+#include "fs/view.h"
 #include "meta/journal.h"
 #include "store/object.h"
 
@@ -28,11 +31,12 @@ struct discard {
     pthread_cond_t wake, followed; /* there is something to do; a round has ended */
     pthread_t thread;
     struct ids inodes, objects;
-    uint64_t kicks; /* how often it was said that objects may have dead bytes to give back */
-    uint64_t taken; /* kicks that the present round, or the last one, was begun after */
-    uint64_t done;  /* the same of the last round that has ended */
-    int64_t again;  /* clock_monotonic() when what could not be given back is tried again; INT64_MAX: nothing
-                       is left */
+    struct ids mapped; /* inodes that wait for the end of a map; the thread's own */
+    uint64_t kicks;    /* how often it was said that objects may have dead bytes to give back */
+    uint64_t taken;    /* kicks that the present round, or the last one, was begun after */
+    uint64_t done;     /* the same of the last round that has ended */
+    int64_t again;     /* clock_monotonic() when what could not be done is tried again; INT64_MAX: nothing is
+                          left */
     bool stopping;
 };
 
@@ -65,8 +69,39 @@ void discard_inode(struct filesystem *fs, uint64_t ino)
     pthread_mutex_unlock(&discard->lock);
 }
 
-static void discard_reap(struct filesystem *fs, const struct ids *inodes, struct ids *objects)
+/* Whether a map shows it by its number in a view. The kernel may remember that one for long after, and of no
+ * other inode it is the business, so that the objects are asked for, too. */
+static bool discard_is_mapped(struct filesystem *fs, uint64_t ino)
 {
+    const uint64_t seen = view_number(VIEW_FILE, ino);
+    struct meta_inode row;
+    if (!seen || !protocol_knows_inode(fs->options->fuse_fd, seen) || meta_get(fs->meta, ino, &row) < 0)
+        return false;
+    if (row.kind == META_OBJECT)
+        return reclaim_check_seen(fs, row.object) == -EBUSY;
+    cleanup_free struct meta_extent *extents = NULL;
+    size_t count = 0;
+    bool one = row.kind == META_EXTENTS && meta_extents(fs->meta, ino, &extents, &count) == 0 && count == 1;
+    return one && reclaim_check_seen(fs, extents[0].object) == -EBUSY;
+}
+
+/* Takes those off the list, for later. */
+static void discard_set_mapped_aside(struct filesystem *fs, struct ids *inodes)
+{
+    struct discard *discard = fs->discard;
+    size_t count = 0;
+    for (size_t i = 0; i < inodes->count; i++) {
+        if (discard_is_mapped(fs, inodes->at[i]))
+            discard_queue(&discard->mapped, inodes->at[i], "inode");
+        else
+            inodes->at[count++] = inodes->at[i];
+    }
+    inodes->count = count;
+}
+
+static void discard_reap(struct filesystem *fs, struct ids *inodes, struct ids *objects)
+{
+    discard_set_mapped_aside(fs, inodes);
     errint error = inodes->count ? meta_reap_all(fs->meta, inodes, objects) : 0;
     if (error)
         log_warning("%zu unlinked inodes stay until the next mount: %s", inodes->count, strerror(-error));
@@ -161,7 +196,7 @@ static void discard_reclaim(struct filesystem *fs, uint64_t ticket)
     if (left < 0)
         log_warning("dead bytes of objects are not given back now: %s", strerror(-left));
     pthread_mutex_lock(&fs->discard->lock);
-    fs->discard->again = left ? clock_monotonic() + DISCARD_AGAIN_NS : INT64_MAX;
+    fs->discard->again = left || fs->discard->mapped.count ? clock_monotonic() + DISCARD_AGAIN_NS : INT64_MAX;
     fs->discard->done = ticket;
     pthread_cond_broadcast(&fs->discard->followed);
     pthread_mutex_unlock(&fs->discard->lock);
@@ -181,10 +216,12 @@ static void *discard_run(void *context)
          */
         uint64_t ticket = discard->taken;
         cleanup_ids struct ids inodes = discard->inodes;
+        cleanup_ids struct ids mapped = discard->mapped;
         cleanup_ids struct ids objects = discard->objects;
-        discard->inodes = discard->objects = (struct ids){0};
+        discard->inodes = discard->mapped = discard->objects = (struct ids){0};
         pthread_mutex_unlock(&discard->lock);
         discard_reap(fs, &inodes, &objects);
+        discard_reap(fs, &mapped, &objects);
         discard_remove(fs, &objects);
         if (ticket > 0)
             discard_reclaim(fs, ticket);
@@ -229,6 +266,7 @@ void discard_stop(struct filesystem *fs, bool finish)
     pthread_mutex_unlock(&discard->lock);
     pthread_join(discard->thread, NULL);
     ids_release(&discard->inodes);
+    ids_release(&discard->mapped);
     ids_release(&discard->objects);
     pthread_cond_destroy(&discard->wake);
     pthread_cond_destroy(&discard->followed);

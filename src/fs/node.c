@@ -11,6 +11,7 @@
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/node_extents.h"
+#include "fs/protocol.h"
 #include "meta/assembled.h"
 #include "store/object.h"
 
@@ -333,24 +334,46 @@ void node_relink(struct filesystem *fs, struct node *node)
     node_put(fs, node);
 }
 
+/* What has neither a name nor a place to be shown in. The lock is held. */
+static bool node_is_nameless(struct filesystem *fs, const struct node *node)
+{
+    struct meta_inode row;
+    errint error = meta_get(fs->meta, node->ino, &row);
+    if (!error && (row.state & META_ASSEMBLED))
+        return meta_assembled_shown(fs->meta, node->ino) == 0;
+    return error ? error == -ENOENT : row.nlink == 0;
+}
+
+/* Whether it waits for nothing but the kernel: who has it open ends it. */
+static bool node_reap_begin(struct filesystem *fs, struct node *node)
+{
+    node_lock(node);
+    bool nameless = !node->gone && node_is_nameless(fs, node);
+    /* From here on a FORGET comes back to it. */
+    if (nameless)
+        node_await_forget(fs, node);
+    node->outlived |= nameless && node->handles > 0;
+    bool waits = nameless && node->handles == 0;
+    node_unlock(node);
+    return waits;
+}
+
 void node_reap(struct filesystem *fs, struct node *node)
 {
-    bool held = false;
-    struct meta_inode row;
+    /* A map by passthrough has no handle: what it shows must not become the only file's that shares it. Not
+     * asked with the lock, since the answer waits for an inode that is being evicted, and that for its pages.
+     */
+    if (!node_reap_begin(fs, node) || protocol_knows_inode(fs->options->fuse_fd, node->ino))
+        return;
     node_lock(node);
-    errint error = meta_get(fs->meta, node->ino, &row);
-    bool named = error ? error != -ENOENT : row.nlink > 0;
-    if (!error && (row.state & META_ASSEMBLED))
-        named = meta_assembled_shown(fs->meta, node->ino) != 0;
-    node->outlived |= !named && node->handles > 0 && !node->unlinked;
-    if (!named && node->handles == 0 && !node->gone) {
-        held = node->unlinked;
+    bool reaped = !node->gone && node->unlinked && node->handles == 0;
+    if (reaped) {
         node->gone = true;
         node_drop_content(fs, node);
         discard_inode(fs, node->ino);
     }
     node_unlock(node);
-    if (held)
+    if (reaped)
         node_put(fs, node);
 }
 
@@ -360,12 +383,7 @@ void node_reap_all(struct filesystem *fs, const struct ids *inodes)
         struct node *node = node_get(fs, inodes->at[i]);
         if (!node)
             continue;
-        node_lock_shared(node);
-        bool known = node->unlinked;
-        node_unlock(node);
-        /* What the kernel still knows goes when it forgets it. */
-        if (!known)
-            node_reap(fs, node);
+        node_reap(fs, node);
         node_put(fs, node);
     }
 }

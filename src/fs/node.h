@@ -139,11 +139,10 @@ errint node_refresh_row(struct node *node, struct meta_inode *row);
 void node_await_forget(struct filesystem *fs, struct node *node);
 /* The inode has a name again. The lock is held exclusively; the caller has a reference of its own. */
 void node_relink(struct filesystem *fs, struct node *node);
-/* Removes the inode unless it has a name; when it has an open handle, at the end of the last one, or (where
- * it waits for that) when the kernel forgets it. Takes the lock itself. */
+/* Removes the inode unless it has a name: when the last handle has ended and the kernel has forgotten it, now
+ * or later. Takes the lock itself. */
 void node_reap(struct filesystem *fs, struct node *node);
-/* The same of each inode on the list, unless the kernel still knows it: that one goes when it is forgotten.
- */
+/* The same of each inode on the list. */
 void node_reap_all(struct filesystem *fs, const struct ids *inodes);
 /* Forgets what the node was made of (after it is gone or made anew). The lock is held exclusively. */
 void node_drop_content(struct filesystem *fs, struct node *node);

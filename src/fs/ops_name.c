@@ -109,10 +109,8 @@ static void ops_forget_inode(struct filesystem *fs, uint64_t ino)
     struct node *node = node_find(fs, ino);
     if (!node)
         return;
-    node_lock(node);
+    node_lock_shared(node);
     bool unlinked = node->unlinked;
-    /* What is open still is so by another number of it (fs/view.h). */
-    node->outlived |= unlinked && node->handles > 0;
     node_unlock(node);
     if (unlinked)
         node_reap(fs, node);

@@ -12,6 +12,7 @@ enum {
     OPCODE_OPEN = 14,
     OPCODE_CREATE = 35,
     NOTIFY_POLL = 1,
+    NOTIFY_INVALIDATE = 2,
     NOTIFY_RESEND = 7,
     POLL_SCHEDULE = 1 << 0, /* FUSE_POLL_SCHEDULE_NOTIFY in fuse_poll_in.flags */
     SETATTR_KILL = 1 << 11, /* FATTR_KILL_SUIDGID in fuse_setattr_in.valid */
@@ -80,6 +81,17 @@ errint protocol_notify_poll(int fuse_fd, uint64_t key)
         uint64_t key;
     } notice = {{sizeof notice, NOTIFY_POLL, 0}, key};
     return write(fuse_fd, &notice, sizeof notice) < 0 ? -errno : 0;
+}
+
+bool protocol_knows_inode(int fuse_fd, uint64_t ino)
+{
+    /* Its attributes are asked for anew at most: a negative offset leaves its pages alone. */
+    const struct {
+        struct protocol_out_header header;
+        uint64_t ino;
+        int64_t offset, length;
+    } notice = {{sizeof notice, NOTIFY_INVALIDATE, 0}, ino, -1, 0};
+    return write(fuse_fd, &notice, sizeof notice) == sizeof notice;
 }
 
 static errint protocol_send(int fuse_fd, const struct protocol_out_header *header)

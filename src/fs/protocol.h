@@ -48,6 +48,12 @@ uint64_t protocol_poll_key(const struct protocol_header *header);
 /* Wakes who waits by poll(2) on the handle that has this key. */
 errint protocol_notify_poll(int fuse_fd, uint64_t key);
 
+/*
+ * Whether the kernel has this inode in memory: somebody has it open, mapped, or has looked it up. Waits while
+ * it is being evicted. False also when the connection has ended.
+ */
+bool protocol_knows_inode(int fuse_fd, uint64_t ino);
+
 /* Answers a request with an error (negative errno), without libfuse. */
 errint protocol_reply_error(int fuse_fd, uint64_t unique, int error);
 /* Asks the kernel to send every unanswered request again. */

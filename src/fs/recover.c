@@ -312,10 +312,6 @@ errint recover_orphans(struct filesystem *fs)
         struct node *node = node_get(fs, orphans.at[i]);
         if (!node)
             return -ENOMEM;
-        node_lock(node);
-        if (node->handles > 0)
-            node_await_forget(fs, node);
-        node_unlock(node);
         node_reap(fs, node);
         node_put(fs, node);
     }

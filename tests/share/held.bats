@@ -3,6 +3,7 @@
 # Who has a file open or mapped never sees a byte change because the store tidied up.
 
 load share.bash
+load ../lib/checkpoint.bash
 
 setup() { share_setup; }
 teardown() { ckptfs_teardown; }
@@ -92,4 +93,34 @@ EOF
     settle
     wait_until 20 everything_is_hashed
     same_bytes
+}
+
+# map_and_change FILE SHOWN REMOVE [RESTART]: a mount of MNT; at the end nothing but the copy is left.
+map_and_change() {
+    timeout 60 python3 "$SHARE_TREE/mapped.py" "$MNT" "$MNT/$1" "$MNT/$2" --remove "$3" ${4:+--restart "$4"}
+    rm "$MNT/copy"
+    wait_until 20 stored_at_most 65536
+}
+
+@test "a map of a deleted file shows its bytes when another daemon has come and what it shared is changed" {
+    ckptfs_mount
+    mkdir "$MNT/run"
+    head -c 3000000 /dev/urandom >"$MNT/run/file"
+    map_and_change run/file run/file "rm '$MNT/run/file'" "'$CKPTFS' restart '$MNT'"
+    # Replaced: that one goes when what has its name is on stable storage.
+    head -c 3000000 /dev/urandom >"$MNT/run/file"
+    map_and_change run/file run/file "head -c 9 /dev/zero >'$MNT/run/new' && mv '$MNT/run/new' '$MNT/run/file'" \
+        "'$CKPTFS' restart '$MNT' && sync '$MNT/run/file'"
+}
+
+@test "a map by a view of a deleted model shows its bytes when what it shared is changed" {
+    ckptfs_mount trash=off
+    local restart
+    for restart in "" "'$CKPTFS' restart '$MNT'"; do
+        mkdir -p "$MNT/run/checkpoint-1"
+        checkpoint "$MNT/run/checkpoint-1" 2
+        wait_until 20 test -e "$MNT/.ckptfs/models/run/checkpoint-1/model.safetensors"
+        map_and_change run/checkpoint-1/model.safetensors .ckptfs/models/run/checkpoint-1/model.safetensors \
+            "rm -r '$MNT/run/checkpoint-1'" "$restart"
+    done
 }
