@@ -358,13 +358,8 @@ static bool node_reap_begin(struct filesystem *fs, struct node *node)
     return waits;
 }
 
-void node_reap(struct filesystem *fs, struct node *node)
+static void node_reap_end(struct filesystem *fs, struct node *node)
 {
-    /* A map by passthrough has no handle: what it shows must not become the only file's that shares it. Not
-     * asked with the lock, since the answer waits for an inode that is being evicted, and that for its pages.
-     */
-    if (!node_reap_begin(fs, node) || protocol_knows_inode(fs->options->fuse_fd, node->ino))
-        return;
     node_lock(node);
     bool reaped = !node->gone && node->unlinked && node->handles == 0;
     if (reaped) {
@@ -375,6 +370,24 @@ void node_reap(struct filesystem *fs, struct node *node)
     node_unlock(node);
     if (reaped)
         node_put(fs, node);
+}
+
+void node_reap(struct filesystem *fs, struct node *node)
+{
+    /* A map by passthrough has no handle: what it shows must not become the only file's that shares it. Not
+     * asked with the lock, since the answer waits for an inode that is being evicted, and that for its pages.
+     */
+    if (node_reap_begin(fs, node) && !protocol_knows_inode(fs->options->fuse_fd, node->ino))
+        node_reap_end(fs, node);
+}
+
+void node_forgotten(struct filesystem *fs, struct node *node)
+{
+    node_lock_shared(node);
+    bool unlinked = node->unlinked;
+    node_unlock(node);
+    if (unlinked && node_reap_begin(fs, node))
+        node_reap_end(fs, node);
 }
 
 void node_reap_all(struct filesystem *fs, const struct ids *inodes)

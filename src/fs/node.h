@@ -142,7 +142,9 @@ void node_relink(struct filesystem *fs, struct node *node);
 /* Removes the inode unless it has a name: when the last handle has ended and the kernel has forgotten it, now
  * or later. Takes the lock itself. */
 void node_reap(struct filesystem *fs, struct node *node);
-/* The same of each inode on the list. */
+/* The kernel has forgotten the inode: it is removed if that is what it waited for. Takes the lock itself. */
+void node_forgotten(struct filesystem *fs, struct node *node);
+/* node_reap of each inode on the list. */
 void node_reap_all(struct filesystem *fs, const struct ids *inodes);
 /* Forgets what the node was made of (after it is gone or made anew). The lock is held exclusively. */
 void node_drop_content(struct filesystem *fs, struct node *node);

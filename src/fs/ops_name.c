@@ -109,11 +109,7 @@ static void ops_forget_inode(struct filesystem *fs, uint64_t ino)
     struct node *node = node_find(fs, ino);
     if (!node)
         return;
-    node_lock_shared(node);
-    bool unlinked = node->unlinked;
-    node_unlock(node);
-    if (unlinked)
-        node_reap(fs, node);
+    node_forgotten(fs, node);
     node_put(fs, node);
 }
 
