@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -19,15 +18,11 @@
 #include "fs/loads.h"
 #include "fs/namespace_folder.h"
 #include "fs/policy.h"
+#include "fs/visible.h"
 #include "meta/pin.h"
 
 /* -- the policy -------------------------------------------------------------------------------------------
  */
-
-static bool keep_trusts(uint32_t uid)
-{
-    return uid == 0 || uid == geteuid();
-}
 
 /* One key: is left out where the directory that has it is a stranger's. */
 static errint keep_read_key(struct filesystem *fs, const struct meta_inode *run, const char *key,
@@ -41,9 +36,9 @@ static errint keep_read_key(struct filesystem *fs, const struct meta_inode *run,
     error = meta_get(fs->meta, value.found.directory, &owner);
     if (error)
         return error;
-    if (!keep_trusts(owner.uid) && owner.uid != run->uid)
+    if (!visible_sees_all(owner.uid) && owner.uid != run->uid)
         return 0;
-    list->trusted &= keep_trusts(owner.uid);
+    list->trusted &= visible_sees_all(owner.uid);
     if (!keep_policy_set(&list->policy, key, value.found.value))
         log_warning("inode %llu: the policy %s=%s is not understood, and left out",
                     (unsigned long long)run->ino, key, value.found.value);
