@@ -22,13 +22,12 @@ import zipfile
 
 
 def torch_file(content, payload=b""):
-    """What torch.save makes: a stored zip with a pickle, and the bytes of one storage."""
+    """What torch.save makes: a stored zip with a pickle, and the bytes of one storage. The same at any time."""
     out = io.BytesIO()
+    members = {"data.pkl": pickle.dumps(content, protocol=2), "byteorder": "little", "data/0": payload, "version": "3\n"}
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
-        archive.writestr("archive/byteorder", "little")
-        archive.writestr("archive/data/0", payload)
-        archive.writestr("archive/version", "3\n")
+        for name, member in members.items():
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), member)
     return out.getvalue()
 
 
