@@ -15,6 +15,7 @@
 #include "fs/events.h"
 #include "fs/export.h"
 #include "fs/filesystem.h"
+#include "fs/keep_watch.h"
 
 /* A directory is looked at when nothing was sealed in it for so long. */
 #define CHECKPOINTS_QUIET_NS (CLOCK_NS_PER_SECOND / 2)
@@ -179,11 +180,27 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out)
     return error;
 }
 
+errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run)
+{
+    pthread_mutex_lock(&checkpoints->lock);
+    errint error = ids_contain(&checkpoints->taken, run) ? 0 : ids_append(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+    return error;
+}
+
+static void checkpoints_end_look(struct checkpoints *checkpoints, uint64_t run)
+{
+    pthread_mutex_lock(&checkpoints->lock);
+    ids_remove(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+}
+
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
-    bool complete = false, other = false;
+    bool complete = false;
     pthread_mutex_lock(&checkpoints->lock);
+    bool other = ids_contain(&checkpoints->taken, run);
     for (size_t i = 0; i < checkpoints->count && checkpoints->queue; i++) {
         const struct meta_checkpoint *row = &checkpoints->at[i];
         complete |= row->run == run && row->state == CHECKPOINT_COMPLETE;
@@ -333,6 +350,8 @@ errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct ch
     /* Where there is no run, what was known of the directory as one goes. */
     if (!error)
         error = checkpoints_take(fs, out->run ? out->run : directory, out->at, out->count);
+    if (!error)
+        checkpoints_end_look(fs->checkpoints, out->run ? out->run : directory);
     pthread_mutex_unlock(&fs->checkpoints->looking);
     return error;
 }
@@ -348,6 +367,8 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
     bool busy = error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
         busy |= seen.at[i].busy;
+    if (!error)
+        busy |= keep_watch_apply(fs, turn->directory, seen.run);
     int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;
     turn->rest = rest < CHECKPOINTS_REST_MAX_NS ? rest : CHECKPOINTS_REST_MAX_NS;
     turn->delay = delay * 2 < CHECKPOINTS_RETRY_MAX_NS ? delay * 2 : CHECKPOINTS_RETRY_MAX_NS;
@@ -362,6 +383,9 @@ static const struct directory_work checkpoints_work = {
     .retry = CHECKPOINTS_RETRY_NS,
     .levels = 0,
     .visit = checkpoints_visit,
+    .next = keep_watch_next,
+    .left = keep_watch_left,
+    .tick = keep_watch_tick,
 };
 
 void checkpoints_touch(struct filesystem *fs, uint64_t ino)
@@ -399,6 +423,11 @@ void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const ch
     checkpoints_touch_directory(fs, directory);
 }
 
+void checkpoints_wake(struct filesystem *fs)
+{
+    directory_queue_wake(fs->checkpoints->queue);
+}
+
 size_t checkpoints_waiting(struct filesystem *fs)
 {
     return directory_queue_waiting(fs->checkpoints->queue);
@@ -411,6 +440,7 @@ errint checkpoints_prepare(struct filesystem *fs)
         return -ENOMEM;
     pthread_mutex_init(&fs->checkpoints->lock, NULL);
     pthread_mutex_init(&fs->checkpoints->looking, NULL);
+    checkpoints_memory_prepare(&fs->checkpoints->memory);
     return 0;
 }
 
@@ -446,6 +476,7 @@ void checkpoints_release(struct filesystem *fs)
     fs->checkpoints = NULL;
     checkpoints_memory_release(&checkpoints->memory);
     free(checkpoints->at);
+    ids_release(&checkpoints->taken);
     pthread_mutex_destroy(&checkpoints->lock);
     pthread_mutex_destroy(&checkpoints->looking);
     free(checkpoints);

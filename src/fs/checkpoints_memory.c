@@ -11,20 +11,20 @@
 enum { MEMORY_FILES_MAX = 1 << 19, MEMORY_FIRST = 1 << 10, MEMORY_PATH_MAX = 8192 };
 
 /* 0: a path too long to be remembered. */
-static uint64_t memory_hash(const struct checkpoints_memory *memory, const struct tree_entry *file)
+static uint64_t memory_hash(const struct checkpoints_reader *reader, const struct tree_entry *file)
 {
     struct {
         uint64_t run;
         int64_t size, time;
         char paths[MEMORY_PATH_MAX];
-    } key = {.run = memory->run, .size = file->size, .time = file->time};
-    size_t first = strlen(memory->checkpoint), second = strlen(file->path);
+    } key = {.run = reader->run, .size = file->size, .time = file->time};
+    size_t first = strlen(reader->checkpoint), second = strlen(file->path);
     if (first + 1 + second > sizeof key.paths)
         return 0;
-    memcpy(key.paths, memory->checkpoint, first + 1);
+    memcpy(key.paths, reader->checkpoint, first + 1);
     memcpy(key.paths + first + 1, file->path, second);
     size_t length = offsetof(__typeof__(key), paths) + first + 1 + second;
-    uint64_t hash = hash_of(memory->fs->store, &key, length).low;
+    uint64_t hash = hash_of(reader->fs->store, &key, length).low;
     return hash ? hash : 1;
 }
 
@@ -62,33 +62,47 @@ static bool memory_grow(struct checkpoints_memory *memory)
 
 static bool memory_is_whole(void *context, const struct tree_entry *file)
 {
-    const struct checkpoints_memory *memory = context;
-    uint64_t hash = memory_hash(memory, file);
-    return hash && memory->capacity && *memory_slot(memory->slots, memory->capacity, hash) == hash;
+    const struct checkpoints_reader *reader = context;
+    struct checkpoints_memory *memory = &reader->fs->checkpoints->memory;
+    uint64_t hash = memory_hash(reader, file);
+    pthread_mutex_lock(&memory->lock);
+    bool whole = hash && memory->capacity && *memory_slot(memory->slots, memory->capacity, hash) == hash;
+    pthread_mutex_unlock(&memory->lock);
+    return whole;
 }
 
 static void memory_keep_whole(void *context, const struct tree_entry *file)
 {
-    struct checkpoints_memory *memory = context;
-    uint64_t hash = memory_hash(memory, file);
+    const struct checkpoints_reader *reader = context;
+    struct checkpoints_memory *memory = &reader->fs->checkpoints->memory;
+    uint64_t hash = memory_hash(reader, file);
+    pthread_mutex_lock(&memory->lock);
     /* One that is not remembered is read again. */
-    if (!hash || !memory_grow(memory))
-        return;
-    uint64_t *slot = memory_slot(memory->slots, memory->capacity, hash);
-    memory->count += *slot == 0;
-    *slot = hash;
+    if (hash && memory_grow(memory)) {
+        uint64_t *slot = memory_slot(memory->slots, memory->capacity, hash);
+        memory->count += *slot == 0;
+        *slot = hash;
+    }
+    pthread_mutex_unlock(&memory->lock);
 }
 
 const struct complete_memory *checkpoints_memory_of(void *context, const char *path)
 {
-    struct checkpoints_memory *memory = context;
-    memory->checkpoint = path;
-    memory->asked = (struct complete_memory){memory, memory_is_whole, memory_keep_whole};
-    return &memory->asked;
+    struct checkpoints_reader *reader = context;
+    reader->checkpoint = path;
+    reader->asked = (struct complete_memory){reader, memory_is_whole, memory_keep_whole};
+    return &reader->asked;
+}
+
+void checkpoints_memory_prepare(struct checkpoints_memory *memory)
+{
+    *memory = (struct checkpoints_memory){0};
+    pthread_mutex_init(&memory->lock, NULL);
 }
 
 void checkpoints_memory_release(struct checkpoints_memory *memory)
 {
     free(memory->slots);
+    pthread_mutex_destroy(&memory->lock);
     *memory = (struct checkpoints_memory){0};
 }

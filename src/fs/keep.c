@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "ckpt/detect.h"
 #include "ckpt/keep_run.h"
+#include "fs/checkpoints.h"
 #include "fs/export.h"
 #include "fs/filesystem.h"
 #include "fs/keep_remove.h"
@@ -122,14 +123,26 @@ static errint keep_look(struct keep_work *work, const struct meta_inode *run, st
     return 0;
 }
 
-/* Whether there is a checkpoint that may go, by names alone: what is one itself, or a part of one, is not
- * read.
- */
-static errint keep_is_run(const struct folder *folder, const char *name, bool *out)
+/* The name of a run's directory; "": the root has none. */
+static errint keep_read_name(struct filesystem *fs, uint64_t run, struct meta_name *out)
 {
+    size_t count = 0;
+    *out = (struct meta_name){0};
+    return meta_find_names(fs->meta, run, NULL, out, 1, &count);
+}
+
+errint keep_is_run(struct filesystem *fs, uint64_t directory, bool *out)
+{
+    cleanup_namespace_folder struct namespace_folder names = {0};
     cleanup_detect struct detect detect = {0};
-    errint error = detect_checkpoints(folder, name, &detect);
+    struct folder folder;
+    struct meta_name name;
     *out = false;
+    errint error = keep_read_name(fs, directory, &name);
+    if (!error)
+        error = namespace_folder_open(fs, directory, NULL, &names, &folder);
+    if (!error)
+        error = detect_checkpoints(&folder, name.bytes, &detect);
     for (size_t i = 0; i < detect.count && !error; i++)
         *out |= *detect.at[i].path != '\0';
     return error;
@@ -137,19 +150,15 @@ static errint keep_is_run(const struct folder *folder, const char *name, bool *o
 
 static errint keep_read_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)
 {
-    cleanup_namespace_folder struct namespace_folder names = {0};
-    struct folder folder;
-    struct meta_name name = {0};
-    size_t count = 0;
-    errint error = meta_find_names(work->fs->meta, run->ino, NULL, &name, 1, &count);
-    if (!error)
-        error = namespace_folder_open(work->fs, run->ino, work->stops, &names, &folder);
-    names.looks = true;
-    const struct run_asked asked = {.name = count > 0 ? name.bytes : "", .separately = true};
+    struct meta_name name;
     bool is_run = false;
+    errint error = keep_is_run(work->fs, run->ino, &is_run);
     if (!error)
-        error = keep_is_run(&folder, asked.name, &is_run);
-    return error || !is_run ? error : run_read(&folder, &asked, &list->run);
+        error = keep_read_name(work->fs, run->ino, &name);
+    if (error || !is_run)
+        return error;
+    const struct checkpoints_asked asked = {.run = run->ino, .name = name.bytes, .stops = work->stops};
+    return checkpoints_read_run(work->fs, &asked, &list->run);
 }
 
 static errint keep_judge_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)
