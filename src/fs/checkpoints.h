@@ -90,12 +90,13 @@ struct checkpoints_asked {
     uint64_t run;
     const char *name;                     /* of its directory; "": not known */
     bool awaited;                         /* the processes that write it live (ckpt/complete.h) */
+    bool unsafe;                          /* what is not on stable storage yet is read, too */
     bool (*stops)(struct filesystem *fs); /* asked at each read: true ends it with -ECANCELED */
 };
 /*
  * Reads it for whoever acts on what it is. What was found whole, by whomever, is not read again. A file that
- * somebody writes, or that has lost bytes, keeps only its own checkpoint unjudged. As run_read; not for a
- * thread that answers the kernel. `out` is given to run_release in any case.
+ * somebody writes (or that is not safe), or that has lost bytes, keeps only its own checkpoint unjudged. As
+ * run_read; not for a thread that answers the kernel. `out` is given to run_release in any case.
  */
 struct run;
 errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_asked *asked, struct run *out);

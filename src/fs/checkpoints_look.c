@@ -308,6 +308,7 @@ errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_aske
     };
     errint error = namespace_folder_open(fs, asked->run, asked->stops, &held, &folder);
     held.looks = true;
+    held.peeks = asked->unsafe;
     return error ? error : run_read(&folder, &run_asked, out);
 }
 
