@@ -156,7 +156,7 @@ is_quiet() {
     before=$(reads)
     save "$MNT/run/checkpoint-$1" model rest
     "$CKPTFS" wait --for durable --timeout 30 "$MNT/run/checkpoint-$1"
-    [ $(($(reads) - before)) -lt 20 ]
+    [ $(($(reads) - before)) -lt 12 ]
 }
 
 @test "on a mount: who waits looks at no file until something is told of the checkpoint" {
