@@ -98,6 +98,31 @@ static void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory
     checkpoints->count--;
 }
 
+errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run)
+{
+    pthread_mutex_lock(&checkpoints->lock);
+    errint error = ids_contain(&checkpoints->taken, run) ? 0 : ids_append(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+    return error;
+}
+
+static void checkpoints_end_look(struct checkpoints *checkpoints, uint64_t run)
+{
+    pthread_mutex_lock(&checkpoints->lock);
+    ids_remove(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+}
+
+/* Since what is known of the run was seen. */
+static bool checkpoints_was_written(struct filesystem *fs, uint64_t run)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    pthread_mutex_lock(&checkpoints->lock);
+    bool taken = ids_contain(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+    return taken || writers_wrote_below(fs, run);
+}
+
 /* -- asking -----------------------------------------------------------------------------------------------
  */
 
@@ -180,34 +205,18 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out)
     return error;
 }
 
-errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run)
-{
-    pthread_mutex_lock(&checkpoints->lock);
-    errint error = ids_contain(&checkpoints->taken, run) ? 0 : ids_append(&checkpoints->taken, run);
-    pthread_mutex_unlock(&checkpoints->lock);
-    return error;
-}
-
-static void checkpoints_end_look(struct checkpoints *checkpoints, uint64_t run)
-{
-    pthread_mutex_lock(&checkpoints->lock);
-    ids_remove(&checkpoints->taken, run);
-    pthread_mutex_unlock(&checkpoints->lock);
-}
-
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
-    bool complete = false;
+    bool complete = false, other = false;
     pthread_mutex_lock(&checkpoints->lock);
-    bool other = ids_contain(&checkpoints->taken, run);
     for (size_t i = 0; i < checkpoints->count && checkpoints->queue; i++) {
         const struct meta_checkpoint *row = &checkpoints->at[i];
         complete |= row->run == run && row->state == CHECKPOINT_COMPLETE;
         other |= row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
     }
     pthread_mutex_unlock(&checkpoints->lock);
-    return complete && (other || writers_wrote_below(fs, run));
+    return complete && (other || checkpoints_was_written(fs, run));
 }
 
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)

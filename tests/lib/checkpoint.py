@@ -5,9 +5,9 @@
     checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--leave-out NAME]...
                   [--hang-in NAME FILE] [--name NAME]
 
-Each STEP becomes RUN/checkpoint-STEP, or that of --name, the files in the order of the Trainer. A file is written under its own name and
-closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME, which is open, makes FILE
-and waits for its end. --bytes is the size of the weights; the optimizer takes twice that.
+Each STEP becomes RUN/checkpoint-STEP, or that of --name, the files in the order of the Trainer. A file is written
+under its own name and closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME,
+which is open, makes FILE and waits for its end. --bytes is the size of the weights; the optimizer takes twice that.
 """
 
 import argparse
