@@ -14,11 +14,17 @@
 #include "fs/directory_queue.h"
 #include "fs/writers.h"
 
-/* Files that were found whole, by what tells that they are the same still. */
+/* Of so many trainer_state.json it is known what they told, 5 KiB each. */
+enum { CHECKPOINTS_PROGRESSES = 1024 };
+struct checkpoints_progress;
+
+/* Files that were found whole, or that told how far the Trainer was, by what says that they are the same
+ * still. */
 struct checkpoints_memory {
     pthread_mutex_t lock; /* nothing is called with it */
     uint64_t *slots;      /* hashes; 0: free */
     size_t capacity, count;
+    struct checkpoints_progress *progresses[CHECKPOINTS_PROGRESSES]; /* NULL: free */
 };
 
 /* Who reads a run with the memory: `fs` and `run` are set. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files that were found whole and are not read again, a hash each. */
+/* Files that are not read again: those that were found whole, a hash each, and what the Trainer told. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +9,13 @@
 
 /* Of so many files 8 MiB; then all is forgotten and read once more. */
 enum { MEMORY_FILES_MAX = 1 << 19, MEMORY_FIRST = 1 << 10, MEMORY_PATH_MAX = 8192 };
+/* Places for what one file told, one of which gives way. */
+enum { MEMORY_PLACES = 8 };
+
+struct checkpoints_progress {
+    uint64_t hash;
+    struct trainer_progress told;
+};
 
 /* 0: a path too long to be remembered. */
 static uint64_t memory_hash(const struct checkpoints_reader *reader, const struct tree_entry *file)
@@ -86,11 +93,59 @@ static void memory_keep_whole(void *context, const struct tree_entry *file)
     pthread_mutex_unlock(&memory->lock);
 }
 
+/* The place that has the hash; else a free one, else the first. The lock is held. */
+static struct checkpoints_progress **memory_place(struct checkpoints_memory *memory, uint64_t hash)
+{
+    size_t first = hash % (CHECKPOINTS_PROGRESSES / MEMORY_PLACES) * MEMORY_PLACES, place = first;
+    for (size_t i = first; i < first + MEMORY_PLACES; i++) {
+        if (memory->progresses[i] && memory->progresses[i]->hash == hash)
+            return &memory->progresses[i];
+        if (!memory->progresses[i])
+            place = i;
+    }
+    return &memory->progresses[place];
+}
+
+static bool memory_recall_progress(void *context, const struct tree_entry *file, struct trainer_progress *out)
+{
+    const struct checkpoints_reader *reader = context;
+    struct checkpoints_memory *memory = &reader->fs->checkpoints->memory;
+    uint64_t hash = memory_hash(reader, file);
+    pthread_mutex_lock(&memory->lock);
+    const struct checkpoints_progress *found = *memory_place(memory, hash);
+    bool known = hash && found && found->hash == hash;
+    if (known)
+        *out = found->told;
+    pthread_mutex_unlock(&memory->lock);
+    return known;
+}
+
+static void memory_keep_progress(void *context, const struct tree_entry *file,
+                                 const struct trainer_progress *progress)
+{
+    const struct checkpoints_reader *reader = context;
+    struct checkpoints_memory *memory = &reader->fs->checkpoints->memory;
+    uint64_t hash = memory_hash(reader, file);
+    struct checkpoints_progress *kept = hash ? malloc(sizeof *kept) : NULL;
+    if (!kept)
+        return; /* it is read again */
+    *kept = (struct checkpoints_progress){hash, *progress};
+    pthread_mutex_lock(&memory->lock);
+    struct checkpoints_progress **place = memory_place(memory, hash), *former = *place;
+    *place = kept;
+    pthread_mutex_unlock(&memory->lock);
+    free(former);
+}
+
 const struct complete_memory *checkpoints_memory_of(void *context, const char *path)
 {
     struct checkpoints_reader *reader = context;
     reader->checkpoint = path;
-    reader->asked = (struct complete_memory){reader, memory_is_whole, memory_keep_whole};
+    reader->asked = (struct complete_memory){.context = reader,
+                                             .is_whole = memory_is_whole,
+                                             .keep_whole = memory_keep_whole,
+                                             .recall_progress = memory_recall_progress,
+                                             .keep_progress = memory_keep_progress};
     return &reader->asked;
 }
 
@@ -102,6 +157,8 @@ void checkpoints_memory_prepare(struct checkpoints_memory *memory)
 
 void checkpoints_memory_release(struct checkpoints_memory *memory)
 {
+    for (size_t i = 0; i < CHECKPOINTS_PROGRESSES; i++)
+        free(memory->progresses[i]);
     free(memory->slots);
     pthread_mutex_destroy(&memory->lock);
     *memory = (struct checkpoints_memory){0};
