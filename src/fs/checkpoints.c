@@ -370,10 +370,11 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
     cleanup_seen struct checkpoints_seen seen = {0};
     int64_t begun = clock_monotonic();
     errint error = checkpoints_look_now(fs, turn->directory, &seen);
-    if (error && error != -ECANCELED && error != -EBUSY && error != -ENOENT)
+    bool failed = error && error != -ECANCELED && error != -EBUSY && error != -ENOENT;
+    if (failed && turn->unready++ == 0)
         log_warning("inode %llu: it cannot be looked at for checkpoints now: %s",
                     (unsigned long long)turn->directory, strerror(-error));
-    bool busy = error == -EBUSY;
+    bool busy = failed || error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
         busy |= seen.at[i].busy;
     if (!error)

@@ -233,6 +233,9 @@ static errint look_at_one(struct filesystem *fs, uint64_t run, const struct run_
     else if (error)
         return error;
     int64_t completed = look_is_safe(state) && !known ? clock_file_time() : before.completed;
+    /* A clock that was ahead has set a file's time: it is not newer than what is known at the next look. */
+    if (look_is_safe(state) && completed < checkpoint->complete.time)
+        completed = checkpoint->complete.time;
     out->busy = state == CHECKPOINT_WRITING;
     out->newest = checkpoint->complete.time;
     out->row = (struct meta_checkpoint){
