@@ -30,7 +30,7 @@ struct keep_run {
 };
 
 struct keep_watch {
-    pthread_mutex_t applying; /* while something may be removed */
+    pthread_mutex_t applying; /* while something may be removed; before all other locks */
     struct trees trees;
     atomic_bool keeps;  /* some directory has a policy */
     atomic_bool loaded; /* processes have read something */
@@ -202,7 +202,10 @@ size_t keep_watch_left(struct filesystem *fs)
 static void keep_watch_begin(struct filesystem *fs)
 {
     cleanup_ids struct ids directories = {0};
-    errint error = keep_remove_rest(fs);
+    struct keep_watch *watch = fs->keep_watch;
+    pthread_mutex_lock(&watch->applying);
+    errint error = keep_watch_stops(fs) ? 0 : keep_remove_rest(fs);
+    pthread_mutex_unlock(&watch->applying);
     if (error)
         log_warning("checkpoints that an earlier daemon had begun to remove still take their space: %s",
                     strerror(-error));
@@ -210,9 +213,9 @@ static void keep_watch_begin(struct filesystem *fs)
     for (size_t i = 0; i < keep_policy_key_count && !error; i++)
         error = meta_policy_find_directories(fs->meta, keep_policy_keys[i], &directories);
     if (directories.count > 0)
-        atomic_store(&fs->keep_watch->keeps, true);
+        atomic_store(&watch->keeps, true);
     for (size_t i = 0; i < directories.count && !error; i++)
-        error = trees_add(fs, &fs->keep_watch->trees, directories.at[i]);
+        error = trees_add(fs, &watch->trees, directories.at[i]);
     if (error)
         log_warning("policies are applied at the next save only: %s", strerror(-error));
 }

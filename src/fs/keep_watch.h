@@ -4,7 +4,8 @@
  * changed, and for ages and for what was open once a minute. The thread that looks at checkpoints does it, so
  * that a policy is always applied to what has just been found out; nothing here has a thread of its own.
  *
- * Where the mount is read-only, nothing does anything. No lock is held while another module is called.
+ * Where the mount is read-only, nothing does anything. While a policy is applied one lock is held, which is
+ * taken before all others, and which only keep_watch_stop waits for.
  */
 #ifndef CKPTFS_FS_KEEP_WATCH_H
 #define CKPTFS_FS_KEEP_WATCH_H
