@@ -26,6 +26,16 @@ bool ids_contain(const struct ids *ids, uint64_t id)
     return i < ids->count;
 }
 
+void ids_remove(struct ids *ids, uint64_t id)
+{
+    for (size_t i = 0; i < ids->count; i++) {
+        if (ids->at[i] != id)
+            continue;
+        ids->at[i] = ids->at[--ids->count];
+        return;
+    }
+}
+
 void ids_release(struct ids *ids)
 {
     free(ids->at);

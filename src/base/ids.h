@@ -22,6 +22,8 @@ struct ids {
 errint ids_append(struct ids *ids, uint64_t id);
 /* Whether it is on the list; looks at all of it. */
 bool ids_contain(const struct ids *ids, uint64_t id);
+/* Takes it off the list, the first where it is there more than once; the last takes its place. */
+void ids_remove(struct ids *ids, uint64_t id);
 void ids_release(struct ids *ids);
 
 #define cleanup_ids __attribute__((cleanup(ids_release)))

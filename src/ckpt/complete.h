@@ -34,12 +34,16 @@ struct complete_note {
     const char *text;
 };
 
-/* Which files were found whole, kept by the caller between questions. */
+/* Which files were found whole, and what trainer_state.json told: kept by the caller between questions. */
 struct complete_memory {
     void *context;
     /* Whether the file was found whole when it was as it is now. */
     bool (*is_whole)(void *context, const struct tree_entry *file);
     void (*keep_whole)(void *context, const struct tree_entry *file);
+    /* Whether it is known what the file told when it was as it is now; `out` has that then. */
+    bool (*recall_progress)(void *context, const struct tree_entry *file, struct trainer_progress *out);
+    void (*keep_progress)(void *context, const struct tree_entry *file,
+                          const struct trainer_progress *progress);
 };
 
 /* The files that the other checkpoints of the run have in common (complete_expect.h). */

@@ -256,6 +256,20 @@ static void trainer_name_framework(struct complete_work *work, const struct trai
         out->framework = files->adapter ? "peft" : "transformers";
 }
 
+/* The log in it grows with the run: it is read once. */
+static errint trainer_read_progress(struct complete_work *work)
+{
+    const struct complete_memory *memory = work->asked->memory;
+    struct trainer_progress *progress = &work->out->progress;
+    const struct tree_entry *file = tree_find(&work->tree, "trainer_state.json");
+    if (memory && file && memory->recall_progress(memory->context, file, progress))
+        return 0;
+    errint error = trainer_progress_read(work->folder, progress);
+    if (!error && memory && file && progress->whole)
+        memory->keep_progress(memory->context, file, progress);
+    return error;
+}
+
 errint complete_judge_trainer(struct complete_work *work)
 {
     static errint (*const parts[])(struct complete_work * work, const struct trainer_files *files) = {
@@ -263,7 +277,7 @@ errint complete_judge_trainer(struct complete_work *work)
         trainer_judge_accelerate, trainer_judge_lightning, trainer_judge_unknown,
     };
     struct trainer_files files = {0};
-    errint error = trainer_progress_read(work->folder, &work->out->progress);
+    errint error = trainer_read_progress(work);
     trainer_look(work, &files);
     for (size_t i = 0; i < sizeof parts / sizeof *parts && !error; i++)
         error = parts[i](work, &files);

@@ -20,8 +20,12 @@
 #include "format/plain_text.h"
 #include "fs/event.h"
 
-/* A look at the files at least so often; and no more of the time is spent on looks than a part. */
+/* A look at the files at least so often, where no events tell of them; */
 #define WAIT_LOOK_NS (CLOCK_NS_PER_SECOND / 2)
+/* where they do, for what they do not tell of: a checkpoint that was complete under another name; one that is
+ * complete, and not on stable storage for long. */
+#define WAIT_RARE_NS (5 * CLOCK_NS_PER_SECOND)
+/* and no more of the time is spent on looks than a part. */
 enum { WAIT_REST = 4, WAIT_NS_PER_MS = 1000 * 1000 };
 
 enum wait_goal { WAIT_WEIGHTS, WAIT_COMPLETE, WAIT_DURABLE, WAIT_EXPORTED };
@@ -41,6 +45,8 @@ struct wait {
     struct event_stream stream;
     char *name;              /* the checkpoint's path on its mount; NULL: it is on no mount of ours */
     enum wait_result result; /* as the events tell */
+    bool looks;              /* something has happened to it, or cannot be told */
+    bool file;               /* at the last look: events tell of directories only */
     char state[32];          /* as the last look has found it */
     char reason[COMPLETE_NOTE_LENGTH + 1];
 };
@@ -105,9 +111,11 @@ static errint wait_look(struct wait *wait, enum wait_result *result)
 {
     struct stat status;
     wait->state[0] = wait->reason[0] = '\0';
+    wait->looks = wait->file = false;
     *result = WAIT_ON;
     if (stat(wait->path, &status) < 0)
         return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    wait->file = !S_ISDIR(status.st_mode);
     int found = S_ISDIR(status.st_mode) ? wait_judge(wait, wait->path, "") : 1;
     if (found > 0 && (!S_ISDIR(status.st_mode) || wait_state_reaches(wait, wait->state))) {
         cleanup_free char *run = wait_directory_of(wait->path);
@@ -125,12 +133,14 @@ static errint wait_look(struct wait *wait, enum wait_result *result)
 /* -- what the daemon tells --------------------------------------------------------------------------------
  */
 
-static bool wait_is_reached_by(const struct wait *wait, enum event_kind kind)
+static bool wait_is_reached_by(const struct wait *wait, enum event_kind kind, const cJSON *event)
 {
+    const char *reason = event_stream_text(event, "reason");
+    bool whole = !reason || strcmp(reason, complete_state_name(COMPLETE_WEIGHTS)) != 0;
     switch (wait->goal) {
-    case WAIT_WEIGHTS:
-    case WAIT_COMPLETE: return kind == EVENT_COMPLETE || kind == EVENT_DURABLE;
-    case WAIT_DURABLE: return kind == EVENT_DURABLE;
+    case WAIT_WEIGHTS: return kind == EVENT_COMPLETE || kind == EVENT_DURABLE;
+    case WAIT_COMPLETE: return whole && (kind == EVENT_COMPLETE || kind == EVENT_DURABLE);
+    case WAIT_DURABLE: return whole && kind == EVENT_DURABLE;
     case WAIT_EXPORTED: return kind == EVENT_EXPORTED;
     }
     return false;
@@ -143,9 +153,12 @@ static bool wait_take(void *context, const char *line, const cJSON *event)
     struct wait *wait = context;
     enum event_kind kind;
     const char *name = event_stream_text(event, "event");
-    if (!name || !event_kind_parse(name, &kind) || !event_stream_is_at(event, wait->name, false))
+    bool told = name && event_kind_parse(name, &kind);
+    wait->looks |= !told; /* some are lost */
+    if (!told || !event_stream_is_at(event, wait->name, false))
         return true;
-    if (wait_is_reached_by(wait, kind))
+    wait->looks = true;
+    if (wait_is_reached_by(wait, kind, event))
         wait->result = WAIT_REACHED;
     else if (kind == EVENT_TORN || kind == EVENT_REMOVED)
         wait->result = WAIT_NEVER;
@@ -212,18 +225,31 @@ static errint wait_connect(struct wait *wait)
 /* -- waiting ----------------------------------------------------------------------------------------------
  */
 
-/* Until something is told, the time has come to look again, or the deadline. */
-static errint wait_sleep(struct wait *wait, int64_t pause)
+/* Takes what is told, until `until` at the latest; `more` is false when that has come. */
+static errint wait_listen(struct wait *wait, int64_t until, bool *more)
 {
-    int64_t left = wait->deadline - clock_monotonic();
-    int64_t time = left < pause ? left : pause;
+    int64_t left = until - clock_monotonic();
     struct pollfd fd = {.fd = wait->stream.fd, .events = POLLIN};
-    if (poll(&fd, 1, time > 0 ? (int)(time / WAIT_NS_PER_MS) + 1 : 0) < 0)
-        return errno == EINTR ? 0 : -errno;
-    if (wait->stream.fd < 0 || !fd.revents)
-        return 0;
-    int more = event_stream_read(&wait->stream, wait_take, wait);
-    return more < 0 ? more : more == 0 && wait->result == WAIT_ON ? -ENOTCONN : 0;
+    *more = left > 0;
+    int ready = poll(&fd, 1, left > 0 ? (int)(left / WAIT_NS_PER_MS) + 1 : 0);
+    if (ready <= 0)
+        return ready < 0 && errno != EINTR ? -errno : 0;
+    int got = event_stream_read(&wait->stream, wait_take, wait);
+    return got < 0 ? got : got == 0 && wait->result == WAIT_ON ? -ENOTCONN : 0;
+}
+
+/* Until something is told of the checkpoint, the time has come to look again, or the deadline. */
+static errint wait_sleep(struct wait *wait, int64_t took)
+{
+    int64_t pause = wait->stream.fd >= 0 && !wait->file ? WAIT_RARE_NS : WAIT_LOOK_NS;
+    int64_t until = clock_monotonic() + (took * WAIT_REST > pause ? took * WAIT_REST : pause);
+    bool more = true;
+    errint error = 0;
+    if (until > wait->deadline)
+        until = wait->deadline;
+    while (!error && more && !wait->looks && wait->result == WAIT_ON)
+        error = wait_listen(wait, until, &more);
+    return error;
 }
 
 static errint wait_until(struct wait *wait, enum wait_result *result)
@@ -235,8 +261,7 @@ static errint wait_until(struct wait *wait, enum wait_result *result)
             return error;
         if (begun >= wait->deadline)
             return -ETIME;
-        int64_t took = clock_monotonic() - begun;
-        error = wait_sleep(wait, took * WAIT_REST > WAIT_LOOK_NS ? took * WAIT_REST : WAIT_LOOK_NS);
+        error = wait_sleep(wait, clock_monotonic() - begun);
         *result = wait->result;
         if (error || *result != WAIT_ON)
             return error;

@@ -15,6 +15,7 @@
 #include "fs/events.h"
 #include "fs/export.h"
 #include "fs/filesystem.h"
+#include "fs/keep_watch.h"
 
 /* A directory is looked at when nothing was sealed in it for so long. */
 #define CHECKPOINTS_QUIET_NS (CLOCK_NS_PER_SECOND / 2)
@@ -95,6 +96,31 @@ static void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory
     size_t behind = (size_t)(checkpoints->at + checkpoints->count - (row + 1));
     memmove(row, row + 1, behind * sizeof *row);
     checkpoints->count--;
+}
+
+errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run)
+{
+    pthread_mutex_lock(&checkpoints->lock);
+    errint error = ids_contain(&checkpoints->taken, run) ? 0 : ids_append(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+    return error;
+}
+
+static void checkpoints_end_look(struct checkpoints *checkpoints, uint64_t run)
+{
+    pthread_mutex_lock(&checkpoints->lock);
+    ids_remove(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+}
+
+/* Since what is known of the run was seen. */
+static bool checkpoints_was_written(struct filesystem *fs, uint64_t run)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    pthread_mutex_lock(&checkpoints->lock);
+    bool taken = ids_contain(&checkpoints->taken, run);
+    pthread_mutex_unlock(&checkpoints->lock);
+    return taken || writers_wrote_below(fs, run);
 }
 
 /* -- asking -----------------------------------------------------------------------------------------------
@@ -190,7 +216,7 @@ bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
         other |= row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
     }
     pthread_mutex_unlock(&checkpoints->lock);
-    return complete && (other || writers_wrote_below(fs, run));
+    return complete && (other || checkpoints_was_written(fs, run));
 }
 
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)
@@ -333,6 +359,8 @@ errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct ch
     /* Where there is no run, what was known of the directory as one goes. */
     if (!error)
         error = checkpoints_take(fs, out->run ? out->run : directory, out->at, out->count);
+    if (!error)
+        checkpoints_end_look(fs->checkpoints, out->run ? out->run : directory);
     pthread_mutex_unlock(&fs->checkpoints->looking);
     return error;
 }
@@ -342,12 +370,15 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
     cleanup_seen struct checkpoints_seen seen = {0};
     int64_t begun = clock_monotonic();
     errint error = checkpoints_look_now(fs, turn->directory, &seen);
-    if (error && error != -ECANCELED && error != -EBUSY && error != -ENOENT)
+    bool failed = error && error != -ECANCELED && error != -EBUSY && error != -ENOENT;
+    if (failed && turn->unready++ == 0)
         log_warning("inode %llu: it cannot be looked at for checkpoints now: %s",
                     (unsigned long long)turn->directory, strerror(-error));
-    bool busy = error == -EBUSY;
+    bool busy = failed || error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
         busy |= seen.at[i].busy;
+    if (!error)
+        busy |= keep_watch_apply(fs, turn->directory, seen.run);
     int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;
     turn->rest = rest < CHECKPOINTS_REST_MAX_NS ? rest : CHECKPOINTS_REST_MAX_NS;
     turn->delay = delay * 2 < CHECKPOINTS_RETRY_MAX_NS ? delay * 2 : CHECKPOINTS_RETRY_MAX_NS;
@@ -362,6 +393,9 @@ static const struct directory_work checkpoints_work = {
     .retry = CHECKPOINTS_RETRY_NS,
     .levels = 0,
     .visit = checkpoints_visit,
+    .next = keep_watch_next,
+    .left = keep_watch_left,
+    .tick = keep_watch_tick,
 };
 
 void checkpoints_touch(struct filesystem *fs, uint64_t ino)
@@ -399,6 +433,11 @@ void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const ch
     checkpoints_touch_directory(fs, directory);
 }
 
+void checkpoints_wake(struct filesystem *fs)
+{
+    directory_queue_wake(fs->checkpoints->queue);
+}
+
 size_t checkpoints_waiting(struct filesystem *fs)
 {
     return directory_queue_waiting(fs->checkpoints->queue);
@@ -411,6 +450,7 @@ errint checkpoints_prepare(struct filesystem *fs)
         return -ENOMEM;
     pthread_mutex_init(&fs->checkpoints->lock, NULL);
     pthread_mutex_init(&fs->checkpoints->looking, NULL);
+    checkpoints_memory_prepare(&fs->checkpoints->memory);
     return 0;
 }
 
@@ -446,6 +486,7 @@ void checkpoints_release(struct filesystem *fs)
     fs->checkpoints = NULL;
     checkpoints_memory_release(&checkpoints->memory);
     free(checkpoints->at);
+    ids_release(&checkpoints->taken);
     pthread_mutex_destroy(&checkpoints->lock);
     pthread_mutex_destroy(&checkpoints->looking);
     free(checkpoints);

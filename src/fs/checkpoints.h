@@ -8,6 +8,14 @@
  * rest; whoever acts on it looks again (checkpoints_look) before something is lost by it.
  *
  * Directories only: a checkpoint that is a single file (Lightning) is not followed.
+ *
+ * This is the one place that knows checkpoints. Its thread reads a run after a save, and only it; then it
+ * applies the run's policy (fs/keep_watch.h). Whoever wants to know a checkpoint's state, step, size or marks
+ * asks the list here; whoever must see a run as it is just now, before something is removed, reads it with
+ * checkpoints_read_run, which opens only what nobody has found whole before.
+ *
+ * Locks, in this order: a look under way, a node's, the list's or that of the files found whole. Policies are
+ * applied with none of them held.
  */
 #ifndef CKPTFS_FS_CHECKPOINTS_H
 #define CKPTFS_FS_CHECKPOINTS_H
@@ -77,6 +85,24 @@ uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint
 /* Whether the run has a complete checkpoint, and one that is not, or may not be: it was written since. */
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run);
 
+/* A run that is to be read as it is just now. */
+struct checkpoints_asked {
+    uint64_t run;
+    const char *name;                     /* of its directory; "": not known */
+    bool awaited;                         /* the processes that write it live (ckpt/complete.h) */
+    bool unsafe;                          /* what is not on stable storage yet is read, too */
+    bool (*stops)(struct filesystem *fs); /* asked at each read: true ends it with -ECANCELED */
+};
+/*
+ * Reads it for whoever acts on what it is. What was found whole, by whomever, is not read again. A file that
+ * somebody writes (or that is not safe), or that has lost bytes, keeps only its own checkpoint unjudged. As
+ * run_read; not for a thread that answers the kernel. `out` is given to run_release in any case.
+ */
+struct run;
+errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_asked *asked, struct run *out);
+
+/* There is something for the thread that fs/keep_watch.h knows of. */
+void checkpoints_wake(struct filesystem *fs);
 /* Files and directories that wait to be looked at. */
 size_t checkpoints_waiting(struct filesystem *fs);
 

@@ -8,23 +8,36 @@
 
 #include <pthread.h>
 
+#include "base/ids.h"
 #include "ckpt/run.h"
 #include "fs/checkpoints.h"
 #include "fs/directory_queue.h"
 #include "fs/writers.h"
 
-/* Files that were found whole, by what tells that they are the same still. */
+/* Of so many trainer_state.json it is known what they told, 5 KiB each. */
+enum { CHECKPOINTS_PROGRESSES = 1024 };
+struct checkpoints_progress;
+
+/* Files that were found whole, or that told how far the Trainer was, by what says that they are the same
+ * still. */
 struct checkpoints_memory {
+    pthread_mutex_t lock; /* nothing is called with it */
+    uint64_t *slots;      /* hashes; 0: free */
+    size_t capacity, count;
+    struct checkpoints_progress *progresses[CHECKPOINTS_PROGRESSES]; /* NULL: free */
+};
+
+/* Who reads a run with the memory: `fs` and `run` are set. */
+struct checkpoints_reader {
     struct filesystem *fs;
     uint64_t run;
     const char *checkpoint; /* path in the run, of what is asked about now */
-    uint64_t *slots;        /* hashes; 0: free */
-    size_t capacity, count;
     struct complete_memory asked;
 };
 
-/* For run_asked, with the memory as context, whose `fs` and `run` are set. */
-const struct complete_memory *checkpoints_memory_of(void *context, const char *path);
+/* For run_asked, with the reader as context. */
+const struct complete_memory *checkpoints_memory_of(void *reader, const char *path);
+void checkpoints_memory_prepare(struct checkpoints_memory *memory);
 void checkpoints_memory_release(struct checkpoints_memory *memory);
 
 struct checkpoints {
@@ -32,6 +45,8 @@ struct checkpoints {
     pthread_mutex_t lock;          /* the list; nothing is called with it */
     struct meta_checkpoint *at;    /* by directory */
     size_t count, capacity;
+    struct ids
+        taken; /* runs: their writers were noted in the database, and what was seen of them is not here */
     pthread_mutex_t looking; /* one looks at a time; taken before `lock` */
     struct checkpoints_memory memory;
 };
@@ -58,6 +73,10 @@ struct checkpoints_seen {
  */
 errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out);
 void checkpoints_release_seen(struct checkpoints_seen *seen);
+
+/* Before the writers of a run are gathered: who asks whether it may be torn is told so until what is seen of
+ * it is in the list. -ENOMEM. */
+errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run);
 
 /* Looks, and takes what was found to the list and the database; for any thread that holds no lock. */
 errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out);

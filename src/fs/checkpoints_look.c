@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
-#include "base/ids.h"
+#include "base/fault.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/filesystem.h"
 #include "fs/namespace_folder.h"
@@ -55,7 +55,7 @@ static errint look_detect(struct look_way *way, uint64_t directory, int *covers)
     cleanup_detect struct detect detect = {0};
     struct folder folder;
     errint error = namespace_folder_open(way->fs, directory, look_stops, &held, &folder);
-    held.compares = true;
+    held.looks = true;
     if (!error)
         error = detect_checkpoints(&folder, way->name.bytes, &detect);
     *covers = error ? 0 : look_covers(&detect, way->path);
@@ -233,6 +233,9 @@ static errint look_at_one(struct filesystem *fs, uint64_t run, const struct run_
     else if (error)
         return error;
     int64_t completed = look_is_safe(state) && !known ? clock_file_time() : before.completed;
+    /* A clock that was ahead has set a file's time: it is not newer than what is known at the next look. */
+    if (look_is_safe(state) && completed < checkpoint->complete.time)
+        completed = checkpoint->complete.time;
     out->busy = state == CHECKPOINT_WRITING;
     out->newest = checkpoint->complete.time;
     out->row = (struct meta_checkpoint){
@@ -294,25 +297,30 @@ static void look_mark_copies(struct filesystem *fs, const struct ids *copies, st
     }
 }
 
-static errint look_read_run(struct filesystem *fs, const char *name, struct checkpoints_seen *out)
+errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_asked *asked, struct run *out)
 {
     cleanup_namespace_folder struct namespace_folder held = {0};
-    cleanup_run struct run read = {0};
-    struct checkpoints_memory *memory = &fs->checkpoints->memory;
+    struct checkpoints_reader reader = {.fs = fs, .run = asked->run};
     struct folder folder;
-    memory->fs = fs;
-    memory->run = out->run;
-    const struct run_asked asked = {
-        .name = name,
+    const struct run_asked run_asked = {
+        .name = asked->name,
         .separately = true,
-        .awaited = out->writers == WRITERS_ALIVE,
+        .awaited = asked->awaited,
         .memory = checkpoints_memory_of,
-        .context = memory,
+        .context = &reader,
     };
-    errint error = namespace_folder_open(fs, out->run, look_stops, &held, &folder);
-    held.compares = true;
-    if (!error)
-        error = run_read(&folder, &asked, &read);
+    errint error = namespace_folder_open(fs, asked->run, asked->stops, &held, &folder);
+    held.looks = true;
+    held.peeks = asked->unsafe;
+    return error ? error : run_read(&folder, &run_asked, out);
+}
+
+static errint look_read_run(struct filesystem *fs, const char *name, struct checkpoints_seen *out)
+{
+    cleanup_run struct run read = {0};
+    const struct checkpoints_asked asked = {
+        .run = out->run, .name = name, .awaited = out->writers == WRITERS_ALIVE, .stops = look_stops};
+    errint error = checkpoints_read_run(fs, &asked, &read);
     if (!error && read.count > 0 && !(out->at = calloc(read.count, sizeof *out->at)))
         error = -ENOMEM;
     return error ? error : look_at_run(fs, out->run, &read, out->at, &out->count);
@@ -326,7 +334,11 @@ errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkp
     errint error = look_find_run(fs, directory, &out->run, &name);
     if (error || !out->run)
         return error;
-    error = writers_gather(fs, out->run, &copies, &out->writers);
+    error = checkpoints_note_look(fs->checkpoints, out->run);
+    if (!error)
+        error = writers_gather(fs, out->run, &copies, &out->writers);
+    if (!error)
+        error = fault_hit("fs.look");
     if (!error)
         error = look_read_run(fs, name.bytes, out);
     if (!error)

@@ -20,9 +20,20 @@
 #include "fs/stored.h"
 #include "fs/trash.h"
 #include "fs/view.h"
+#include "fs/visible.h"
 #include "fs/writeback.h"
 
 enum { CONTROL_TORN_MAX = 50 };
+
+errint control_take(const struct control_asked *asked, void *out, size_t size)
+{
+    if (!visible_sees_all(fuse_req_ctx(asked->request)->uid))
+        return -EPERM;
+    if (asked->in_size < size || asked->room < size)
+        return -EINVAL;
+    memcpy(out, asked->in, size);
+    return 0;
+}
 
 static void control_add_features(const struct filesystem *fs, cJSON *document)
 {
@@ -57,7 +68,7 @@ static void control_add_torn(struct filesystem *fs, uid_t uid, cJSON *document)
 {
     cleanup_ids struct ids torn = {0};
     cJSON *list = cJSON_AddArrayToObject(document, "torn");
-    if ((uid != 0 && uid != geteuid()) || meta_find_torn(fs->meta, CONTROL_TORN_MAX, &torn) < 0)
+    if (!visible_sees_all(uid) || meta_find_torn(fs->meta, CONTROL_TORN_MAX, &torn) < 0)
         return;
     for (size_t i = 0; i < torn.count; i++) {
         cleanup_free char *path = NULL;

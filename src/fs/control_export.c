@@ -7,6 +7,7 @@
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/export.h"
+#include "fs/visible.h"
 
 _Static_assert(sizeof(struct control_export) <= sizeof(struct control_text), "one ioctl moves no more");
 
@@ -29,8 +30,7 @@ static void control_ask_export(fuse_req_t request, uint64_t ino, const void *in,
 
 static void control_halt_exports(fuse_req_t request, uint64_t ino, size_t room)
 {
-    uid_t uid = fuse_req_ctx(request)->uid;
-    if (ino != META_ROOT_INO || (uid != 0 && uid != geteuid()) || room < sizeof(uint32_t)) {
+    if (ino != META_ROOT_INO || !visible_sees_all(fuse_req_ctx(request)->uid) || room < sizeof(uint32_t)) {
         fuse_reply_err(request, EPERM);
         return;
     }

@@ -5,11 +5,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/checkpoints.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/export.h"
 #include "fs/keep.h"
-#include "fs/keep_watch.h"
 #include "fs/report.h"
 #include "fs/view.h"
 #include "meta/pin.h"
@@ -30,7 +30,7 @@ static void control_pin(fuse_req_t request, uint64_t ino, const void *in, size_t
     }
     /* What was only held by its pin goes. */
     if (!error && !pinned && meta_find_names(fs->meta, ino, NULL, &name, 1, &names) == 0 && names > 0)
-        keep_watch_run(fs, name.parent);
+        checkpoints_touch_directory(fs, name.parent);
     if (!error && pinned)
         export_pinned(fs, ino);
     if (error)

@@ -99,16 +99,16 @@ struct control_policies {
 /* Who sets where to checkpoints are exported is recorded with it: exports are made with his rights. */
 static errint control_note_user(fuse_req_t request, struct control_policies *policies)
 {
-    struct export_user user = {.uid = fuse_req_ctx(request)->uid, .gid = fuse_req_ctx(request)->gid};
+    struct run_as_user user = {.uid = fuse_req_ctx(request)->uid, .gid = fuse_req_ctx(request)->gid};
     const struct meta_policy_change *change = policies->changes;
     while (strcmp(change->key, POLICY_EXPORT) != 0)
         change++;
     if (policies->count == CONTROL_POLICIES_MAX)
         return -E2BIG;
-    if (change->value && !export_child_may_be(&user))
+    if (change->value && !run_as_may(user.uid))
         return -EPERM;
-    int groups = fuse_req_getgroups(request, EXPORT_GROUPS_MAX, user.groups);
-    if (groups > EXPORT_GROUPS_MAX)
+    int groups = fuse_req_getgroups(request, RUN_AS_GROUPS_MAX, user.groups);
+    if (groups > RUN_AS_GROUPS_MAX)
         return -E2BIG;
     user.group_count = groups > 0 ? (size_t)groups : 0;
     errint error = export_order_print_user(&user, policies->user);

@@ -60,18 +60,13 @@ static void control_answer_reclaim(struct report *report)
 
 void control_reclaim(fuse_req_t request, const void *in, size_t in_size, size_t room)
 {
-    struct control_reclaim question;
-    uint32_t uid = fuse_req_ctx(request)->uid;
-    if (uid != 0 && uid != geteuid()) {
-        fuse_reply_err(request, EPERM);
-        return;
-    }
-    if (in_size < sizeof question || room < sizeof question) {
-        fuse_reply_err(request, EINVAL);
-        return;
-    }
-    memcpy(&question, in, sizeof question);
-    report_later(
-        request,
-        &(struct report){.ino = META_ROOT_INO, .argument = question.now, .answer = control_answer_reclaim});
+    struct control_reclaim question = {0};
+    const struct control_asked asked = {request, in, in_size, room};
+    errint error = control_take(&asked, &question, sizeof question);
+    const struct report report = {
+        .ino = META_ROOT_INO, .argument = question.now, .answer = control_answer_reclaim};
+    if (error)
+        fuse_reply_err(request, -error);
+    else
+        report_later(request, &report);
 }

@@ -10,6 +10,16 @@
 
 #include "fs/report.h"
 
+/* What a request that concerns the whole store was given. */
+struct control_asked {
+    fuse_req_t request;
+    const void *in;
+    size_t in_size, room;
+};
+/* Takes a question of `size` bytes, which are those of the answer, too. -EPERM: only root and whoever mounted
+ * may ask; -EINVAL. */
+errint control_take(const struct control_asked *asked, void *out, size_t size);
+
 /* The mount's state as CKPTFS_IOCTL_STATUS gives it to this user. NULL: no memory. The caller deletes it. */
 cJSON *control_describe(struct filesystem *fs, uid_t uid);
 /* The same, with saves under way, runs and space as far as whoever asks may know of them. For a thread of

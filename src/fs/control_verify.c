@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fs/control.h"
+#include "fs/control_report.h"
 #include "fs/damage.h"
 #include "fs/ops.h"
 
@@ -63,18 +64,19 @@ static void control_step_run(void *context, unsigned worker)
     free(step);
 }
 
-/* `in` is a struct control_verify, perhaps not aligned. */
-static errint control_start_step(fuse_req_t request, const void *in)
+static errint control_start_step(const struct control_asked *asked)
 {
-    struct filesystem *fs = fs_of(request);
+    struct filesystem *fs = fs_of(asked->request);
     struct control_step *step = malloc(sizeof *step);
     if (!step)
         return -ENOMEM;
-    *step = (struct control_step){.fs = fs, .request = request, .unique = fs_current_unique()};
-    memcpy(&step->verify, in, sizeof step->verify);
-    const struct control_verify *asked = &step->verify;
-    bool sound = asked->offset >= 0 && asked->budget >= 0 && asked->budget <= CONTROL_VERIFY_MAX;
-    errint error = sound ? workers_submit(fs->workers, control_step_run, step) : -EINVAL;
+    *step = (struct control_step){.fs = fs, .request = asked->request, .unique = fs_current_unique()};
+    struct control_verify *verify = &step->verify;
+    errint error = control_take(asked, verify, sizeof *verify);
+    if (!error && (verify->offset < 0 || verify->budget < 0 || verify->budget > CONTROL_VERIFY_MAX))
+        error = -EINVAL;
+    if (!error)
+        error = workers_submit(fs->workers, control_step_run, step);
     if (error)
         free(step);
     return error;
@@ -94,37 +96,29 @@ errint control_list_objects(struct meta *meta, struct control_objects *objects)
     return 0;
 }
 
-/* Only whoever mounted, and root: both requests tell paths that their directories may hide. */
-static bool control_may_ask(fuse_req_t request)
+static errint control_answer_objects(const struct control_asked *asked)
 {
-    uid_t uid = fuse_req_ctx(request)->uid;
-    return uid == 0 || uid == geteuid();
+    struct control_objects objects;
+    errint error = control_take(asked, &objects, sizeof objects);
+    if (!error)
+        error = control_list_objects(fs_of(asked->request)->meta, &objects);
+    if (!error)
+        fuse_reply_ioctl(asked->request, 0, &objects, sizeof objects);
+    return error;
 }
 
+/* Both requests tell paths that their directories may hide. */
 bool control_verify(fuse_req_t request, unsigned command, const void *in, size_t in_size, size_t out_size)
 {
-    bool step = command == CKPTFS_IOCTL_VERIFY, list = command == CKPTFS_IOCTL_OBJECTS;
-    size_t size = step ? sizeof(struct control_verify) : sizeof(struct control_objects);
-    if (!step && !list)
+    const struct control_asked asked = {request, in, in_size, out_size};
+    errint error;
+    if (command == CKPTFS_IOCTL_VERIFY)
+        error = control_start_step(&asked);
+    else if (command == CKPTFS_IOCTL_OBJECTS)
+        error = control_answer_objects(&asked);
+    else
         return false;
-    errint error = 0;
-    if (!control_may_ask(request))
-        error = -EPERM;
-    else if (in_size < size || out_size < size)
-        error = -EINVAL;
-    else if (step)
-        error = control_start_step(request, in);
-    if (error || step) {
-        if (error)
-            fuse_reply_err(request, -error);
-        return true;
-    }
-    struct control_objects objects;
-    memcpy(&objects, in, sizeof objects);
-    error = control_list_objects(fs_of(request)->meta, &objects);
     if (error)
         fuse_reply_err(request, -error);
-    else
-        fuse_reply_ioctl(request, 0, &objects, sizeof objects);
     return true;
 }

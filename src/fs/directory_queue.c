@@ -48,6 +48,7 @@ struct directory_queue {
     size_t count; /* of those */
     bool busy;
     bool hurry; /* somebody waits: no rest now */
+    bool woken; /* there is something for `next` or `tick` */
     atomic_bool stopping;
     uint64_t found; /* files up to this number were taken up; while `finding`, the thread's own */
     bool finding;   /* there may be more files of before this start */
@@ -128,6 +129,7 @@ void directory_queue_wake(struct directory_queue *queue)
     if (!queue)
         return;
     pthread_mutex_lock(&queue->lock);
+    queue->woken = true;
     pthread_cond_signal(&queue->wake);
     pthread_mutex_unlock(&queue->lock);
 }
@@ -313,7 +315,7 @@ static void queue_idle(struct directory_queue *queue, int64_t until)
         if (queue->files.count > 0 || queue->waiting || atomic_load(&queue->stopping))
             return;
     }
-    if (queue_left(queue) > 0)
+    if (queue_left(queue) > 0 || queue->woken)
         return;
     struct timespec time = clock_to_timespec(until);
     if (until != INT64_MAX)
@@ -322,10 +324,22 @@ static void queue_idle(struct directory_queue *queue, int64_t until)
         wait_signal(&queue->wake, &queue->lock);
 }
 
+/* When to do it again; with the lock held, which is given up meanwhile. */
+static int64_t queue_tick(struct directory_queue *queue)
+{
+    queue->woken = false;
+    if (!queue->work->tick)
+        return INT64_MAX;
+    pthread_mutex_unlock(&queue->lock);
+    int64_t again = queue->work->tick(queue->fs);
+    pthread_mutex_lock(&queue->lock);
+    return again;
+}
+
 /* One thing to do, or one sleep; with the lock held. */
 static void queue_step(struct directory_queue *queue)
 {
-    int64_t until;
+    int64_t until, ticks = queue_tick(queue);
     if (queue->files.count > 0) {
         queue_resolve(queue);
         return;
@@ -338,7 +352,7 @@ static void queue_step(struct directory_queue *queue)
     else if (queue->finding && queue->count == 0)
         queue_take_up(queue);
     else
-        queue_idle(queue, until);
+        queue_idle(queue, until < ticks ? until : ticks);
 }
 
 static void *queue_run(void *context)

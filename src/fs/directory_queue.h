@@ -43,6 +43,8 @@ struct directory_work {
     /* More directories, with no hurry; 0: none. NULL where there are no such. */
     uint64_t (*next)(struct filesystem *fs);
     size_t (*left)(struct filesystem *fs); /* whether there are; thread-safe */
+    /* Done now and then, be nothing to be looked at: clock_monotonic() of the next time. NULL: nothing is. */
+    int64_t (*tick)(struct filesystem *fs);
     /* All is looked at. False: nothing is noted. NULL: true. */
     bool (*rested)(struct filesystem *fs);
 };
@@ -62,7 +64,7 @@ void directory_queue_touch(struct directory_queue *queue, uint64_t ino);
 void directory_queue_pass(struct directory_queue *queue, uint64_t ino);
 /* The directory is to be looked at when it has come to rest; `hurry`: now, before all others. */
 void directory_queue_add(struct directory_queue *queue, uint64_t directory, bool hurry);
-/* There are directories that `next` gives. */
+/* There are directories that `next` gives, or something for `tick`. */
 void directory_queue_wake(struct directory_queue *queue);
 /* Files and directories that wait. */
 size_t directory_queue_waiting(struct directory_queue *queue);

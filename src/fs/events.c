@@ -14,6 +14,7 @@
 #include "fs/filesystem.h"
 #include "fs/hooks.h"
 #include "fs/view_events.h"
+#include "fs/visible.h"
 #include "meta/event.h"
 
 enum {
@@ -115,7 +116,7 @@ void events_kick(struct filesystem *fs)
 
 struct event_viewer events_viewer(uint32_t uid)
 {
-    return (struct event_viewer){.sees_all = uid == 0 || uid == geteuid(), .uid = uid};
+    return (struct event_viewer){.sees_all = visible_sees_all(uid), .uid = uid};
 }
 
 uint64_t events_next(struct filesystem *fs)

@@ -202,12 +202,9 @@ static void export_note_done(struct exporter *exporter, uint64_t ino, const stru
         log_warning("export path=\"%s\": that it is done cannot be recorded: %s", order->path,
                     strerror(-error));
     log_info("exported path=\"%s\" into=\"%s\" uid=%u", order->path, order->target, order->user.uid);
-    events_emit(exporter->fs, &(struct event){.kind = EVENT_EXPORTED,
-                                              .ino = ino,
-                                              .path = order->path,
-                                              .step = -1,
-                                              .bytes = -1,
-                                              .reason = order->target});
+    events_emit(exporter->fs,
+                &(struct event){
+                    .kind = EVENT_EXPORTED, .ino = ino, .step = -1, .bytes = -1, .reason = order->target});
 }
 
 /* 0: nothing is left to do; -ECANCELED; another negative errno: it is to be tried again. */

@@ -21,7 +21,7 @@ const char *const export_order_pending[EXPORT_REASONS] = {
 /* -- who --------------------------------------------------------------------------------------------------
  */
 
-errint export_order_print_user(const struct export_user *user, char out[META_POLICY_VALUE_MAX])
+errint export_order_print_user(const struct run_as_user *user, char out[META_POLICY_VALUE_MAX])
 {
     int length = snprintf(out, META_POLICY_VALUE_MAX, "%u %u", user->uid, user->gid);
     for (size_t i = 0; i < user->group_count && length < META_POLICY_VALUE_MAX; i++)
@@ -41,25 +41,25 @@ static bool order_take_number(const char **at, unsigned *out)
     return true;
 }
 
-static bool order_parse_user(const char *text, struct export_user *out)
+static bool order_parse_user(const char *text, struct run_as_user *out)
 {
-    *out = (struct export_user){0};
+    *out = (struct run_as_user){0};
     if (!order_take_number(&text, &out->uid) || !order_take_number(&text, &out->gid))
         return false;
-    while (*text && out->group_count < EXPORT_GROUPS_MAX) {
+    while (*text && out->group_count < RUN_AS_GROUPS_MAX) {
         if (!order_take_number(&text, &out->groups[out->group_count++]))
             return false;
     }
     return *text == '\0';
 }
 
-static errint order_find_user(struct filesystem *fs, uint64_t directory, struct export_user *out)
+static errint order_find_user(struct filesystem *fs, uint64_t directory, struct run_as_user *out)
 {
     cleanup_free struct meta_policy_found *found = malloc(sizeof *found);
     errint error = found ? meta_policy_find(fs->meta, directory, EXPORT_KEY_USER, found) : -ENOMEM;
     if (error == -ENOENT || (!error && (found->levels > 0 || !order_parse_user(found->value, out))))
         return -EPERM;
-    return error ? error : export_child_may_be(out) ? 0 : -EPERM;
+    return error ? error : run_as_may(out->uid) ? 0 : -EPERM;
 }
 
 /* -- what -------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ void export_order_arguments(const struct export_order *order, enum export_reason
     bool picks = order_picks(order, reason);
     const char *link = order->when.kind == POLICY_EXPORT_BEST && picks ? "best" : "latest";
     size_t count = 0;
-    const char *const first[] = {"export", "--quiet", "--verify", "--no-links"};
+    const char *const first[] = {"ckptfs", "export", "--quiet", "--verify", "--no-links"};
     for (size_t i = 0; i < sizeof first / sizeof *first; i++)
         arguments[count++] = first[i];
     if (picks) {

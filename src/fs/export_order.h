@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "ckpt/policy.h"
-#include "fs/export_child.h"
+#include "fs/run_as.h"
 #include "meta/policy.h"
 
 struct filesystem;
@@ -24,6 +24,9 @@ struct filesystem;
 #define EXPORT_KEY_MARK  "export.mark"
 #define EXPORT_MARK_DONE "done "
 
+/* Of the command line, with the program's name. */
+enum { EXPORT_ARGUMENTS_MAX = 25 };
+
 /* Why it is looked at. */
 enum export_reason {
     EXPORT_BECAUSE_COMPLETE,
@@ -36,7 +39,7 @@ enum { EXPORT_REASONS = 3 };
 extern const char *const export_order_pending[EXPORT_REASONS];
 
 struct export_order {
-    struct export_user user;
+    struct run_as_user user;
     struct policy_export_when when;
     char path[PATH_MAX];   /* of the checkpoint on the mount, or of the run where one is picked */
     char target[PATH_MAX]; /* the directory: the policy's, and below it the way from the policy's directory
@@ -45,7 +48,7 @@ struct export_order {
 };
 
 /* The text for EXPORT_KEY_USER. -E2BIG. */
-errint export_order_print_user(const struct export_user *user, char out[META_POLICY_VALUE_MAX]);
+errint export_order_print_user(const struct run_as_user *user, char out[META_POLICY_VALUE_MAX]);
 
 /*
  * Looks the policy of a checkpoint's directory up. -ENOENT: none asks for its export, or not for that reason;

@@ -4,93 +4,85 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "base/log.h"
-#include "fs/export_child.h"
 #include "fs/mount_table.h"
+
+enum { RUN_PATIENCE_MS = 2000, RUN_SIGNALLED = 128 };
 
 /* What the command says goes into the log; its last line is why it failed. */
 struct run_talk {
-    const char *path;
+    const char *path, *mountpoint;
     char line[EXPORT_PROBLEM_MAX];
-    size_t length;
 };
 
-static void run_log_line(struct run_talk *talk)
+static void run_log_line(void *context, const char *line)
 {
-    for (size_t i = 0; i < talk->length; i++) {
-        if ((uint8_t)talk->line[i] < ' ')
-            talk->line[i] = '?';
+    struct run_talk *talk = context;
+    snprintf(talk->line, sizeof talk->line, "%s", line);
+    for (char *at = talk->line; *at; at++) {
+        if ((uint8_t)*at < ' ')
+            *at = '?';
     }
-    talk->line[talk->length] = '\0';
-    if (talk->length > 0)
-        log_info("export path=\"%s\": %s", talk->path, talk->line);
-    talk->length = 0;
-}
-
-static void run_hear(struct run_talk *talk, const char *bytes, size_t length)
-{
-    for (size_t i = 0; i < length; i++) {
-        if (bytes[i] == '\n')
-            run_log_line(talk);
-        else if (talk->length < sizeof talk->line - 1)
-            talk->line[talk->length++] = bytes[i];
-    }
+    log_info("export path=\"%s\": %s", talk->path, talk->line);
 }
 
 /* The mount is gone from where the daemon lives: only what the export has open keeps it. */
-static bool run_is_unmounted(const char *mountpoint)
+static bool run_is_unmounted(void *context)
 {
+    const struct run_talk *talk = context;
     cleanup_mount_table struct mount_table table = {0};
     if (mount_table_read(&table) < 0)
         return false;
-    const struct mount_entry *entry = mount_table_find(&table, mountpoint);
+    const struct mount_entry *entry = mount_table_find(&table, talk->mountpoint);
     return !entry || !mount_entry_is_ours(entry);
 }
 
-/* Reads what the child says until it has ended, or has to. False: it had to. */
-static bool run_listen(const struct export_child *child, const char *mountpoint, int end_fd,
-                       struct run_talk *talk)
+/* What is kept of the environment: where the program's libraries are, and how it prints. */
+enum { RUN_VARIABLES = 4, RUN_VARIABLE_MAX = 4200 };
+
+static void run_fill_environment(const char **out, char lines[][RUN_VARIABLE_MAX])
 {
-    cleanup_fd int mounts = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    struct pollfd events[] = {{.fd = child->output, .events = POLLIN},
-                              {.fd = end_fd, .events = POLLIN},
-                              {.fd = mounts, .events = POLLPRI}};
-    for (;;) {
-        char bytes[512];
-        if (poll(events, sizeof events / sizeof *events, -1) < 0 && errno != EINTR)
-            return false;
-        if (events[1].revents || (events[2].revents && run_is_unmounted(mountpoint)))
-            return false;
-        ssize_t got = events[0].revents ? read(child->output, bytes, sizeof bytes) : -1;
-        if (got == 0)
-            return true;
-        if (got > 0)
-            run_hear(talk, bytes, (size_t)got);
+    static const char *const kept[RUN_VARIABLES] = {"PATH", "LD_LIBRARY_PATH", "LANG", "TZ"};
+    size_t count = 0;
+    for (size_t i = 0; i < RUN_VARIABLES; i++) {
+        const char *value = getenv(kept[i]);
+        if (value && snprintf(lines[count], RUN_VARIABLE_MAX, "%s=%s", kept[i], value) < RUN_VARIABLE_MAX) {
+            out[count] = lines[count];
+            count++;
+        }
     }
+    out[count] = NULL;
 }
 
 int export_run(const struct export_order *order, enum export_reason reason, const char *mountpoint,
                int end_fd, char problem[EXPORT_PROBLEM_MAX])
 {
-    const char *arguments[EXPORT_ARGUMENTS_MAX + 1];
-    struct run_talk talk = {.path = order->path};
-    struct export_child child;
+    const char *arguments[EXPORT_ARGUMENTS_MAX + 1], *environment[RUN_VARIABLES + 1];
+    char variables[RUN_VARIABLES][RUN_VARIABLE_MAX];
+    struct run_talk talk = {.path = order->path, .mountpoint = mountpoint};
+    cleanup_fd int mounts = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    int status = 0;
     export_order_arguments(order, reason, arguments);
-    errint error = export_child_start(&order->user, arguments, &child);
+    run_fill_environment(environment, variables);
+    const struct run_as child = {
+        .user = &order->user,
+        .arguments = arguments,
+        .environment = environment,
+        .patience = RUN_PATIENCE_MS,
+        .stop_fd = end_fd,
+        .watch = mounts < 0 ? NULL : run_is_unmounted,
+        .watch_fd = mounts,
+        .line = run_log_line,
+        .context = &talk,
+    };
+    errint error = run_as(&child, &status);
+    snprintf(problem, EXPORT_PROBLEM_MAX, "%s", talk.line);
     if (error)
         return error;
-    bool ended = run_listen(&child, mountpoint, end_fd, &talk);
-    if (!ended)
-        export_child_stop(&child);
-    int code = export_child_wait(&child);
-    close(child.output);
-    if (talk.length > 0)
-        run_log_line(&talk);
-    snprintf(problem, EXPORT_PROBLEM_MAX, "%s", talk.line);
-    return ended ? code : -ECANCELED;
+    return WIFSIGNALED(status) ? RUN_SIGNALLED + WTERMSIG(status) : WEXITSTATUS(status);
 }

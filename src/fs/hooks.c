@@ -126,11 +126,11 @@ static errint hooks_run_command(struct hooks_job *job, const struct policy_value
     unsigned seconds = hooks_seconds(fs, job->directory);
     errint error =
         hook_environment_make(fs->options->mountpoint, &job->facts, value->found.uid, &environment);
+    struct run_as_user user;
     const struct run_as order = {
+        .user = &user,
         .command = value->found.value,
-        .uid = value->found.uid,
-        .gid = value->found.gid,
-        .environment = environment.at,
+        .environment = (const char *const *)environment.at,
         .input = job->text,
         .input_length = strlen(job->text),
         .seconds = seconds,
@@ -138,6 +138,8 @@ static errint hooks_run_command(struct hooks_job *job, const struct policy_value
         .line = hooks_log_line,
         .context = job,
     };
+    if (!error)
+        error = run_as_find_user(value->found.uid, value->found.gid, &user);
     if (!error)
         error = run_as(&order, &status);
     hooks_log_end(job, error, status, seconds);

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "ckpt/detect.h"
 #include "ckpt/keep_run.h"
+#include "fs/checkpoints.h"
 #include "fs/export.h"
 #include "fs/filesystem.h"
 #include "fs/keep_remove.h"
@@ -19,15 +19,11 @@
 #include "fs/loads.h"
 #include "fs/namespace_folder.h"
 #include "fs/policy.h"
+#include "fs/visible.h"
 #include "meta/pin.h"
 
 /* -- the policy -------------------------------------------------------------------------------------------
  */
-
-static bool keep_trusts(uint32_t uid)
-{
-    return uid == 0 || uid == geteuid();
-}
 
 /* One key: is left out where the directory that has it is a stranger's. */
 static errint keep_read_key(struct filesystem *fs, const struct meta_inode *run, const char *key,
@@ -41,9 +37,9 @@ static errint keep_read_key(struct filesystem *fs, const struct meta_inode *run,
     error = meta_get(fs->meta, value.found.directory, &owner);
     if (error)
         return error;
-    if (!keep_trusts(owner.uid) && owner.uid != run->uid)
+    if (!visible_sees_all(owner.uid) && owner.uid != run->uid)
         return 0;
-    list->trusted &= keep_trusts(owner.uid);
+    list->trusted &= visible_sees_all(owner.uid);
     if (!keep_policy_set(&list->policy, key, value.found.value))
         log_warning("inode %llu: the policy %s=%s is not understood, and left out",
                     (unsigned long long)run->ino, key, value.found.value);
@@ -127,14 +123,26 @@ static errint keep_look(struct keep_work *work, const struct meta_inode *run, st
     return 0;
 }
 
-/* Whether there is a checkpoint that may go, by names alone: what is one itself, or a part of one, is not
- * read.
- */
-static errint keep_is_run(const struct folder *folder, const char *name, bool *out)
+/* The name of a run's directory; "": the root has none. */
+static errint keep_read_name(struct filesystem *fs, uint64_t run, struct meta_name *out)
 {
+    size_t count = 0;
+    *out = (struct meta_name){0};
+    return meta_find_names(fs->meta, run, NULL, out, 1, &count);
+}
+
+errint keep_is_run(struct filesystem *fs, uint64_t directory, bool *out)
+{
+    cleanup_namespace_folder struct namespace_folder names = {0};
     cleanup_detect struct detect detect = {0};
-    errint error = detect_checkpoints(folder, name, &detect);
+    struct folder folder;
+    struct meta_name name;
     *out = false;
+    errint error = keep_read_name(fs, directory, &name);
+    if (!error)
+        error = namespace_folder_open(fs, directory, NULL, &names, &folder);
+    if (!error)
+        error = detect_checkpoints(&folder, name.bytes, &detect);
     for (size_t i = 0; i < detect.count && !error; i++)
         *out |= *detect.at[i].path != '\0';
     return error;
@@ -142,19 +150,15 @@ static errint keep_is_run(const struct folder *folder, const char *name, bool *o
 
 static errint keep_read_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)
 {
-    cleanup_namespace_folder struct namespace_folder names = {0};
-    struct folder folder;
-    struct meta_name name = {0};
-    size_t count = 0;
-    errint error = meta_find_names(work->fs->meta, run->ino, NULL, &name, 1, &count);
-    if (!error)
-        error = namespace_folder_open(work->fs, run->ino, work->stops, &names, &folder);
-    names.looks = true;
-    const struct run_asked asked = {.name = count > 0 ? name.bytes : "", .separately = true};
+    struct meta_name name;
     bool is_run = false;
+    errint error = keep_is_run(work->fs, run->ino, &is_run);
     if (!error)
-        error = keep_is_run(&folder, asked.name, &is_run);
-    return error || !is_run ? error : run_read(&folder, &asked, &list->run);
+        error = keep_read_name(work->fs, run->ino, &name);
+    if (error || !is_run)
+        return error;
+    const struct checkpoints_asked asked = {.run = run->ino, .name = name.bytes, .stops = work->stops};
+    return checkpoints_read_run(work->fs, &asked, &list->run);
 }
 
 static errint keep_judge_run(struct keep_work *work, const struct meta_inode *run, struct keep_list *list)

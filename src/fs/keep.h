@@ -29,6 +29,10 @@ struct keep_list {
     size_t count; /* 0: the directory is no run, or no policy may remove anything */
 };
 
+/* Whether the directory has a checkpoint that may go, by names alone: what is one itself, or a part of one,
+ * is not read. -ENOENT; -ENOTDIR. */
+errint keep_is_run(struct filesystem *fs, uint64_t directory, bool *out);
+
 /* Gathers what there is and judges it by the directory's policy. `stops`: asked now and then; true ends it
  * with -ECANCELED. -ENOENT; -ENOTDIR; -EBUSY while what names a checkpoint for a resume is being written.
  * `out` is given to keep_list_release in any case. */

@@ -3,7 +3,8 @@
  * What a mount can say about its runs and its space: the last completed checkpoint of each run, what the next
  * one will take, and what waits to be given back. A thread of its own works it out, only when somebody asks,
  * anew only when the namespace has changed since, and at most for a small part of the time; of a run in which
- * nothing changed nothing is read again. So a question costs little, and an answer may be a few seconds old.
+ * nothing changed nothing is read again, and of the others no file that fs/checkpoints.h knows to be whole.
+ * So a question costs little, and an answer may be a few seconds old.
  *
  * At a mount the thread also looks, by names and sizes alone, how large the largest checkpoint is, and warns
  * in the log when the disk has less room than that.

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "ckpt/run.h"
 #include "format/internal.h"
+#include "fs/checkpoints.h"
 #include "fs/namespace_folder.h"
 #include "fs/outlook.h"
 #include "fs/tree_sum.h"
@@ -206,8 +207,9 @@ static errint outlook_judge(struct outlook_walk *walk, const struct outlook_plac
                             const struct outlook_run *former, struct outlook_run *out)
 {
     cleanup_run struct run run = {0};
-    const struct run_asked asked = {.name = place->name};
-    errint error = run_read(&place->folder, &asked, &run);
+    const struct checkpoints_asked asked = {
+        .run = place->ino, .name = place->name, .unsafe = true, .stops = outlook_stops};
+    errint error = checkpoints_read_run(walk->fs, &asked, &run);
     if (error)
         return error;
     out->checkpoints = run.count;

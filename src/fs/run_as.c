@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Running a command as another user. Between fork and exec only system calls are made. */
+/* Running a process as another user. Between fork and exec only system calls are made. */
 #include "fs/run_as.h"
 
 #include <errno.h>
@@ -8,9 +8,11 @@
 #include <linux/capability.h>
 #include <poll.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -18,13 +20,14 @@
 #include <sys/wait.h>
 
 #include "base/clock.h"
+#include "fs/service.h"
 
 enum {
-    RUN_AS_GROUPS = 256,
     RUN_AS_LINE = 1000,
     RUN_AS_NS_PER_MS = 1000 * 1000,
     RUN_AS_NOT_STARTED = 126,
     RUN_AS_LAST_MS = 200,
+    RUN_AS_NICE = 10,    /* of the program itself */
     RUN_AS_FILES = 1024, /* the soft limit that programs expect */
 };
 
@@ -33,9 +36,7 @@ struct run_as_child {
     const struct run_as *order;
     pid_t parent;
     int input, output; /* its descriptors */
-    gid_t groups[RUN_AS_GROUPS];
-    int group_count;
-    bool becomes; /* another user than the daemon's */
+    bool becomes;      /* another user than the daemon's, or the same again without its groups */
 };
 
 bool run_as_may(uid_t uid)
@@ -56,7 +57,7 @@ static void run_as_reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* The daemon may have been spared by the out-of-memory killer, and have more descriptors. */
+/* The daemon may have more descriptors. */
 static void run_as_reset_limits(void)
 {
     const struct rlimit core = {0, 0};
@@ -66,21 +67,16 @@ static void run_as_reset_limits(void)
         files.rlim_cur = RUN_AS_FILES;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        ssize_t ignored = write(fd, "0", 1);
-        (void)ignored;
-        close(fd);
-    }
 }
 
 /* The library's own calls would change all threads of the daemon, of which this process has one. */
 static bool run_as_become(const struct run_as_child *child)
 {
-    const struct run_as *order = child->order;
-    return !child->becomes || (syscall(SYS_setgroups, (size_t)child->group_count, child->groups) == 0 &&
-                               syscall(SYS_setresgid, order->gid, order->gid, order->gid) == 0 &&
-                               syscall(SYS_setresuid, order->uid, order->uid, order->uid) == 0);
+    const struct run_as_user *user = child->order->user;
+    bool became = !child->becomes || (syscall(SYS_setgroups, user->group_count, user->groups) == 0 &&
+                                      syscall(SYS_setresgid, user->gid, user->gid, user->gid) == 0 &&
+                                      syscall(SYS_setresuid, user->uid, user->uid, user->uid) == 0);
+    return became && geteuid() == user->uid && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
 /* Root, too, gets none back by running a program: the bounding set is empty. */
@@ -88,7 +84,7 @@ static bool run_as_drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2] = {0};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(SYS_capset, &header, none) == 0;
+    return syscall(SYS_capset, &header, none) == 0;
 }
 
 static void run_as_drop_bounding_set(void)
@@ -98,22 +94,44 @@ static void run_as_drop_bounding_set(void)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 }
 
+/* A copy of the mounts that nobody else waits for. Without the privilege it goes without. */
+static void run_as_leave_mounts(void)
+{
+    if (geteuid() == 0 && unshare(CLONE_NEWNS) == 0)
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+}
+
+/* False: the rights are not the user's. */
+static bool run_as_change(const struct run_as_child *child)
+{
+    bool itself = !child->order->command;
+    service_unprotect_memory();
+    umask(022);
+    if (itself) {
+        setpriority(PRIO_PROCESS, 0, RUN_AS_NICE);
+        run_as_leave_mounts();
+    } else {
+        run_as_reset_limits();
+        run_as_drop_bounding_set();
+    }
+    return run_as_become(child) && (itself || run_as_drop_capabilities());
+}
+
 static _Noreturn void run_as_exec(const struct run_as_child *child)
 {
-    char *const arguments[] = {"sh", "-c", (char *)child->order->command, NULL};
+    const struct run_as *order = child->order;
+    const char *const shell[] = {"sh", "-c", order->command, NULL};
     setpgid(0, 0);
     run_as_reset_signals();
-    run_as_reset_limits();
-    run_as_drop_bounding_set();
-    umask(022);
-    bool fine = run_as_become(child) && run_as_drop_capabilities();
+    bool fine = run_as_change(child);
     /* Changing the user undoes it: so it comes behind that. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     fine = fine && getppid() == child->parent && chdir("/") == 0 && dup2(child->input, STDIN_FILENO) >= 0 &&
            dup2(child->output, STDOUT_FILENO) >= 0 && dup2(child->output, STDERR_FILENO) >= 0 &&
            syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) == 0;
     if (fine)
-        execve("/bin/sh", arguments, child->order->environment);
+        execve(order->command ? "/bin/sh" : "/proc/self/exe",
+               (char *const *)(order->command ? shell : order->arguments), (char *const *)order->environment);
     _exit(RUN_AS_NOT_STARTED);
 }
 
@@ -157,22 +175,24 @@ static void run_as_drain(struct run_as_output *output)
 /* -- in the parent ----------------------------------------------------------------------------------------
  */
 
-/* Until the shell has ended: 0, -ETIME or -ECANCELED. */
+/* Until it has ended: 0, -ETIME or -ECANCELED. */
 static errint run_as_watch(const struct run_as *order, int pid_fd, struct run_as_output *output)
 {
     int64_t deadline = clock_monotonic() + (int64_t)order->seconds * CLOCK_NS_PER_SECOND;
     for (;;) {
         struct pollfd fds[] = {{.fd = pid_fd, .events = POLLIN},
                                {.fd = order->stop_fd, .events = POLLIN},
-                               {.fd = output->ended ? -1 : output->fd, .events = POLLIN}};
+                               {.fd = output->ended ? -1 : output->fd, .events = POLLIN},
+                               {.fd = order->watch ? order->watch_fd : -1, .events = POLLPRI}};
         int64_t left = deadline - clock_monotonic();
-        if (left <= 0)
+        if (order->seconds > 0 && left <= 0)
             return -ETIME;
-        if (poll(fds, 3, (int)(left / RUN_AS_NS_PER_MS) + 1) < 0 && errno != EINTR)
+        int wait = order->seconds > 0 ? (int)(left / RUN_AS_NS_PER_MS) + 1 : -1;
+        if (poll(fds, sizeof fds / sizeof *fds, wait) < 0 && errno != EINTR)
             return -errno;
         if (fds[2].revents)
             run_as_drain(output);
-        if (fds[1].revents)
+        if (fds[1].revents || (fds[3].revents && order->watch(order->context)))
             return -ECANCELED;
         if (fds[0].revents)
             return 0;
@@ -190,13 +210,23 @@ static bool run_as_await_end(const struct run_as *order, int pid_fd)
     return fds[0].revents || poll(fds, 1, RUN_AS_LAST_MS) > 0;
 }
 
+/* So that it can note how far it is. */
+static void run_as_ask_to_end(const struct run_as *order, pid_t pid, int pid_fd)
+{
+    struct pollfd end = {.fd = pid_fd, .events = POLLIN};
+    if (kill(-pid, SIGTERM) == 0)
+        poll(&end, 1, (int)order->patience);
+}
+
 /*
- * Ends the group while the number is still its own, then takes the shell's status. Whoever is stopped waits
+ * Ends the group while the number is still its own, then takes the process's status. Whoever is stopped waits
  * for a moment only: what is killed may have to close a file on the mount first, and a daemon that ends does
  * not answer any more.
  */
 static errint run_as_reap(const struct run_as *order, pid_t pid, int pid_fd, int *status, errint error)
 {
+    if (error == -ECANCELED && order->patience > 0)
+        run_as_ask_to_end(order, pid, pid_fd);
     /* The group exists once the child made it; before, there is only the child. */
     if (kill(-pid, SIGKILL) < 0)
         kill(pid, SIGKILL);
@@ -206,26 +236,24 @@ static errint run_as_reap(const struct run_as *order, pid_t pid, int pid_fd, int
     return -ECANCELED;
 }
 
-static errint run_as_find_groups(struct run_as_child *child)
+errint run_as_find_user(uid_t uid, gid_t gid, struct run_as_user *out)
 {
-    const struct run_as *order = child->order;
     struct passwd record, *found = NULL;
     char buffer[4096];
-    child->becomes = geteuid() == 0;
-    child->groups[0] = order->gid;
-    child->group_count = 1;
-    if (!child->becomes || getpwuid_r(order->uid, &record, buffer, sizeof buffer, &found) != 0 || !found)
+    int count = RUN_AS_GROUPS_MAX;
+    *out = (struct run_as_user){.uid = uid, .gid = gid, .groups = {gid}, .group_count = 1};
+    if (geteuid() != 0 || getpwuid_r(uid, &record, buffer, sizeof buffer, &found) != 0 || !found)
         return 0; /* a user that the database does not know has no other groups */
-    child->group_count = RUN_AS_GROUPS;
-    if (getgrouplist(found->pw_name, order->gid, child->groups, &child->group_count) < 0)
+    if (getgrouplist(found->pw_name, gid, out->groups, &count) < 0)
         return -E2BIG;
+    out->group_count = (size_t)count;
     return 0;
 }
 
-/* What the command reads: a file without a name. */
+/* What it reads: a file without a name. */
 static int run_as_make_input(const struct run_as *order)
 {
-    cleanup_fd int fd = memfd_create("ckptfs-hook", MFD_CLOEXEC);
+    cleanup_fd int fd = memfd_create("ckptfs-input", MFD_CLOEXEC);
     for (size_t done = 0; fd >= 0 && done < order->input_length;) {
         ssize_t wrote = write(fd, order->input + done, order->input_length - done);
         if (wrote < 0 && errno != EINTR)
@@ -258,11 +286,10 @@ static errint run_as_start(struct run_as_child *child, int read_end, int *status
 
 errint run_as(const struct run_as *order, int *status)
 {
-    struct run_as_child child = {.order = order};
+    struct run_as_child child = {.order = order, .becomes = geteuid() == 0};
     int pipes[2];
-    errint error = run_as_may(order->uid) ? run_as_find_groups(&child) : -EPERM;
-    if (error)
-        return error;
+    if (!run_as_may(order->user->uid))
+        return -EPERM;
     cleanup_fd int input = child.input = run_as_make_input(order);
     if (input < 0)
         return input;
@@ -270,10 +297,7 @@ errint run_as(const struct run_as *order, int *status)
         return -errno;
     cleanup_fd int read_end = pipes[0];
     child.output = pipes[1];
-    if (fcntl(read_end, F_SETFL, O_NONBLOCK) < 0)
-        error = -errno;
-    else
-        error = run_as_start(&child, read_end, status);
+    errint error = fcntl(read_end, F_SETFL, O_NONBLOCK) < 0 ? -errno : run_as_start(&child, read_end, status);
     if (child.output >= 0)
         close(child.output);
     return error;

@@ -16,7 +16,6 @@
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
-#include "fs/keep_watch.h"
 #include "fs/share.h"
 #include "fs/share_models.h"
 #include "fs/stored.h"
@@ -176,7 +175,6 @@ static void seal_tell(struct filesystem *fs, uint64_t ino)
 {
     assembler_touch(fs, ino);
     checkpoints_touch(fs, ino);
-    keep_watch_file(fs, ino);
 }
 
 static enum seal_outcome seal_node(struct filesystem *fs, struct node *node)

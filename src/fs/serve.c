@@ -187,9 +187,9 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = assembler_start(fs);
     if (!error)
-        error = checkpoints_start(fs);
-    if (!error)
         error = keep_watch_start(fs);
+    if (!error)
+        error = checkpoints_start(fs);
     if (!error)
         error = export_start(fs);
     if (!error)

@@ -16,14 +16,18 @@ static bool visible_allows(fuse_req_t request, const struct meta_inode *row, uns
     return (row->mode >> shift & wanted) == wanted;
 }
 
+bool visible_sees_all(uid_t uid)
+{
+    return uid == 0 || uid == geteuid();
+}
+
 bool visible_to_caller(fuse_req_t request, uint64_t ino)
 {
     struct filesystem *fs = fs_of(request);
-    uid_t uid = fuse_req_ctx(request)->uid;
     struct meta_inode row;
     struct meta_name name;
     size_t count = 0;
-    if (uid == 0 || uid == geteuid())
+    if (visible_sees_all(fuse_req_ctx(request)->uid))
         return true;
     if (meta_get(fs->meta, ino, &row) != 0)
         return false;

@@ -124,6 +124,62 @@ waiter_ends() {
     ckptfs_umount
 }
 
+is_waiting() { kill -0 "$WAITER"; }
+
+
+@test "on a mount: a model alone is no complete checkpoint, whatever the daemon says of it" {
+    ckptfs_mount
+    CHECKPOINT=$MNT/run/checkpoint-7
+    waiter "$CHECKPOINT"
+    local complete=$WAITER
+    waiter --for weights "$CHECKPOINT"
+    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 4 ]'
+    save "$CHECKPOINT" model
+    waiter_ends 0
+    wait_until 20 grep -q 'weights-only path="/run/checkpoint-7"' "$CKPTFS_LOG"
+    WAITER=$complete
+    # It has heard of it when the next one is told, too.
+    CHECKPOINT=$MNT/run/checkpoint-8
+    save "$CHECKPOINT" model
+    wait_until 20 grep -q 'weights-only path="/run/checkpoint-8"' "$CKPTFS_LOG"
+    is_waiting
+    save "$MNT/run/checkpoint-7" rest
+    waiter_ends 0
+}
+
+# reads: what the waiter has read of files so far.
+reads() { awk '$1 == "syscr:" { print $2 }' "/proc/$WAITER/io"; }
+
+# A save of another checkpoint takes as long as a look now and then would be away.
+is_quiet() {
+    local before
+    before=$(reads)
+    save "$MNT/run/checkpoint-$1" model rest
+    "$CKPTFS" wait --for durable --timeout 30 "$MNT/run/checkpoint-$1"
+    [ $(($(reads) - before)) -lt 12 ]
+}
+
+@test "on a mount: who waits looks at no file until something is told of the checkpoint" {
+    ckptfs_mount
+    CHECKPOINT=$MNT/run/checkpoint-7
+    mkdir -p "$TEST_DIR/out" "$CHECKPOINT"
+    "$CKPTFS" policy set "$MNT/run" "export=$TEST_DIR/out"
+    waiter --for exported "$CHECKPOINT"
+    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 2 ]'
+    exec 9>"$CHECKPOINT/still"
+    save "$CHECKPOINT" model rest
+    is_quiet 1 || is_quiet 2 || is_quiet 3
+    exec 9>&-
+    waiter_ends 0
+    [ -e "$TEST_DIR/out/checkpoint-7/model.safetensors" ]
+    # What was exported is known at once, also to who asks later.
+    ends 0 --for exported -t 0 "$CHECKPOINT"
+    waiter --for exported "$MNT/run/checkpoint-9"
+    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 2 ]'
+    save "$MNT/run/checkpoint-9" model rest
+    waiter_ends 0
+}
+
 @test "on a mount: a checkpoint that a crash has torn will never be" {
     require_root
     require_command sqlite3

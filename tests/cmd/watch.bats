@@ -4,6 +4,7 @@
 # .ckptfs/status.json and .ckptfs/metrics.
 
 load ../lib/ckptfs.bash
+load ../lib/checkpoint.bash
 
 MIB=1048576
 
@@ -18,16 +19,6 @@ teardown() {
     ckptfs_teardown
 }
 
-# model FILE MIB: a safetensors file of one tensor.
-model() {
-    local bytes=$(($2 * MIB + 8)) header
-    header="{\"w\":{\"dtype\":\"U8\",\"shape\":[$bytes],\"data_offsets\":[0,$bytes]}}"
-    {
-        printf "\\x$(printf %02x ${#header})\\0\\0\\0\\0\\0\\0\\0%s" "$header"
-        head -c "$bytes" /dev/urandom
-    } >"$1"
-}
-
 # weights DIRECTORY MIB: a model, and nothing to resume from.
 weights() {
     mkdir -p "$1"
@@ -35,7 +26,7 @@ weights() {
     model "$1/model.safetensors" "$2"
 }
 
-# checkpoint DIRECTORY MIB: what a Trainer leaves.
+# checkpoint DIRECTORY MIB: what a Trainer leaves that saves all.
 checkpoint() {
     weights "$1" "$2"
     python3 - "$1" <<'END'

@@ -3,11 +3,11 @@
 """Writes checkpoints as the HuggingFace Trainer does: the same files with the same structure, small, without torch.
 
     checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--leave-out NAME]...
-                  [--hang-in NAME FILE]
+                  [--hang-in NAME FILE] [--name NAME]
 
-Each STEP becomes RUN/checkpoint-STEP, the files in the order of the Trainer. A file is written under its own name and
-closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME, which is open, makes FILE
-and waits for its end. --bytes is the size of the weights; the optimizer takes twice that.
+Each STEP becomes RUN/checkpoint-STEP, or that of --name, the files in the order of the Trainer. A file is written
+under its own name and closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME,
+which is open, makes FILE and waits for its end. --bytes is the size of the weights; the optimizer takes twice that.
 """
 
 import argparse
@@ -22,13 +22,12 @@ import zipfile
 
 
 def torch_file(content, payload=b""):
-    """What torch.save makes: a stored zip with a pickle, and the bytes of one storage."""
+    """What torch.save makes: a stored zip with a pickle, and the bytes of one storage. The same at any time."""
     out = io.BytesIO()
+    members = {"data.pkl": pickle.dumps(content, protocol=2), "byteorder": "little", "data/0": payload, "version": "3\n"}
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
-        archive.writestr("archive/byteorder", "little")
-        archive.writestr("archive/data/0", payload)
-        archive.writestr("archive/version", "3\n")
+        for name, member in members.items():
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), member)
     return out.getvalue()
 
 
@@ -78,9 +77,10 @@ def main():
     parser.add_argument("--weights-only", action="store_true")
     parser.add_argument("--leave-out", action="append", default=[])
     parser.add_argument("--hang-in", nargs=2, default=(None, None))
+    parser.add_argument("--name")
     options = parser.parse_args()
     for step in options.steps:
-        directory = f"{options.run}/checkpoint-{step}"
+        directory = f"{options.run}/{options.name or f'checkpoint-{step}'}"
         os.makedirs(directory, exist_ok=True)
         for name, content in files_of(step, options):
             if name not in options.leave_out:

@@ -4,7 +4,8 @@
 # checkpoint DIRECTORY [BYTES]: a whole one, on stable storage. A copy of it stays in WAS.
 checkpoint() {
     WAS=$TEST_DIR/was
-    python3 "$CKPTFS_TREE/tests/lib/make_checkpoint.py" "$@"
+    python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "${1%/*}" "${1##*-}" --name "${1##*/}" --bytes "${2:-100000}" \
+        --seed "$RANDOM"
     rm -rf "$WAS"
     cp -a "$1" "$WAS"
     settle "$1"

@@ -11,6 +11,27 @@ setup() {
 }
 teardown() { ckptfs_teardown; }
 
+@test "a checkpoint from a clock that is ahead is told of once" {
+    save "$MNT/run" 10
+    touch -d tomorrow "$MNT/run/checkpoint-10/config.json"
+    wait_until 20 latest_is run checkpoint-10
+    local step
+    for step in 20 30 40; do
+        save "$MNT/run" "$step"
+        wait_until 20 latest_is run "checkpoint-$step"
+    done
+    # It may have been seen before its time was set.
+    [ "$(log_count 'complete path="/run/checkpoint-10"')" -le 2 ]
+}
+
+@test "a look that fails is made again" {
+    ckptfs_umount
+    CKPTFS_FAULT=fs.look:ENOSPC:1 ckptfs_mount
+    save "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
+    [ "$(log_count 'it cannot be looked at for checkpoints now: No space left on device')" -eq 1 ]
+}
+
 @test "the newest complete checkpoint is the latest, and the one that the Trainer names is the best" {
     expect_no_link run
     save "$MNT/run" 10 20 --best 10

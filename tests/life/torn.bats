@@ -97,6 +97,18 @@ lists() { [ "$(listed "$1")" = "$2" ]; }
     "$CKPTFS" fsck "$STORE"
 }
 
+@test "after a look that failed half-way, what is torn moves all the same" {
+    ckptfs_umount
+    CKPTFS_FAULT=fs.look:EIO:2 ckptfs_mount
+    save "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
+    hang "$MNT/run" 20 optimizer.pt
+    wait_until 20 grep -q 'it cannot be looked at for checkpoints now: Input/output error' "$CKPTFS_LOG"
+    kill_saver
+    lists "$MNT/run" checkpoint-10
+    latest_is run checkpoint-10
+}
+
 @test "nothing moves while a process that wrote one of the run's checkpoints lives" {
     save "$MNT/run" 10
     wait_until 20 latest_is run checkpoint-10

@@ -288,11 +288,31 @@ static void memory_keep(void *context, const struct tree_entry *file)
     kept++;
 }
 
+static struct trainer_progress kept_progress;
+static unsigned kept_progresses;
+
+static bool memory_recall_progress(void *context, const struct tree_entry *file, struct trainer_progress *out)
+{
+    CHECK_TEXT("trainer_state.json", file->path);
+    if (*(bool *)context)
+        *out = kept_progress;
+    return *(bool *)context;
+}
+
+static void memory_keep_progress(void *context, const struct tree_entry *file,
+                                 const struct trainer_progress *told)
+{
+    (void)context;
+    CHECK_TEXT("trainer_state.json", file->path);
+    kept_progress = *told;
+    kept_progresses++;
+}
+
 static enum complete_state judge(const struct complete_asked *asked)
 {
     const struct folder folder = {.list = counted_list, .open = counted_open, .close = counted_close};
     cleanup_complete struct complete complete = {0};
-    opened = kept = 0;
+    opened = kept = kept_progresses = 0;
     CHECK_EQUAL(0, folder_plain(run_path("checkpoint-10"), &counted));
     CHECK_EQUAL(0, complete_judge(&folder, asked, &complete));
     folder_plain_release(&counted);
@@ -302,17 +322,21 @@ static enum complete_state judge(const struct complete_asked *asked)
 static void test_memory(void)
 {
     bool known = false;
-    const struct complete_memory memory = {&known, memory_is_whole, memory_keep};
+    const struct complete_memory memory = {&known, memory_is_whole, memory_keep, memory_recall_progress,
+                                           memory_keep_progress};
     const struct complete_asked asked = {.name = "checkpoint-10", .memory = &memory};
     run_begin();
     run_put_trainer("checkpoint-10");
     CHECK_EQUAL(COMPLETE_YES, judge(&asked));
     CHECK_EQUAL(10, kept);
+    CHECK_EQUAL(1, kept_progresses);
+    CHECK(kept_progress.whole);
     unsigned before = opened;
     known = true;
     CHECK_EQUAL(COMPLETE_YES, judge(&asked));
     CHECK_EQUAL(0, kept);
-    CHECK_EQUAL(before - 10, opened);
+    CHECK_EQUAL(0, kept_progresses);
+    CHECK_EQUAL(before - 11, opened);
     /* What names say is known without opening the large files. */
     known = false;
     run_remove("checkpoint-10/optimizer.pt");

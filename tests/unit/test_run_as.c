@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,7 +14,8 @@
 
 enum { OTHER_USER = 54321 };
 
-static char *const environment[] = {"PATH=/usr/bin:/bin", "FACT=a 'b' $c", NULL};
+static const char *const environment[] = {"PATH=/usr/bin:/bin", "FACT=a 'b' $c", NULL};
+static struct run_as_user user;
 static char said[4096];
 static int status;
 
@@ -26,9 +28,9 @@ static void note_line(void *context, const char *line)
 
 static struct run_as order_of(const char *command)
 {
-    return (struct run_as){.command = command,
-                           .uid = geteuid(),
-                           .gid = getegid(),
+    user = (struct run_as_user){.uid = geteuid(), .gid = getegid()};
+    return (struct run_as){.user = &user,
+                           .command = command,
                            .environment = environment,
                            .input = "in",
                            .input_length = 2,
@@ -108,6 +110,62 @@ static void test_stop(void)
     close(order.stop_fd);
 }
 
+static int stopper;
+
+static void stop_at_line(void *context, const char *line)
+{
+    note_line(context, line);
+    eventfd_write(stopper, 1);
+}
+
+static bool always(void *context)
+{
+    (void)context;
+    return true;
+}
+
+/* It may note something before it goes; one that does not go is killed. */
+static void test_stop_kindly(void)
+{
+    struct run_as order =
+        order_of("trap 'echo noted; exit 3' TERM; echo begun; while :; do sleep 0.01; done");
+    stopper = order.stop_fd = eventfd(0, EFD_CLOEXEC);
+    order.seconds = 0;
+    order.patience = 60 * 1000;
+    order.line = stop_at_line;
+    CHECK_EQUAL(-ECANCELED, run(&order));
+    CHECK(strstr(said, "noted|") != NULL);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+    order.command = "trap '' TERM; while :; do sleep 0.01; done";
+    order.patience = 1;
+    CHECK_EQUAL(-ECANCELED, run(&order));
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    close(stopper);
+}
+
+static void test_watch(void)
+{
+    struct run_as order = order_of("sleep 1000");
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    close(ends[1]);
+    order.watch = always;
+    order.watch_fd = ends[0];
+    CHECK_EQUAL(-ECANCELED, run(&order));
+    close(ends[0]);
+}
+
+/* The program itself, with its arguments; it is this test. */
+static void test_itself(void)
+{
+    const char *const arguments[] = {"test", "itself", NULL};
+    struct run_as order = order_of(NULL);
+    order.arguments = arguments;
+    CHECK_EQUAL(0, run(&order));
+    CHECK_TEXT("itself, nice 10, in /|", said);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 5);
+}
+
 /* What holds the output open keeps nobody waiting, and does not outlive its shell. */
 static void test_left_behind(void)
 {
@@ -137,8 +195,7 @@ static void test_other_user(void)
         order_of("id -u; id -g; id -G; cat /proc/self/status | grep -c '^CapPrm.*[1-9a-f]'");
     CHECK(!run_as_may((uid_t)-1));
     CHECK(run_as_may(geteuid()));
-    order.uid = OTHER_USER;
-    order.gid = OTHER_USER + 1;
+    CHECK_EQUAL(0, run_as_find_user(OTHER_USER, OTHER_USER + 1, &user));
     if (geteuid() != 0) {
         CHECK(!run_as_may(OTHER_USER));
         CHECK_EQUAL(-EPERM, run(&order));
@@ -148,13 +205,22 @@ static void test_other_user(void)
     CHECK_TEXT("54321|54322|54322|0|", said);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        char directory[16] = "?";
+        printf("%s, nice %d, in %s\n", argv[1], getpriority(PRIO_PROCESS, 0),
+               getcwd(directory, sizeof directory));
+        return 5;
+    }
     check_run("a command reads, writes and ends", test_talk);
     check_run("it has nothing of this process", test_clean);
     check_run("long lines come in pieces", test_long_lines);
     check_run("it has its time", test_time);
     check_run("it is stopped", test_stop);
+    check_run("it is asked to end first", test_stop_kindly);
+    check_run("it is stopped by what is watched", test_watch);
+    check_run("the program itself is run", test_itself);
     check_run("what it leaves goes with it", test_left_behind);
     check_run("it runs as another user, or not at all", test_other_user);
     return check_done();
