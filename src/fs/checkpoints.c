@@ -111,8 +111,9 @@ errint checkpoints_get(struct filesystem *fs, uint64_t directory, struct meta_ch
     return row ? 0 : -ENOENT;
 }
 
-static bool checkpoints_has_any(struct checkpoints *checkpoints)
+bool checkpoints_has_any(struct filesystem *fs)
 {
+    struct checkpoints *checkpoints = fs->checkpoints;
     pthread_mutex_lock(&checkpoints->lock);
     bool any = checkpoints->count > 0;
     pthread_mutex_unlock(&checkpoints->lock);
@@ -122,7 +123,7 @@ static bool checkpoints_has_any(struct checkpoints *checkpoints)
 uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory)
 {
     struct meta_checkpoint row;
-    if (!checkpoints_has_any(fs->checkpoints))
+    if (!checkpoints_has_any(fs))
         return 0;
     for (unsigned level = 0; level <= CHECKPOINTS_LEVELS; level++) {
         if (checkpoints_get(fs, directory, &row) == 0)
@@ -299,6 +300,14 @@ static errint checkpoints_plan(struct filesystem *fs, uint64_t run, const struct
     return 0;
 }
 
+/* What is complete again, or will never be torn, needs not what it was before. */
+static void checkpoints_settle_rewrite(struct filesystem *fs, const struct checkpoints_found *found)
+{
+    if (found->rewrite.kept.checkpoint &&
+        (checkpoints_is_safe(&found->row) || (found->row.marks & CHECKPOINT_COPY)))
+        rewrite_finish(fs, &found->rewrite);
+}
+
 static errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
                                size_t count)
 {
@@ -317,9 +326,14 @@ static errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct
         else
             error = checkpoints_put(checkpoints, row);
         pthread_mutex_unlock(&checkpoints->lock);
-        if (!error && !changes.at[i].forget)
+        rewrite_forget_directories(fs);
+        if (!error && changes.at[i].forget)
+            rewrite_check(fs, row->directory);
+        else if (!error)
             checkpoints_tell(fs, had ? &before : NULL, row);
     }
+    for (size_t i = 0; i < count && !error; i++)
+        checkpoints_settle_rewrite(fs, &found[i]);
     return error;
 }
 
@@ -348,6 +362,7 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
     bool busy = error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
         busy |= seen.at[i].busy;
+    rewrite_tidy(fs);
     int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;
     turn->rest = rest < CHECKPOINTS_REST_MAX_NS ? rest : CHECKPOINTS_REST_MAX_NS;
     turn->delay = delay * 2 < CHECKPOINTS_RETRY_MAX_NS ? delay * 2 : CHECKPOINTS_RETRY_MAX_NS;
@@ -392,6 +407,8 @@ void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const ch
     pthread_mutex_unlock(&checkpoints->lock);
     if (!known)
         return;
+    rewrite_forget_directories(fs);
+    rewrite_check(fs, removed);
     if (meta_path(fs->meta, directory, &above) == 0 &&
         asprintf(&path, "%s%s%s", above, above[1] ? "/" : "", name) >= 0 && (row.marks & CHECKPOINT_WHOLE))
         checkpoints_emit(fs, EVENT_REMOVED, &row, path, "somebody removed it");

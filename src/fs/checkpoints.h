@@ -59,6 +59,8 @@ void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const 
 /* A directory in it was removed, and with it its row in the database. */
 void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed);
 
+/* Whether any is known. */
+bool checkpoints_has_any(struct filesystem *fs);
 /* The checkpoint that the directory is, or that it lies in, at most three levels below; 0: none is known.
  * Costs a look in memory where no checkpoint is known, else up to three look-ups. */
 uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory);

@@ -14,6 +14,7 @@
 #include "fs/inputs.h"
 #include "fs/models.h"
 #include "fs/retry.h"
+#include "fs/rewrite.h"
 #include "fs/space.h"
 #include "fs/trash.h"
 #include "fs/view.h"
@@ -146,6 +147,8 @@ static void ops_make(fuse_req_t request, struct meta_new *new)
     if (!ops_answer_again(request, &error, &row)) {
         error = ops_may_make(fs, new->parent, new->name);
         if (!error)
+            rewrite_before_name(fs, new->parent, REWRITE_ADDS, caller->pid);
+        if (!error)
             error = meta_create(fs->meta, new, fs_current_unique(), &row);
         if (!error)
             writers_note(fs, S_ISDIR(row.mode) ? row.ino : new->parent, caller->pid);
@@ -203,6 +206,8 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
     } else if (!ops_answer_again(request, &error, &row)) {
         struct node *node = node_get(fs, ino);
         error = node ? ops_may_make(fs, parent, name) : -ENOMEM;
+        if (!error)
+            rewrite_before_name(fs, parent, REWRITE_ADDS, fuse_req_ctx(request)->pid);
         if (!error) {
             node_lock(node);
             error = meta_link(fs->meta, ino, parent, name, strlen(name), clock_file_time(),
@@ -384,6 +389,8 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
     inputs_change(fs, rename->expected);
     if (directory)
         trash_note_move(fs);
+    if (directory)
+        rewrite_forget_directories(fs);
     if (directory && rename->replaced)
         trash_note_directory_removal(fs, rename->replaced);
     if (rename->replaced)
@@ -402,8 +409,15 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
         assembler_touch_directory(fs, rename->parent);
 }
 
+/* A checkpoint that a name leaves, or gets one, or another in place of one, is kept as it was. */
+static void ops_before_rename(struct filesystem *fs, const struct meta_rename *rename, pid_t thread)
+{
+    rewrite_before_name(fs, rename->parent, REWRITE_CHANGES, thread);
+    rewrite_before_name(fs, rename->new_parent, rename->replaced ? REWRITE_CHANGES : REWRITE_ADDS, thread);
+}
+
 /* One try: -ESTALE when a name changed hands after its look-up. */
-static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
+static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename, pid_t thread)
 {
     struct meta_inode source_row, target_row;
     errint error = meta_lookup(fs->meta, rename->parent, rename->name, rename->length, &source_row);
@@ -414,6 +428,7 @@ static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
         return error;
     rename->expected = source_row.ino;
     rename->replaced = error ? 0 : target_row.ino;
+    ops_before_rename(fs, rename, thread);
     struct node *source = node_get(fs, rename->expected);
     struct node *target = source && rename->replaced ? node_get(fs, rename->replaced) : NULL;
     if (!source || (rename->replaced && !target)) {
@@ -455,7 +470,7 @@ void ops_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_in
     if (!error && !ops_answer_again(request, &error, NULL)) {
         error = flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ? -EINVAL : -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
-            error = ops_rename_once(fs, &rename);
+            error = ops_rename_once(fs, &rename, fuse_req_ctx(request)->pid);
     }
     fuse_reply_err(request, -error);
 }

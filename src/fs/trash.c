@@ -14,6 +14,7 @@
 #include "fs/checkpoints.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
+#include "fs/rewrite.h"
 #include "fs/trash_internal.h"
 #include "fs/writeback.h"
 
@@ -207,7 +208,7 @@ bool trash_has_any(struct filesystem *fs)
 
 bool trash_may_give(struct filesystem *fs)
 {
-    return fs->trash && (trash_has_any(fs) || keep_room_is_possible(fs));
+    return fs->trash && (trash_has_any(fs) || keep_room_is_possible(fs) || rewrite_has_any(fs));
 }
 
 int64_t trash_free_bytes(struct filesystem *fs)

@@ -88,8 +88,7 @@ static errint trash_insert(struct meta *meta, const struct meta_trash *row)
                   DB_INTEGER(row->remover), DB_BLOB(row->reason, strlen(row->reason)));
 }
 
-/* The entry that gets what is removed from a checkpoint; -ENOENT. */
-static errint trash_find_open(struct meta *meta, uint64_t checkpoint, uint64_t *ino)
+errint trash_find_open(struct meta *meta, uint64_t checkpoint, uint64_t *ino)
 {
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,

@@ -17,6 +17,8 @@ enum { TRASH_LEVELS_MAX = 1 << 12 };
 errint trash_from_row(const struct db_rows *rows, struct meta_trash *out);
 /* The row of an inode; -ENOENT. */
 errint trash_load(struct meta *meta, uint64_t ino, struct meta_trash *out);
+/* The entry that gets what is removed from a checkpoint; -ENOENT. */
+errint trash_find_open(struct meta *meta, uint64_t checkpoint, uint64_t *ino);
 /* One name of a directory; -ENOENT. */
 errint trash_name_of(struct meta *meta, uint64_t directory, struct meta_name *out);
 /* Inodes that a statement with one parameter selects; `text` as db_select has it. */
