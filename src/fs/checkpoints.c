@@ -395,6 +395,19 @@ void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const 
         checkpoints_touch_directory(fs, directory);
 }
 
+void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    pthread_mutex_lock(&checkpoints->lock);
+    struct meta_checkpoint *row = checkpoints_find(checkpoints, checkpoint);
+    if (row) {
+        row->state = CHECKPOINT_WRITING;
+        row->marks &= ~(unsigned)CHECKPOINT_WHOLE;
+    }
+    pthread_mutex_unlock(&checkpoints->lock);
+    checkpoints_touch_directory(fs, checkpoint);
+}
+
 void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed)
 {
     struct checkpoints *checkpoints = fs->checkpoints;

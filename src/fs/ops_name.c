@@ -285,6 +285,12 @@ static void ops_after_trash(struct filesystem *fs, enum ops_removal kind, uint64
         trash_note_directory_removal(fs, ino);
 }
 
+static void ops_after_rmdir(struct filesystem *fs, const struct meta_trash_removal *removal)
+{
+    rewrite_removed(fs, removal->expected, removal->parent, removal->name, removal->remover);
+    checkpoints_after_rmdir(fs, removal->parent, removal->name, removal->expected);
+}
+
 /* Looks the name up, locks what it names, and removes it in one transaction: -ESTALE when it was another's.
  */
 static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint64_t parent, const char *name,
@@ -324,7 +330,7 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
     if (!error && kind == OPS_UNLINK)
         checkpoints_after_removal(fs, parent, name);
     else if (!error)
-        checkpoints_after_rmdir(fs, parent, name, row.ino);
+        ops_after_rmdir(fs, &removal);
     discard_objects(fs, &freed);
     return error;
 }

@@ -15,6 +15,8 @@
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/keep_remove.h"
+#include "fs/policy.h"
+#include "fs/trash.h"
 #include "fs/writers.h"
 
 enum {
@@ -245,9 +247,9 @@ static bool rewrite_before(struct filesystem *fs, const struct meta_checkpoint *
     if (keeps)
         rewrite_tell(fs, row, error);
     if (keeps && !error) {
+        checkpoints_begin_rewrite(fs, row->directory);
         /* A successor must know of it, too. */
         writers_note_now(fs, row->run, thread);
-        checkpoints_touch_directory(fs, row->directory);
     }
     return error || (!entry && !rewrite_may_be_kept(row));
 }
@@ -363,6 +365,40 @@ void rewrite_check(struct filesystem *fs, uint64_t checkpoint)
     if (entry)
         rewrite_drop(fs, entry);
     pthread_mutex_unlock(&rewrite->lock);
+}
+
+static bool rewrite_to_trash(struct filesystem *fs, const struct meta_kept_removal *removal)
+{
+    bool keeps;
+    if (policy_trash(fs, removal->parent, &keeps, NULL) < 0 || !keeps)
+        return false;
+    errint error = meta_kept_remove(fs->meta, removal);
+    if (error)
+        log_warning("%s: what was kept of it cannot go to the trash: %s", removal->name, strerror(-error));
+    return !error;
+}
+
+void rewrite_removed(struct filesystem *fs, uint64_t checkpoint, uint64_t parent, const char *name,
+                     uint32_t remover)
+{
+    struct rewrite *rewrite = fs->rewrite;
+    struct rewrite_seen seen;
+    if (!rewrite_find(fs, checkpoint, &seen))
+        return;
+    const struct meta_kept_removal removal = {seen.kept,    parent,  name,
+                                              strlen(name), remover, clock_file_time()};
+    bool trashed = false;
+    pthread_mutex_lock(&rewrite->lock);
+    struct rewrite_entry *entry = rewrite_entry_of(rewrite, checkpoint);
+    if (entry)
+        trashed = rewrite_to_trash(fs, &removal);
+    if (trashed)
+        rewrite_end_entry(rewrite, entry);
+    else if (entry)
+        rewrite_drop(fs, entry);
+    pthread_mutex_unlock(&rewrite->lock);
+    if (trashed)
+        trash_note_entry(fs);
 }
 
 static void rewrite_check_all(struct filesystem *fs)

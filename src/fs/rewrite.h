@@ -64,6 +64,10 @@ void rewrite_finish(struct filesystem *fs, const struct rewrite_seen *seen);
 void rewrite_returned(struct filesystem *fs, uint64_t checkpoint);
 /* The directory is no checkpoint any more: what was kept of it is dropped, if it is not on the mount. */
 void rewrite_check(struct filesystem *fs, uint64_t checkpoint);
+/* Somebody has removed the checkpoint, which had this name: what was kept goes to the trash, where there is
+ * one. */
+void rewrite_removed(struct filesystem *fs, uint64_t checkpoint, uint64_t parent, const char *name,
+                     uint32_t remover);
 /* Takes apart what was dropped. Only for the thread that looks at checkpoints. */
 void rewrite_tidy(struct filesystem *fs);
 

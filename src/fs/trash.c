@@ -161,6 +161,14 @@ void trash_note_creation(struct filesystem *fs, uint64_t directory)
                     strerror(-error));
 }
 
+void trash_note_entry(struct filesystem *fs)
+{
+    if (!fs->trash)
+        return;
+    atomic_store(&fs->trash->any, true);
+    trash_kick(fs);
+}
+
 void trash_note_move(struct filesystem *fs)
 {
     struct trash *trash = fs->trash;

@@ -266,6 +266,33 @@ errint meta_kept_restore(struct meta *meta, const struct meta_kept_restore *want
     return change.error;
 }
 
+/* It has the name for as long as it takes to go from there. */
+static errint kept_remove(struct change *change, const struct meta_kept_removal *removal)
+{
+    struct meta *meta = change->meta;
+    struct meta_trash row = {.kind = META_TRASH_CLOSED, .removed = removal->now, .remover = removal->remover};
+    struct meta_inode parent;
+    errint error = kept_take_out(meta, &removal->kept);
+    if (!error)
+        error = name_load_parent(meta, removal->parent, &parent);
+    if (!error)
+        error = name_insert(meta, removal->parent, removal->name, removal->length, removal->kept.ino);
+    if (!error)
+        error = kept_add_link(meta, removal->parent, 1);
+    return error ? error : trash_take(change, removal->kept.ino, &row);
+}
+
+errint meta_kept_remove(struct meta *meta, const struct meta_kept_removal *removal)
+{
+    errint error = name_check(removal->name, removal->length, true);
+    if (error)
+        return error;
+    struct change change = {.meta = meta, .spends = true};
+    while (change_next(&change))
+        change.error = kept_remove(&change, removal);
+    return change.error;
+}
+
 static errint kept_drop(struct change *change, const struct meta_kept *kept, int64_t now)
 {
     struct meta *meta = change->meta;

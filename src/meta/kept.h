@@ -52,6 +52,18 @@ struct meta_kept_restore {
  */
 errint meta_kept_restore(struct meta *meta, const struct meta_kept_restore *wanted);
 
+struct meta_kept_removal {
+    struct meta_kept kept;
+    uint64_t parent; /* where the checkpoint was, and its name, which is free */
+    const char *name;
+    size_t length;
+    uint32_t remover;
+    int64_t now;
+};
+/* The checkpoint was removed: what was kept of it becomes an entry of the trash (meta/trash.h), as if it had
+ * been removed instead. -ENOENT: it is gone, or `parent` is; -EEXIST: the name is taken. */
+errint meta_kept_remove(struct meta *meta, const struct meta_kept_removal *removal);
+
 /* It is needed no more: it goes to META_HIDDEN_REMOVED, under its number, for the caller to take apart. 0
  * also where it is gone. */
 errint meta_kept_drop(struct meta *meta, const struct meta_kept *kept, int64_t now);

@@ -402,7 +402,7 @@ static errint trash_take_rest(struct change *change, const struct trash_removed 
     return error ? error : shadow_let_go(change, before->ino);
 }
 
-static errint trash_take(struct change *change, uint64_t directory, struct meta_trash *row)
+errint trash_take(struct change *change, uint64_t directory, struct meta_trash *row)
 {
     struct meta *meta = change->meta;
     struct meta_name name;

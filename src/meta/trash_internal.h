@@ -30,6 +30,8 @@ struct trash_pair {
 };
 /* All that is in a directory goes into another. -EEXIST: both have a name, and not for directories. */
 errint trash_merge(struct change *change, const struct trash_pair *pair, int64_t now);
+/* As meta_trash_take; the row has what that is told of the removal, and its kind. */
+errint trash_take(struct change *change, uint64_t directory, struct meta_trash *row);
 /* As meta_trash_close. */
 errint trash_close(struct meta *meta, uint64_t directory);
 

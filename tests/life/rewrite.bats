@@ -55,8 +55,15 @@ saved() {
     setfattr -n user.note -v "of the first" "$RUN/checkpoint-$last/model.safetensors"
     wait_until 20 latest_is run "checkpoint-$last"
     wait_until 20 settled
+    # The hidden directories that are made once: counts of inodes can be compared from here on.
+    python3 -c 'import sys; open(sys.argv[1], "r+b")' "$RUN/checkpoint-$last/scheduler.pt"
+    wait_until 20 log_has 'what it was is kept'
+    wait_until 20 settled
+    wait_until 20 latest_is run "checkpoint-$last"
     facts "$RUN/checkpoint-$last" >"$TEST_DIR/facts"
 }
+
+log_has() { grep -q -- "$1" "$CKPTFS_LOG"; }
 
 # settled: the mount has nothing to look at any more.
 settled() { [ "$("$CKPTFS" status --json "$MNT" | jq '.unlooked_directories')" -eq 0 ]; }
@@ -97,4 +104,224 @@ listed() { find "$RUN" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | paste 
     [ -e "$MNT/.ckptfs/torn/run/checkpoint-20.5/config.json" ]
     ckptfs_umount
     "$CKPTFS" fsck "$STORE"
+}
+
+@test "a rewrite that comes to its end leaves nothing behind" {
+    local how before kept
+    saved 10 20
+    before=$(inodes)
+    kept=$(kept)
+    for how in truncate replace overwrite map remove; do
+        save "$RUN" 20 --seed 3 --how $how
+        # The files that were removed are in the trash.
+        [ $how = remove ] || wait_until 20 inodes_are "$before"
+        wait_until 20 state_is 20 durable
+        save "$TEST_DIR/$how" 20 --seed 3
+        cmp "$TEST_DIR/$how/checkpoint-20/model.safetensors" "$RUN/checkpoint-20/model.safetensors"
+        latest_is run checkpoint-20
+        [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    done
+    [ "$(kept)" -eq $((kept + 5)) ]
+    [ ! -e "$MNT/.ckptfs/torn/run" ]
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+    # What the mount has dropped takes no place.
+    [ "$(du -s --block-size=1024 "$STORE/objects" | cut -f1)" -lt 1000 ]
+}
+
+@test "whole files of two saves are no checkpoint" {
+    local file
+    saved 10 20
+    for file in config.json model.safetensors optimizer.pt rng_state.pth; do
+        rewrite 20 --how replace --hang-after $file "$HUNG"
+        # By the look of its files it is complete.
+        [ $file = config.json ] || wait_until 20 state_is 20 writing
+        kill_saver
+        [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+        if [ $file = config.json ]; then
+            # What describes the model alone is an edit.
+            diff <(facts "$RUN/checkpoint-20" | grep -v '^\(config.json\|\.\) ') <(grep -v '^\(config.json\|\.\) ' "$TEST_DIR/facts")
+            [ ! -e "$MNT/.ckptfs/torn/run" ]
+            wait_until 20 latest_is run checkpoint-20
+            facts "$RUN/checkpoint-20" >"$TEST_DIR/facts"
+        else
+            has 20 "$TEST_DIR/facts"
+        fi
+        wait_until 20 latest_is run checkpoint-20
+    done
+    # The last file of the trainer tells that it is done.
+    rewrite 20 --how replace --hang-after trainer_state.json "$HUNG"
+    wait_until 20 state_is 20 durable
+    kill_saver
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    run has 20 "$TEST_DIR/facts"
+    [ "$status" -ne 0 ]
+    wait_until 20 latest_is run checkpoint-20
+}
+
+@test "the one checkpoint that there is comes back, too" {
+    saved 10
+    rewrite 10 --hang-in model.safetensors "$HUNG"
+    kill_saver
+    [ "$(listed)" = checkpoint-10 ]
+    has 10 "$TEST_DIR/facts"
+    wait_until 20 latest_is run checkpoint-10
+}
+
+@test "the daemon dies, alone and with who writes, and the mount ends; what was kept stays" {
+    saved 10 20
+    rewrite 20 --hang-after model.safetensors "$HUNG"
+    kill -9 "$(ckptfs_daemon_pid)"
+    # He who writes lives: nobody takes it from him.
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    run has 20 "$TEST_DIR/facts"
+    [ "$status" -ne 0 ]
+    kill_saver
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    has 20 "$TEST_DIR/facts"
+    wait_until 20 latest_is run checkpoint-20
+    rewrite 20 --hang-in optimizer.pt "$HUNG"
+    kill -9 "$(ckptfs_daemon_pid)" "$SAVER"
+    wait "$SAVER" || [ $? -eq 137 ]
+    SAVER=
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    has 20 "$TEST_DIR/facts"
+    wait_until 20 latest_is run checkpoint-20
+    rewrite 20 --how replace --hang-in optimizer.pt "$HUNG"
+    kill_saver
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+    ckptfs_mount
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    has 20 "$TEST_DIR/facts"
+}
+
+@test "the daemon dies while it keeps, and while it puts back" {
+    saved 10 20
+    ckptfs_umount
+    CKPTFS_FAULT=fs.kept:kill:1 CKPTFS_FAULT_STARTS=1 ckptfs_mount
+    rewrite 20 --hang-in optimizer.pt "$HUNG"
+    kill_saver
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    has 20 "$TEST_DIR/facts"
+    wait_until 20 latest_is run checkpoint-20
+    ckptfs_umount
+    CKPTFS_FAULT=fs.torn.moved:kill:1 CKPTFS_FAULT_STARTS=1 ckptfs_mount
+    rewrite 20 --hang-in optimizer.pt "$HUNG"
+    kill_saver
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    has 20 "$TEST_DIR/facts"
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
+
+@test "what is kept outlives the loss of the database" {
+    saved 10 20
+    rewrite 20 --hang-in optimizer.pt "$HUNG"
+    kill_saver
+    ckptfs_umount
+    rm "$STORE"/meta.db*
+    "$CKPTFS" fsck --rebuild "$STORE" || [ $? -eq 1 ]
+    ckptfs_mount
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    has 20 "$TEST_DIR/facts"
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
+
+@test "what people edit, and programs copy, is left as it is" {
+    local before
+    saved 10 20
+    before=$(inodes)
+    # An editor: a new file that takes the name.
+    sed -i s/llama/mistral/ "$RUN/checkpoint-20/config.json"
+    wait_until 20 inodes_are "$before"
+    wait_until 20 latest_is run checkpoint-20
+    # A program that changes the weights and ends as programs do.
+    python3 - "$RUN/checkpoint-20/model.safetensors" <<'END'
+import sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(-100, 2)
+    file.write(bytes(100))
+END
+    if [ "$(uname -r | cut -d. -f1)" -ge 7 ] || [[ $(uname -r) =~ ^6\.(1[5-9]|[2-9][0-9]) ]]; then
+        wait_until 20 inodes_are "$before"
+        wait_until 20 state_is 20 durable
+        [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+        [ "$(tail -c 100 "$RUN/checkpoint-20/model.safetensors" | tr -d '\0' | wc -c)" -eq 0 ]
+    fi
+    # Copied from elsewhere, in part.
+    save "$TEST_DIR/plain" 20 --seed 4
+    cp "$TEST_DIR/plain/checkpoint-20/model.safetensors" "$RUN/checkpoint-20/"
+    wait_until 20 inodes_are "$before"
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    cmp "$TEST_DIR/plain/checkpoint-20/model.safetensors" "$RUN/checkpoint-20/model.safetensors"
+    wait_until 20 latest_is run checkpoint-20
+    # As rsync does it: a new file, its times, the name.
+    python3 - "$TEST_DIR/plain/checkpoint-20/optimizer.pt" "$RUN/checkpoint-10" <<'END'
+import os, shutil, sys
+shutil.copyfile(sys.argv[1], sys.argv[2] + "/.optimizer.pt.x")
+os.utime(sys.argv[2] + "/.optimizer.pt.x", (1, 1))
+os.rename(sys.argv[2] + "/.optimizer.pt.x", sys.argv[2] + "/optimizer.pt")
+END
+    wait_until 20 inodes_are "$before"
+    [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
+    cmp "$TEST_DIR/plain/checkpoint-20/optimizer.pt" "$RUN/checkpoint-10/optimizer.pt"
+    [ ! -e "$MNT/.ckptfs/torn/run" ]
+}
+
+@test "a file that is opened for writing, and left as it is, changes nothing" {
+    local before kept
+    saved 10 20
+    before=$(inodes)
+    kept=$(kept)
+    python3 -c '
+import sys
+file = open(sys.argv[1], "r+b")
+open(sys.argv[2], "w").close()
+sys.stdin.read()
+' "$RUN/checkpoint-20/optimizer.pt" "$HUNG" < <(wait_until 20 test -e "$HUNG"; wait_until 20 state_is 20 writing)
+    wait_until 20 state_is 20 durable
+    wait_until 20 inodes_are "$before"
+    [ "$(kept)" -eq $((kept + 1)) ]
+    has 20 "$TEST_DIR/facts"
+}
+
+@test "a checkpoint that is removed or moved while it is written over" {
+    saved 10 20
+    rewrite 20 --hang-in optimizer.pt "$HUNG"
+    # It keeps what it was wherever it goes.
+    mv "$RUN/checkpoint-20" "$RUN/checkpoint-21"
+    kill_saver
+    [ "$(listed)" = "checkpoint-10 checkpoint-21" ]
+    has 21 "$TEST_DIR/facts"
+    wait_until 20 latest_is run checkpoint-21
+    rewrite 21 --hang-in optimizer.pt "$HUNG"
+    rm -r "$RUN/checkpoint-21"
+    kill_saver
+    [ "$(listed)" = checkpoint-10 ]
+    # What it was is what can be had back.
+    "$CKPTFS" undelete "$RUN/checkpoint-21"
+    has 21 "$TEST_DIR/facts"
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+    # Without a trash all of it is gone.
+    ckptfs_mount trash=off
+    rewrite 21 --hang-in optimizer.pt "$HUNG"
+    rm -r "$RUN/checkpoint-21"
+    kill_saver
+    [ "$(listed)" = checkpoint-10 ]
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+    [ "$(du -s --block-size=1024 "$STORE/objects" | cut -f1)" -lt 500 ]
+}
+
+@test "a removal that was killed goes to the trash, and does not come back" {
+    saved 10 20
+    python3 -c 'import os, sys; os.remove(sys.argv[1] + "/model.safetensors")' "$RUN/checkpoint-20"
+    wait_until 20 settled
+    [ "$(listed)" = checkpoint-10 ]
+    [ ! -e "$MNT/.ckptfs/torn/run" ]
+    "$CKPTFS" undelete "$RUN/checkpoint-20"
+    has 20 "$TEST_DIR/facts"
 }
