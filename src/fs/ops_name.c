@@ -415,10 +415,12 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
         assembler_touch_directory(fs, rename->parent);
 }
 
-/* A checkpoint that a name leaves, or gets one, or another in place of one, is kept as it was. */
+/* A checkpoint that gets a name, or another file under one, is kept as it was. One that a name only leaves
+ * has lost that, as by a removal. */
 static void ops_before_rename(struct filesystem *fs, const struct meta_rename *rename, pid_t thread)
 {
-    rewrite_before_name(fs, rename->parent, REWRITE_CHANGES, thread);
+    if (rename->flags & RENAME_EXCHANGE)
+        rewrite_before_name(fs, rename->parent, REWRITE_CHANGES, thread);
     rewrite_before_name(fs, rename->new_parent, rename->replaced ? REWRITE_CHANGES : REWRITE_ADDS, thread);
 }
 

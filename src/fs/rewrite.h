@@ -34,7 +34,7 @@ void rewrite_release(struct filesystem *fs);
 
 enum rewrite_change {
     REWRITE_ADDS,    /* a name is made that was not there */
-    REWRITE_CHANGES, /* a name that is there goes elsewhere, or becomes another file's */
+    REWRITE_CHANGES, /* a name that is there becomes another file's */
 };
 
 /* The bytes of a file. */
