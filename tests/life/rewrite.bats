@@ -87,7 +87,7 @@ kill_saver() {
 listed() { find "$RUN" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | paste -sd ' '; }
 
 @test "a rewrite that is killed leaves what was there before, in whatever way files are written over" {
-    local how place
+    local how
     saved 10 20
     for how in truncate replace overwrite map remove; do
         rewrite 20 --how $how --hang-in optimizer.pt "$HUNG"
