@@ -249,7 +249,8 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one,
     errint error = 0;
     *state = look_state(one->checkpoint);
     if (look_is_safe(*state) && rewritten && !(out->row.marks & CHECKPOINT_COPY))
-        error = rewrite_judge(fs, &out->rewrite, one->writers, state);
+        error = rewrite_judge(
+            fs, &(struct rewrite_case){&out->rewrite, one->writers, out->row.run, complete->time}, state);
     known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
             complete->time <= before->completed && !rewritten;
     if (error || !look_is_safe(*state) || known)

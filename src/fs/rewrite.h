@@ -51,6 +51,7 @@ void rewrite_forget_directories(struct filesystem *fs);
 struct rewrite_seen {
     struct meta_kept kept; /* checkpoint 0: there is none */
     uint64_t touches;      /* how often somebody was about to change something */
+    bool lives;            /* one of those who changed something lives still */
     bool ended_well;       /* all who changed something have ended by themselves, with the status 0 */
 };
 

@@ -26,17 +26,31 @@ static errint rewrite_is_mixed(struct filesystem *fs, const struct rewrite_seen 
     return error;
 }
 
-errint rewrite_judge(struct filesystem *fs, const struct rewrite_seen *seen, enum writers_state writers,
-                     enum checkpoint_state *state)
+/* Whether who writes has gone on to another checkpoint, and completed that. */
+static bool rewrite_has_gone_on(struct filesystem *fs, const struct rewrite_case *rewrite)
 {
+    cleanup_free struct meta_checkpoint *rows = NULL;
+    size_t count = 0;
+    bool found = false;
+    if (!rewrite->seen->lives || checkpoints_of_run(fs, rewrite->run, &rows, &count) < 0)
+        return false;
+    for (size_t i = 0; i < count && !found; i++)
+        found = rows[i].directory != rewrite->seen->kept.checkpoint && rows[i].state == CHECKPOINT_COMPLETE &&
+                rows[i].completed > rewrite->newest;
+    return found;
+}
+
+errint rewrite_judge(struct filesystem *fs, const struct rewrite_case *rewrite, enum checkpoint_state *state)
+{
+    const struct rewrite_seen *seen = rewrite->seen;
     bool less = *state == CHECKPOINT_WEIGHTS && !seen->kept.partial, mixed = false;
-    if (writers == WRITERS_GONE && seen->ended_well)
+    if ((rewrite->writers == WRITERS_GONE && seen->ended_well) || rewrite_has_gone_on(fs, rewrite))
         return 0;
     errint error = less ? 0 : rewrite_is_mixed(fs, seen, &mixed);
     if (error || (!less && !mixed))
         return error == -ENOENT ? 0 : error; /* it was dropped, or removed, meanwhile */
-    *state = writers == WRITERS_ALIVE  ? CHECKPOINT_WRITING
-             : writers == WRITERS_GONE ? CHECKPOINT_INCOMPLETE
-                                       : CHECKPOINT_UNKNOWN;
+    *state = rewrite->writers == WRITERS_ALIVE  ? CHECKPOINT_WRITING
+             : rewrite->writers == WRITERS_GONE ? CHECKPOINT_INCOMPLETE
+                                                : CHECKPOINT_UNKNOWN;
     return 0;
 }

@@ -270,6 +270,33 @@ END
     [ ! -e "$MNT/.ckptfs/torn/run" ]
 }
 
+@test "who goes on to the next checkpoint is done with this one" {
+    local before
+    saved 10 20
+    before=$(inodes)
+    # A trainer that makes something else of its weights, and lives.
+    mkfifo "$TEST_DIR/go"
+    python3 - "$LIFE_LIB" "$RUN" "$TEST_DIR/go" <<'END' 3>&- &
+import subprocess, sys
+lib, run, go = sys.argv[1:]
+with open(f"{run}/checkpoint-20/model.safetensors", "r+b") as file:
+    file.seek(-100, 2)
+    file.write(bytes(100))
+open(go).read()
+subprocess.run([sys.executable, f"{lib}/checkpoint.py", run, "30"], check=True)
+open(go).read()
+END
+    SAVER=$!
+    wait_until 20 state_is 20 writing
+    wait_until 20 latest_is run checkpoint-10
+    echo >"$TEST_DIR/go"
+    wait_until 20 latest_is run checkpoint-30
+    wait_until 20 state_is 20 durable
+    kill_saver
+    [ "$(listed)" = "checkpoint-10 checkpoint-20 checkpoint-30" ]
+    [ "$(tail -c 100 "$RUN/checkpoint-20/model.safetensors" | tr -d '\0' | wc -c)" -eq 0 ]
+}
+
 @test "a file that is opened for writing, and left as it is, changes nothing" {
     local before kept
     saved 10 20
