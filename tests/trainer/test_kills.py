@@ -16,7 +16,7 @@ import harness
 from deaths import status
 
 KILLS = int(os.environ.get("CKPTFS_TEST_SAVE_KILLS", "8"))
-REWRITE_KILLS = int(os.environ.get("CKPTFS_TEST_REWRITE_KILLS", "4"))
+REWRITE_KILLS = int(os.environ.get("CKPTFS_TEST_REWRITE_KILLS", "3"))
 # More deaths of the daemon than five in a minute would end the mount.
 DAEMON_DISTANCE = 15.0
 # A save takes about so long here.
