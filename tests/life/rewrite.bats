@@ -95,7 +95,7 @@ ways() { if [ -n "${CKPTFS_TEST_LONG-}" ]; then echo truncate replace overwrite 
     local how
     saved 10 20
     for how in $(ways truncate replace map); do
-        rewrite 20 --how $how --hang-in optimizer.pt "$HUNG"
+        rewrite 20 --how "$how" --hang-in optimizer.pt "$HUNG"
         # Who writes sees his own.
         run has 20 "$TEST_DIR/facts"
         [ "$status" -ne 0 ]
@@ -116,9 +116,9 @@ ways() { if [ -n "${CKPTFS_TEST_LONG-}" ]; then echo truncate replace overwrite 
     saved 10 20
     compared 20
     for how in $(ways overwrite remove); do
-        save "$RUN" 20 --seed 3 --how $how
+        save "$RUN" 20 --seed 3 --how "$how"
         # The files that were removed are in the trash.
-        [ $how = remove ] || wait_until 20 inodes_are "$INODES"
+        [ "$how" = remove ] || wait_until 20 inodes_are "$INODES"
         wait_until 20 state_is 20 durable
         save "$TEST_DIR/$how" 20 --seed 3
         cmp "$TEST_DIR/$how/checkpoint-20/model.safetensors" "$RUN/checkpoint-20/model.safetensors"
@@ -137,12 +137,12 @@ ways() { if [ -n "${CKPTFS_TEST_LONG-}" ]; then echo truncate replace overwrite 
     local file
     saved 10 20
     for file in config.json model.safetensors ${CKPTFS_TEST_LONG:+optimizer.pt rng_state.pth}; do
-        rewrite 20 --how replace --hang-after $file "$HUNG"
+        rewrite 20 --how replace --hang-after "$file" "$HUNG"
         # By the look of its files it is complete.
-        [ $file = config.json ] || wait_until 20 state_is 20 writing
+        [ "$file" = config.json ] || wait_until 20 state_is 20 writing
         kill_saver
         [ "$(listed)" = "checkpoint-10 checkpoint-20" ]
-        if [ $file = config.json ]; then
+        if [ "$file" = config.json ]; then
             # What describes the model alone is an edit.
             diff <(facts "$RUN/checkpoint-20" | grep -v '^\(config.json\|\.\) ') <(grep -v '^\(config.json\|\.\) ' "$TEST_DIR/facts")
             [ ! -e "$MNT/.ckptfs/torn/run" ]
