@@ -30,10 +30,11 @@ def torch_file(content, payload=b""):
     """What torch.save makes: a stored zip with a pickle, and the bytes of one storage."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
-        archive.writestr("archive/byteorder", "little")
-        archive.writestr("archive/data/0", payload)
-        archive.writestr("archive/version", "3\n")
+        # As torch's, without a time: the same content has the same bytes.
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), pickle.dumps(content, protocol=2))
+        archive.writestr(zipfile.ZipInfo("archive/byteorder"), "little")
+        archive.writestr(zipfile.ZipInfo("archive/data/0"), payload)
+        archive.writestr(zipfile.ZipInfo("archive/version"), "3\n")
     return out.getvalue()
 
 
