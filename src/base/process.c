@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,6 +84,37 @@ errint process_world(char out[PROCESS_WORLD_MAX])
         return -errno;
     end[length] = '\0';
     return 0;
+}
+
+int process_watch(const struct process *process)
+{
+    if (process->pid <= 0)
+        return -ESRCH;
+    int fd = (int)syscall(SYS_pidfd_open, process->pid, 0);
+    if (fd < 0)
+        return -errno;
+    /* The number may have been given again before it was opened. */
+    if (process_is_alive(process))
+        return fd;
+    close(fd);
+    return -ESRCH;
+}
+
+/* As the kernel has it since 6.15 (linux/pidfd.h): headers are older. */
+struct process_info {
+    uint64_t mask, cgroup;
+    uint32_t numbers[11]; /* of the process and its users */
+    int32_t exit_code;    /* as wait(2) has it */
+};
+_Static_assert(sizeof(struct process_info) == 64, "not what the kernel has");
+#define PROCESS_INFO_EXIT UINT64_C(8)
+#define PROCESS_GET_INFO  _IOWR(0xFF, 11, struct process_info)
+
+bool process_ended_well(int watch)
+{
+    struct process_info info = {.mask = PROCESS_INFO_EXIT};
+    return ioctl(watch, PROCESS_GET_INFO, &info) == 0 && (info.mask & PROCESS_INFO_EXIT) &&
+           info.exit_code == 0;
 }
 
 int64_t process_start_time(const struct process *process)

@@ -31,6 +31,15 @@ bool process_is_alive(const struct process *process);
 enum { PROCESS_WORLD_MAX = 64, PROCESS_BOOT_LENGTH = 36 };
 errint process_world(char out[PROCESS_WORLD_MAX]);
 
+/*
+ * A descriptor by which the process's end is known, for the caller to close; -errno: it has ended, or nothing
+ * is known of another pid namespace's. Thread-safe.
+ */
+int process_watch(const struct process *process);
+/* Whether it has ended by itself with the status 0, and somebody has waited for it. False also where the
+ * kernel does not tell (before Linux 6.15). Thread-safe. */
+bool process_ended_well(int watch);
+
 /* The end of the clock tick (10 ms) in which it started, in ns of CLOCK_REALTIME as that clock is now. */
 int64_t process_start_time(const struct process *process);
 

@@ -137,8 +137,9 @@ errint checkpoints_get(struct filesystem *fs, uint64_t directory, struct meta_ch
     return row ? 0 : -ENOENT;
 }
 
-static bool checkpoints_has_any(struct checkpoints *checkpoints)
+bool checkpoints_has_any(struct filesystem *fs)
 {
+    struct checkpoints *checkpoints = fs->checkpoints;
     pthread_mutex_lock(&checkpoints->lock);
     bool any = checkpoints->count > 0;
     pthread_mutex_unlock(&checkpoints->lock);
@@ -148,7 +149,7 @@ static bool checkpoints_has_any(struct checkpoints *checkpoints)
 uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory)
 {
     struct meta_checkpoint row;
-    if (!checkpoints_has_any(fs->checkpoints))
+    if (!checkpoints_has_any(fs))
         return 0;
     for (unsigned level = 0; level <= CHECKPOINTS_LEVELS; level++) {
         if (checkpoints_get(fs, directory, &row) == 0)
@@ -325,6 +326,14 @@ static errint checkpoints_plan(struct filesystem *fs, uint64_t run, const struct
     return 0;
 }
 
+/* What is complete again, or will never be torn, needs not what it was before. */
+static void checkpoints_settle_rewrite(struct filesystem *fs, const struct checkpoints_found *found)
+{
+    if (found->rewrite.kept.checkpoint &&
+        (checkpoints_is_safe(&found->row) || (found->row.marks & CHECKPOINT_COPY)))
+        rewrite_finish(fs, &found->rewrite);
+}
+
 static errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
                                size_t count)
 {
@@ -343,9 +352,14 @@ static errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct
         else
             error = checkpoints_put(checkpoints, row);
         pthread_mutex_unlock(&checkpoints->lock);
-        if (!error && !changes.at[i].forget)
+        rewrite_forget_directories(fs);
+        if (!error && changes.at[i].forget)
+            rewrite_check(fs, row->directory);
+        else if (!error)
             checkpoints_tell(fs, had ? &before : NULL, row);
     }
+    for (size_t i = 0; i < count && !error; i++)
+        checkpoints_settle_rewrite(fs, &found[i]);
     return error;
 }
 
@@ -379,6 +393,7 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
         busy |= seen.at[i].busy;
     if (!error)
         busy |= keep_watch_apply(fs, turn->directory, seen.run);
+    rewrite_tidy(fs);
     int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;
     turn->rest = rest < CHECKPOINTS_REST_MAX_NS ? rest : CHECKPOINTS_REST_MAX_NS;
     turn->delay = delay * 2 < CHECKPOINTS_RETRY_MAX_NS ? delay * 2 : CHECKPOINTS_RETRY_MAX_NS;
@@ -414,6 +429,19 @@ void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const 
         checkpoints_touch_directory(fs, directory);
 }
 
+void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    pthread_mutex_lock(&checkpoints->lock);
+    struct meta_checkpoint *row = checkpoints_find(checkpoints, checkpoint);
+    if (row) {
+        row->state = CHECKPOINT_WRITING;
+        row->marks &= ~(unsigned)CHECKPOINT_WHOLE;
+    }
+    pthread_mutex_unlock(&checkpoints->lock);
+    checkpoints_touch_directory(fs, checkpoint);
+}
+
 void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
@@ -426,6 +454,8 @@ void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const ch
     pthread_mutex_unlock(&checkpoints->lock);
     if (!known)
         return;
+    rewrite_forget_directories(fs);
+    rewrite_check(fs, removed);
     if (meta_path(fs->meta, directory, &above) == 0 &&
         asprintf(&path, "%s%s%s", above, above[1] ? "/" : "", name) >= 0 && (row.marks & CHECKPOINT_WHOLE))
         checkpoints_emit(fs, EVENT_REMOVED, &row, path, "somebody removed it");
@@ -467,7 +497,12 @@ errint checkpoints_start(struct filesystem *fs)
     checkpoints->at = rows;
     checkpoints->count = checkpoints->capacity = count;
     pthread_mutex_unlock(&checkpoints->lock);
-    return fs->options->read_only ? 0 : directory_queue_start(fs, &checkpoints_work, &checkpoints->queue);
+    if (fs->options->read_only)
+        return 0;
+    error = directory_queue_start(fs, &checkpoints_work, &checkpoints->queue);
+    if (!error)
+        rewrite_ask_looks(fs);
+    return error;
 }
 
 void checkpoints_stop(struct filesystem *fs)

@@ -64,9 +64,13 @@ void checkpoints_touch(struct filesystem *fs, uint64_t ino);
 void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory);
 /* A file's name went from the directory. */
 void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name);
+/* The checkpoint is about to be written over: it is complete no more, and what goes from it is no removal. */
+void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint);
 /* A directory in it was removed, and with it its row in the database. */
 void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed);
 
+/* Whether any is known. */
+bool checkpoints_has_any(struct filesystem *fs);
 /* The checkpoint that the directory is, or that it lies in, at most three levels below; 0: none is known.
  * Costs a look in memory where no checkpoint is known, else up to three look-ups. */
 uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory);

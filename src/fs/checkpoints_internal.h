@@ -12,6 +12,7 @@
 #include "ckpt/run.h"
 #include "fs/checkpoints.h"
 #include "fs/directory_queue.h"
+#include "fs/rewrite.h"
 #include "fs/writers.h"
 
 /* Of so many trainer_state.json it is known what they told, 5 KiB each. */
@@ -54,8 +55,9 @@ struct checkpoints {
 /* What a look found of one checkpoint. */
 struct checkpoints_found {
     struct meta_checkpoint row;
-    int64_t newest; /* when one of its files was changed last, ns since the epoch */
-    bool busy;      /* it is to be looked at again */
+    int64_t newest;              /* when one of its files was changed last, ns since the epoch */
+    bool busy;                   /* it is to be looked at again */
+    struct rewrite_seen rewrite; /* of it; kept.checkpoint 0: it is not being written over */
 };
 
 /* What a look found of a run. */

@@ -10,6 +10,7 @@
 #include "fs/checkpoints_internal.h"
 #include "fs/filesystem.h"
 #include "fs/namespace_folder.h"
+#include "fs/rewrite_judge.h"
 #include "fs/writeback.h"
 #include "meta/hidden.h"
 #include "meta/journal.h"
@@ -120,7 +121,7 @@ static errint look_find_run(struct filesystem *fs, uint64_t directory, uint64_t 
  */
 
 struct look_files {
-    struct ids directories, dirty;
+    struct ids directories, files, dirty;
     bool busy;
     errint error;
 };
@@ -134,8 +135,8 @@ static bool look_take_entry(void *context, const char *name, size_t length, uint
         files->error = ids_append(&files->directories, inode->ino);
     else if (S_ISREG(inode->mode) && inode->kind == META_OBJECT)
         files->busy = true;
-    else if (S_ISREG(inode->mode) && (inode->state & META_DIRTY))
-        files->error = ids_append(&files->dirty, inode->ino);
+    else if (S_ISREG(inode->mode))
+        files->error = ids_append(inode->state & META_DIRTY ? &files->dirty : &files->files, inode->ino);
     return !files->error && !files->busy;
 }
 
@@ -155,7 +156,24 @@ static errint look_sync(struct filesystem *fs, uint64_t ino)
 static void look_release_files(struct look_files *files)
 {
     ids_release(&files->directories);
+    ids_release(&files->files);
     ids_release(&files->dirty);
+}
+
+/* Whether somebody can write one of the files, though it is not changed yet. */
+static bool look_is_open(struct filesystem *fs, const struct ids *files)
+{
+    bool open = false;
+    for (size_t i = 0; i < files->count && !open; i++) {
+        struct node *node = node_find(fs, files->at[i]);
+        if (!node)
+            continue;
+        node_lock_shared(node);
+        open = node->writers > 0;
+        node_unlock(node);
+        node_put(fs, node);
+    }
+    return open;
 }
 
 /* Every file of the checkpoint is on stable storage when this gives 0. -EBUSY: one is being written. */
@@ -171,6 +189,8 @@ static errint look_secure(struct filesystem *fs, uint64_t directory)
         if (!error)
             error = files.busy ? -EBUSY : files.error;
     }
+    if (!error && look_is_open(fs, &files.files))
+        error = -EBUSY;
     for (size_t i = 0; i < files.dirty.count && !error; i++)
         error = look_stops(fs) ? -ECANCELED : look_sync(fs, files.dirty.at[i]);
     return error ? error : meta_sync_journal(fs->meta);
@@ -208,45 +228,72 @@ static unsigned look_marks(const struct run_checkpoint *checkpoint, bool alone,
     /* Files that are gone make nothing newer. */
     bool lost = state != CHECKPOINT_WRITING && (before->marks & CHECKPOINT_WHOLE) &&
                 checkpoint->complete.time <= before->completed && checkpoint->complete.bytes <= before->bytes;
-    marks |= before->marks & CHECKPOINT_COPY;
     return whole || lost ? marks | CHECKPOINT_WHOLE : marks;
 }
 
-/* -ENOENT: it was removed meanwhile. */
-static errint look_at_one(struct filesystem *fs, uint64_t run, const struct run_checkpoint *checkpoint,
-                          bool alone, struct checkpoints_found *out)
+/* A checkpoint of a run, as it was judged, and what is known besides. */
+struct look_one {
+    const struct run_checkpoint *checkpoint;
+    bool alone;               /* it is the run's only one */
+    const struct ids *copies; /* directories that were copied just now */
+    enum writers_state writers;
+};
+
+/* It is on stable storage, if it is complete. The row's directory and marks are set. */
+static errint look_judge(struct filesystem *fs, const struct look_one *one,
+                         const struct meta_checkpoint *before, struct checkpoints_found *out,
+                         enum checkpoint_state *state)
 {
+    const struct complete *complete = &one->checkpoint->complete;
+    bool rewritten = rewrite_find(fs, out->row.directory, &out->rewrite), known;
+    errint error = 0;
+    *state = look_state(one->checkpoint);
+    if (look_is_safe(*state) && rewritten && !(out->row.marks & CHECKPOINT_COPY))
+        error = rewrite_judge(
+            fs, &(struct rewrite_case){&out->rewrite, one->writers, out->row.run, complete->time}, state);
+    known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
+            complete->time <= before->completed && !rewritten;
+    if (error || !look_is_safe(*state) || known)
+        return error;
+    error = look_secure(fs, out->row.directory);
+    if (error == -EBUSY)
+        *state = CHECKPOINT_WRITING;
+    else if (!error)
+        out->row.completed = clock_file_time();
+    /* A clock that was ahead has set a file's time: it is not newer than what is known at the next look. */
+    if (!error && out->row.completed < complete->time)
+        out->row.completed = complete->time;
+    return error == -EBUSY ? 0 : error;
+}
+
+/* -ENOENT: it was removed meanwhile. */
+static errint look_at_one(struct filesystem *fs, uint64_t run, const struct look_one *one,
+                          struct checkpoints_found *out)
+{
+    const struct run_checkpoint *checkpoint = one->checkpoint;
     struct meta_inode inode;
     struct meta_checkpoint before = {0};
+    enum checkpoint_state state;
     errint error = namespace_find(fs, run, checkpoint->path, strlen(checkpoint->path), &inode);
     if (error)
         return error;
     if (checkpoints_get(fs, inode.ino, &before) < 0)
         before = (struct meta_checkpoint){0};
-    enum checkpoint_state state = look_state(checkpoint);
-    bool known = look_is_safe((enum checkpoint_state)before.state) &&
-                 before.bytes == checkpoint->complete.bytes && checkpoint->complete.time <= before.completed;
-    if (look_is_safe(state) && !known)
-        error = look_secure(fs, inode.ino);
-    if (error == -EBUSY)
-        state = CHECKPOINT_WRITING;
-    else if (error)
-        return error;
-    int64_t completed = look_is_safe(state) && !known ? clock_file_time() : before.completed;
-    /* A clock that was ahead has set a file's time: it is not newer than what is known at the next look. */
-    if (look_is_safe(state) && completed < checkpoint->complete.time)
-        completed = checkpoint->complete.time;
-    out->busy = state == CHECKPOINT_WRITING;
-    out->newest = checkpoint->complete.time;
     out->row = (struct meta_checkpoint){
         .directory = inode.ino,
         .run = run,
-        .state = state,
-        .marks = look_marks(checkpoint, alone, &before, state),
+        .marks = ids_contain(one->copies, inode.ino) ? CHECKPOINT_COPY : before.marks & CHECKPOINT_COPY,
         .step = checkpoint->step,
-        .completed = completed,
+        .completed = before.completed,
         .bytes = checkpoint->complete.bytes,
     };
+    error = look_judge(fs, one, &before, out, &state);
+    if (error)
+        return error;
+    out->busy = state == CHECKPOINT_WRITING;
+    out->newest = checkpoint->complete.time;
+    out->row.state = state;
+    out->row.marks |= look_marks(checkpoint, one->alone, &before, state);
     /* What it had when it was whole tells whether it has lost files only. */
     if (!look_is_safe(state) && (out->row.marks & CHECKPOINT_WHOLE))
         out->row.bytes = before.bytes;
@@ -265,36 +312,36 @@ static void look_mark_latest(struct checkpoints_found *found, size_t count)
         latest->row.marks |= CHECKPOINT_LATEST;
 }
 
-static errint look_at_run(struct filesystem *fs, uint64_t directory, const struct run *run,
-                          struct checkpoints_found *found, size_t *count)
+static errint look_at_run(struct filesystem *fs, const struct ids *copies, const struct run *run,
+                          struct checkpoints_seen *seen)
 {
     errint error = 0;
     for (size_t i = 0; i < run->count && !error; i++) {
         if (run->at[i].file)
             continue;
-        error = look_stops(fs) ? -ECANCELED
-                               : look_at_one(fs, directory, &run->at[i], run->count == 1, &found[*count]);
-        *count += !error;
+        const struct look_one one = {&run->at[i], run->count == 1, copies, seen->writers};
+        error = look_stops(fs) ? -ECANCELED : look_at_one(fs, seen->run, &one, &seen->at[seen->count]);
+        seen->count += !error;
         error = error == -ENOENT ? 0 : error;
     }
-    look_mark_latest(found, *count);
+    look_mark_latest(seen->at, seen->count);
     return error;
 }
 
-/* The checkpoint that a directory lies in was copied there. */
-static void look_mark_copies(struct filesystem *fs, const struct ids *copies, struct checkpoints_seen *seen)
+/* The checkpoint that a copied directory lies in was copied, too: the directories above come to the list. */
+static errint look_spread_copies(struct filesystem *fs, uint64_t run, struct ids *copies)
 {
-    for (size_t i = 0; i < copies->count; i++) {
+    errint error = 0;
+    for (size_t i = 0, count = copies->count; i < count && !error; i++) {
         uint64_t directory = copies->at[i];
-        for (unsigned level = 0; level < LOOK_LEVELS && directory != seen->run; level++) {
-            for (size_t k = 0; k < seen->count; k++) {
-                if (seen->at[k].row.directory == directory)
-                    seen->at[k].row.marks |= CHECKPOINT_COPY;
-            }
+        for (unsigned level = 1; level < LOOK_LEVELS && directory != run && !error; level++) {
             if (meta_parent(fs->meta, directory, &directory) < 0)
                 break;
+            if (!ids_contain(copies, directory))
+                error = ids_append(copies, directory);
         }
     }
+    return error;
 }
 
 errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_asked *asked, struct run *out)
@@ -315,7 +362,8 @@ errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_aske
     return error ? error : run_read(&folder, &run_asked, out);
 }
 
-static errint look_read_run(struct filesystem *fs, const char *name, struct checkpoints_seen *out)
+static errint look_read_run(struct filesystem *fs, const char *name, const struct ids *copies,
+                            struct checkpoints_seen *out)
 {
     cleanup_run struct run read = {0};
     const struct checkpoints_asked asked = {
@@ -323,7 +371,7 @@ static errint look_read_run(struct filesystem *fs, const char *name, struct chec
     errint error = checkpoints_read_run(fs, &asked, &read);
     if (!error && read.count > 0 && !(out->at = calloc(read.count, sizeof *out->at)))
         error = -ENOMEM;
-    return error ? error : look_at_run(fs, out->run, &read, out->at, &out->count);
+    return error ? error : look_at_run(fs, copies, &read, out);
 }
 
 errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out)
@@ -340,10 +388,8 @@ errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkp
     if (!error)
         error = fault_hit("fs.look");
     if (!error)
-        error = look_read_run(fs, name.bytes, out);
-    if (!error)
-        look_mark_copies(fs, &copies, out);
-    return error;
+        error = look_spread_copies(fs, out->run, &copies);
+    return error ? error : look_read_run(fs, name.bytes, &copies, out);
 }
 
 void checkpoints_release_seen(struct checkpoints_seen *seen)

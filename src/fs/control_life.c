@@ -2,10 +2,21 @@
 /* How safe the files of a tree are: for `ckptfs ls`. */
 #include <errno.h>
 
+#include "fs/checkpoints.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/life.h"
 #include "fs/report.h"
+#include "fs/rewrite.h"
+
+/* A checkpoint that is written over is so between two files, too. */
+static bool life_is_rewritten(struct filesystem *fs, uint64_t directory)
+{
+    struct rewrite_seen seen;
+    struct meta_checkpoint row;
+    return rewrite_find(fs, directory, &seen) && checkpoints_get(fs, directory, &row) == 0 &&
+           row.state == CHECKPOINT_WRITING;
+}
 
 static void life_answer(struct report *report)
 {
@@ -16,8 +27,10 @@ static void life_answer(struct report *report)
                                      .stops = report_stops,
                                      .context = report};
     errint error = life_count(report->fs, &asked, &life);
-    const struct control_life answer = {
-        .files = life.files, .writing = life.writing, .unsynced = life.unsynced, .torn = life.torn};
+    const struct control_life answer = {.files = life.files,
+                                        .writing = life.writing + life_is_rewritten(report->fs, report->ino),
+                                        .unsynced = life.unsynced,
+                                        .torn = life.torn};
     if (error)
         report_fail(report, error);
     else

@@ -59,6 +59,7 @@ struct inputs;
 struct assembler;
 struct checkpoints;
 struct writers;
+struct rewrite;
 struct keep_watch;
 struct loads;
 struct events;
@@ -99,6 +100,7 @@ struct filesystem {
     struct assembler *assembler;       /* NULL: read-only */
     struct checkpoints *checkpoints;
     struct writers *writers;
+    struct rewrite *rewrite;       /* NULL: read-only */
     struct keep_watch *keep_watch; /* the same */
     struct loads *loads;           /* the same */
     bool owners_share;             /* the store was mounted with share-owners=yes once: set at the start */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,12 +202,28 @@ static errint keep_empty(struct filesystem *fs, uint64_t directory)
     return error;
 }
 
+/* One at a time: what is there may be found by two. */
+static pthread_mutex_t keep_rest_lock = PTHREAD_MUTEX_INITIALIZER;
+
 errint keep_remove_rest(struct filesystem *fs)
 {
     uint64_t hidden;
+    pthread_mutex_lock(&keep_rest_lock);
     errint error = meta_hidden_find(fs->meta, META_HIDDEN_REMOVED, &hidden);
     if (!error)
         error = keep_empty(fs, hidden);
+    pthread_mutex_unlock(&keep_rest_lock);
+    return error == -ENOENT ? 0 : error;
+}
+
+errint keep_remove_hidden(struct filesystem *fs, uint64_t ino)
+{
+    pthread_mutex_lock(&keep_rest_lock);
+    errint error = keep_empty(fs, ino);
+    if (!error)
+        error = keep_drop_directory(fs, ino);
+    pthread_mutex_unlock(&keep_rest_lock);
+    writeback_kick(fs);
     return error == -ENOENT ? 0 : error;
 }
 

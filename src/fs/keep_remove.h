@@ -19,6 +19,9 @@ struct filesystem;
  */
 errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason);
 
+/* Takes apart a directory that lies in META_HIDDEN_REMOVED, under its number. */
+errint keep_remove_hidden(struct filesystem *fs, uint64_t ino);
+
 /* Takes apart what an earlier daemon did not come to. */
 errint keep_remove_rest(struct filesystem *fs);
 

@@ -14,6 +14,7 @@
 #include "fs/control_report.h"
 #include "fs/expire.h"
 #include "fs/handle.h"
+#include "fs/rewrite.h"
 #include "fs/seal.h"
 #include "fs/space.h"
 #include "fs/trash.h"
@@ -183,6 +184,8 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
     uint64_t moved_to = 0;
     if (!error && (set & FUSE_SET_ATTR_MTIME) && !(set & FUSE_SET_ATTR_MTIME_NOW))
         writers_note_times(fs, ino);
+    if (!error && (set & FUSE_SET_ATTR_SIZE))
+        rewrite_before_file(fs, ino, fuse_req_ctx(request)->pid);
     if (!error) {
         node_lock(node);
         error = ops_setattr_locked(request, node, wanted, set, &row);

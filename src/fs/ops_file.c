@@ -16,6 +16,7 @@
 #include "fs/handle.h"
 #include "fs/keep_watch.h"
 #include "fs/retry.h"
+#include "fs/rewrite.h"
 #include "fs/space.h"
 #include "fs/trash.h"
 #include "fs/view.h"
@@ -51,6 +52,8 @@ void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     if ((fi->flags & O_ACCMODE) != O_RDONLY)
         writers_note_file(fs, ino, fuse_req_ctx(request)->pid);
+    if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC))
+        rewrite_before_file(fs, ino, fuse_req_ctx(request)->pid);
     node_lock(node);
     error = handle_open(fs, node, fi->flags, fi);
     if (!error && (fi->flags & O_TRUNC))
@@ -141,6 +144,8 @@ void ops_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t 
         error = meta_get(fs->meta, made, &row);
     else if (!error)
         error = ops_may_make(fs, parent, name);
+    if (!error && !again)
+        rewrite_before_name(fs, parent, REWRITE_ADDS, caller->pid);
     if (!error && !again)
         error = ops_create_inode(fs, &new, (fi->flags & O_ACCMODE) != O_RDONLY, &row, &backing);
     if (!error)

@@ -14,6 +14,7 @@
 #include "fs/inputs.h"
 #include "fs/models.h"
 #include "fs/retry.h"
+#include "fs/rewrite.h"
 #include "fs/space.h"
 #include "fs/trash.h"
 #include "fs/view.h"
@@ -140,6 +141,8 @@ static void ops_make(fuse_req_t request, struct meta_new *new)
     if (!ops_answer_again(request, &error, &row)) {
         error = ops_may_make(fs, new->parent, new->name);
         if (!error)
+            rewrite_before_name(fs, new->parent, REWRITE_ADDS, caller->pid);
+        if (!error)
             error = meta_create(fs->meta, new, fs_current_unique(), &row);
         if (!error)
             writers_note(fs, S_ISDIR(row.mode) ? row.ino : new->parent, caller->pid);
@@ -197,6 +200,8 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
     } else if (!ops_answer_again(request, &error, &row)) {
         struct node *node = node_get(fs, ino);
         error = node ? ops_may_make(fs, parent, name) : -ENOMEM;
+        if (!error)
+            rewrite_before_name(fs, parent, REWRITE_ADDS, fuse_req_ctx(request)->pid);
         if (!error) {
             node_lock(node);
             error = meta_link(fs->meta, ino, parent, name, strlen(name), clock_file_time(),
@@ -274,6 +279,12 @@ static void ops_after_trash(struct filesystem *fs, enum ops_removal kind, uint64
         trash_note_directory_removal(fs, ino);
 }
 
+static void ops_after_rmdir(struct filesystem *fs, const struct meta_trash_removal *removal)
+{
+    rewrite_removed(fs, removal->expected, removal->parent, removal->name, removal->remover);
+    checkpoints_after_rmdir(fs, removal->parent, removal->name, removal->expected);
+}
+
 /* Looks the name up, locks what it names, and removes it in one transaction: -ESTALE when it was another's.
  */
 static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint64_t parent, const char *name,
@@ -313,7 +324,7 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
     if (!error && kind == OPS_UNLINK)
         checkpoints_after_removal(fs, parent, name);
     else if (!error)
-        checkpoints_after_rmdir(fs, parent, name, row.ino);
+        ops_after_rmdir(fs, &removal);
     discard_objects(fs, &freed);
     return error;
 }
@@ -378,6 +389,8 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
     inputs_change(fs, rename->expected);
     if (directory)
         trash_note_move(fs);
+    if (directory)
+        rewrite_forget_directories(fs);
     if (directory && rename->replaced)
         trash_note_directory_removal(fs, rename->replaced);
     if (rename->replaced)
@@ -396,8 +409,17 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
         assembler_touch_directory(fs, rename->parent);
 }
 
+/* A checkpoint that gets a name, or another file under one, is kept as it was. One that a name only leaves
+ * has lost that, as by a removal. */
+static void ops_before_rename(struct filesystem *fs, const struct meta_rename *rename, pid_t thread)
+{
+    if (rename->flags & RENAME_EXCHANGE)
+        rewrite_before_name(fs, rename->parent, REWRITE_CHANGES, thread);
+    rewrite_before_name(fs, rename->new_parent, rename->replaced ? REWRITE_CHANGES : REWRITE_ADDS, thread);
+}
+
 /* One try: -ESTALE when a name changed hands after its look-up. */
-static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
+static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename, pid_t thread)
 {
     struct meta_inode source_row, target_row;
     errint error = meta_lookup(fs->meta, rename->parent, rename->name, rename->length, &source_row);
@@ -408,6 +430,7 @@ static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename)
         return error;
     rename->expected = source_row.ino;
     rename->replaced = error ? 0 : target_row.ino;
+    ops_before_rename(fs, rename, thread);
     struct node *source = node_get(fs, rename->expected);
     struct node *target = source && rename->replaced ? node_get(fs, rename->replaced) : NULL;
     if (!source || (rename->replaced && !target)) {
@@ -449,7 +472,7 @@ void ops_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_in
     if (!error && !ops_answer_again(request, &error, NULL)) {
         error = flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ? -EINVAL : -ESTALE;
         for (int i = 0; i < OPS_RETRIES && error == -ESTALE; i++)
-            error = ops_rename_once(fs, &rename);
+            error = ops_rename_once(fs, &rename, fuse_req_ctx(request)->pid);
     }
     fuse_reply_err(request, -error);
 }

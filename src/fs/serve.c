@@ -33,6 +33,7 @@
 #include "fs/outlook.h"
 #include "fs/recover.h"
 #include "fs/repack.h"
+#include "fs/rewrite.h"
 #include "fs/saves.h"
 #include "fs/seal.h"
 #include "fs/sequence.h"
@@ -189,6 +190,8 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = keep_watch_start(fs);
     if (!error)
+        error = rewrite_start(fs);
+    if (!error)
         error = checkpoints_start(fs);
     if (!error)
         error = export_start(fs);
@@ -325,6 +328,7 @@ static errint serve_finish(struct filesystem *fs, bool unmounted)
     repack_release(fs);
     stored_stop(fs);
     inputs_release(fs);
+    rewrite_release(fs);
     checkpoints_release(fs);
     writers_release(fs);
     node_table_release(fs);

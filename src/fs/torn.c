@@ -12,8 +12,10 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "fs/assembler.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
+#include "fs/rewrite.h"
 #include "fs/trash.h"
 #include "meta/hidden.h"
 
@@ -28,7 +30,8 @@ enum {
 
 bool torn_may_be_in(struct filesystem *fs, uint64_t directory)
 {
-    return !fs->options->read_only && checkpoints_may_be_torn(fs, directory);
+    return !fs->options->read_only &&
+           (checkpoints_may_be_torn(fs, directory) || rewrite_is_in(fs, directory));
 }
 
 /* -- judging ----------------------------------------------------------------------------------------------
@@ -44,13 +47,18 @@ static bool torn_has_older(const struct checkpoints_seen *seen, const struct met
     return false;
 }
 
+/* Whether who lists the run has something else to go on with: what it was, or an older one. */
+static bool torn_is_replaced(const struct checkpoints_seen *seen, const struct checkpoints_found *found)
+{
+    return found->rewrite.kept.checkpoint || (found->row.step >= 0 && torn_has_older(seen, &found->row));
+}
+
 /* `started`: when the process started that lists the run. */
 static bool torn_is(const struct checkpoints_seen *seen, const struct checkpoints_found *found,
                     int64_t started)
 {
     return found->row.state == CHECKPOINT_INCOMPLETE && found->row.directory != seen->run &&
-           !(found->row.marks & CHECKPOINT_COPY) && found->row.step >= 0 && found->newest < started &&
-           torn_has_older(seen, &found->row);
+           !(found->row.marks & CHECKPOINT_COPY) && found->newest < started && torn_is_replaced(seen, found);
 }
 
 static bool torn_is_busy(const struct checkpoints_seen *seen)
@@ -101,56 +109,68 @@ static errint torn_mirror(struct filesystem *fs, uint64_t directory, unsigned de
     return error ? error : S_ISDIR(made.mode) ? 0 : -ENOTDIR;
 }
 
+/* A checkpoint that goes to another directory, and what takes its name, if anything. */
+struct torn_way {
+    uint64_t checkpoint, target;
+    struct meta_name name;
+    const struct meta_kept *kept; /* NULL: nothing */
+};
+
+static errint torn_rename_to(struct filesystem *fs, const struct torn_way *way, const char *text,
+                             size_t length)
+{
+    cleanup_ids struct ids freed = {0};
+    if (way->kept) {
+        const struct meta_kept_restore restore = {*way->kept, way->target, text, length, clock_file_time()};
+        return meta_kept_restore(fs->meta, &restore);
+    }
+    const struct meta_rename rename = {
+        .parent = way->name.parent,
+        .name = way->name.bytes,
+        .length = way->name.length,
+        .new_parent = way->target,
+        .new_name = text,
+        .new_length = length,
+        .flags = RENAME_NOREPLACE,
+        .expected = way->checkpoint,
+        .now = clock_file_time(),
+    };
+    return meta_rename(fs->meta, &rename, 0, &freed);
+}
+
 /* Under its own name, or with a number behind it where an earlier one has that. */
-static errint torn_rename(struct filesystem *fs, uint64_t checkpoint, const struct meta_name *name,
-                          uint64_t target)
+static errint torn_rename(struct filesystem *fs, const struct torn_way *way)
 {
     errint error = -EEXIST;
     for (int number = 1; number <= TORN_NAMES && error == -EEXIST; number++) {
         char text[META_NAME_MAX + 16];
-        cleanup_ids struct ids freed = {0};
-        int length = number == 1 ? snprintf(text, sizeof text, "%s", name->bytes)
-                                 : snprintf(text, sizeof text, "%.240s.%d", name->bytes, number);
-        struct meta_rename rename = {
-            .parent = name->parent,
-            .name = name->bytes,
-            .length = name->length,
-            .new_parent = target,
-            .new_name = text,
-            .new_length = (size_t)length,
-            .flags = RENAME_NOREPLACE,
-            .expected = checkpoint,
-            .now = clock_file_time(),
-        };
-        error = meta_rename(fs->meta, &rename, 0, &freed);
+        int length = number == 1 ? snprintf(text, sizeof text, "%s", way->name.bytes)
+                                 : snprintf(text, sizeof text, "%.240s.%d", way->name.bytes, number);
+        error = torn_rename_to(fs, way, text, (size_t)length);
     }
     return error;
 }
 
-static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row)
+/* What it was before has the name again. */
+static void torn_returned(struct filesystem *fs, const struct torn_way *way, const char *path, int64_t step)
 {
-    struct meta_name name;
-    size_t count = 0;
-    uint64_t target;
-    cleanup_free char *path = NULL;
-    errint error = fault_hit("fs.torn");
-    if (!error)
-        error = meta_find_names(fs->meta, row->directory, NULL, &name, 1, &count);
-    if (!error && count != 1)
-        error = -ENOENT;
-    if (!error)
-        error = meta_path(fs->meta, row->directory, &path);
-    /* It was complete, and is being removed: the rest goes where the other files are. */
-    if (!error && (row->marks & CHECKPOINT_WHOLE) &&
-        trash_take_directory(fs, row->directory, "what was left of a removal") == 0)
-        return 0;
-    if (!error)
-        error = torn_mirror(fs, name.parent, 0, &target);
-    if (!error)
-        error = torn_rename(fs, row->directory, &name, target);
-    if (error)
-        return error;
-    fuse_lowlevel_notify_inval_entry(fs->session, name.parent, name.bytes, name.length);
+    rewrite_returned(fs, way->checkpoint);
+    rewrite_forget_directories(fs);
+    assembler_touch_directory(fs, way->name.parent);
+    assembler_touch_directory(fs, way->kept->ino);
+    checkpoints_touch_directory(fs, way->kept->ino);
+    log_warning("path=\"%s\" step=%" PRId64 ": it is again what it was before it was written over", path,
+                step);
+    events_emit(fs, &(struct event){.kind = EVENT_RESTORED,
+                                    .ino = way->kept->ino,
+                                    .path = path,
+                                    .step = step,
+                                    .bytes = -1,
+                                    .reason = "it was being written over, and that was not finished"});
+}
+
+static void torn_tell(struct filesystem *fs, const struct meta_checkpoint *row, const char *path)
+{
     log_warning("torn path=\"%s\" step=%" PRId64
                 ": who saved it is gone, and it is not complete: it is below "
                 ".ckptfs/torn now",
@@ -161,6 +181,37 @@ static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row
                                     .step = row->step,
                                     .bytes = row->bytes,
                                     .reason = "who saved it is gone, and it is not complete"});
+}
+
+static errint torn_move(struct filesystem *fs, const struct checkpoints_found *found)
+{
+    const struct meta_checkpoint *row = &found->row;
+    struct torn_way way = {.checkpoint = row->directory,
+                           .kept = found->rewrite.kept.checkpoint ? &found->rewrite.kept : NULL};
+    size_t count = 0;
+    cleanup_free char *path = NULL;
+    errint error = fault_hit("fs.torn");
+    if (!error)
+        error = meta_find_names(fs->meta, row->directory, NULL, &way.name, 1, &count);
+    if (!error && count != 1)
+        error = -ENOENT;
+    if (!error)
+        error = meta_path(fs->meta, row->directory, &path);
+    /* It was complete, and is being removed: the rest goes where the other files are. */
+    if (!error && (row->marks & CHECKPOINT_WHOLE) &&
+        trash_take_directory(fs, row->directory, "what was left of a removal") == 0)
+        return 0;
+    if (!error)
+        error = torn_mirror(fs, way.name.parent, 0, &way.target);
+    if (!error)
+        error = torn_rename(fs, &way);
+    if (error)
+        return error;
+    fault_hit("fs.torn.moved"); /* too late for an error: it is there to kill */
+    fuse_lowlevel_notify_inval_entry(fs->session, way.name.parent, way.name.bytes, way.name.length);
+    torn_tell(fs, row, path);
+    if (way.kept)
+        torn_returned(fs, &way, path, row->step);
     return 0;
 }
 
@@ -198,7 +249,7 @@ void torn_take_away(struct filesystem *fs, uint64_t directory, pid_t opener, boo
     for (size_t i = 0; i < seen.count && !stops(context); i++) {
         if (!torn_is(&seen, &seen.at[i], started))
             continue;
-        errint error = torn_move(fs, &seen.at[i].row);
+        errint error = torn_move(fs, &seen.at[i]);
         if (error && error != -ENOENT)
             log_warning("inode %" PRIu64 ": it is torn, and cannot be taken away now: %s",
                         seen.at[i].row.directory, strerror(-error));

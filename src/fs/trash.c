@@ -14,6 +14,7 @@
 #include "fs/checkpoints.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
+#include "fs/rewrite.h"
 #include "fs/trash_internal.h"
 #include "fs/writeback.h"
 
@@ -160,6 +161,14 @@ void trash_note_creation(struct filesystem *fs, uint64_t directory)
                     strerror(-error));
 }
 
+void trash_note_entry(struct filesystem *fs)
+{
+    if (!fs->trash)
+        return;
+    atomic_store(&fs->trash->any, true);
+    trash_kick(fs);
+}
+
 void trash_note_move(struct filesystem *fs)
 {
     struct trash *trash = fs->trash;
@@ -207,7 +216,7 @@ bool trash_has_any(struct filesystem *fs)
 
 bool trash_may_give(struct filesystem *fs)
 {
-    return fs->trash && (trash_has_any(fs) || keep_room_is_possible(fs));
+    return fs->trash && (trash_has_any(fs) || keep_room_is_possible(fs) || rewrite_has_any(fs));
 }
 
 int64_t trash_free_bytes(struct filesystem *fs)

@@ -48,6 +48,9 @@ void trash_note_move(struct filesystem *fs);
  */
 errint trash_take_directory(struct filesystem *fs, uint64_t directory, const char *reason);
 
+/* There is an entry that others have made. */
+void trash_note_entry(struct filesystem *fs);
+
 /* A policy was changed, an entry was given back. */
 void trash_kick(struct filesystem *fs);
 

@@ -12,6 +12,7 @@
 #include "fs/discard.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
+#include "fs/rewrite.h"
 #include "fs/trash_internal.h"
 #include "meta/hidden.h"
 #include "meta/usage.h"
@@ -245,6 +246,8 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
         trash_ask_policies(&round, asked && round.given == 0);
     if (round.given > 0 && trash_read(&round) == 0)
         trash_count_all(&round);
+    if (asked && round.given == 0)
+        round.given += rewrite_give_up(fs);
     pthread_mutex_lock(&fs->trash->lock);
     /* One that came meanwhile has kicked. */
     if (!fs->trash->kicked)

@@ -156,6 +156,19 @@ void writers_note_file(struct filesystem *fs, uint64_t ino, pid_t thread)
         writers_note(fs, directory, thread);
 }
 
+void writers_note_now(struct filesystem *fs, uint64_t run, pid_t thread)
+{
+    struct process process = {0};
+    if ((thread > 0 && process_of_thread(thread, &process) < 0) || writers_is_copier(process.name))
+        return;
+    struct meta_writer row = {.pid = process.pid, .started = process.started};
+    strcpy(row.boot, fs->writers->world);
+    errint error = meta_writers_put(fs->meta, run, &row, 1, WRITERS_OF_RUN);
+    if (error)
+        log_warning("inode %llu: who writes there is not known to a later daemon: %s",
+                    (unsigned long long)run, strerror(-error));
+}
+
 void writers_note_times(struct filesystem *fs, uint64_t ino)
 {
     struct writers *writers = fs->writers;

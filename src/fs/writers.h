@@ -29,6 +29,8 @@ void writers_release(struct filesystem *fs);
 void writers_note(struct filesystem *fs, uint64_t directory, pid_t thread);
 /* The thread opens the file for writing: the same for the directory that it lies in. */
 void writers_note_file(struct filesystem *fs, uint64_t ino, pid_t thread);
+/* The thread's process is one of those that wrote the run's checkpoints; it is so in the database at once. */
+void writers_note_now(struct filesystem *fs, uint64_t run, pid_t thread);
 /* Somebody has set the times of the file. */
 void writers_note_times(struct filesystem *fs, uint64_t ino);
 

@@ -88,8 +88,7 @@ static errint trash_insert(struct meta *meta, const struct meta_trash *row)
                   DB_INTEGER(row->remover), DB_BLOB(row->reason, strlen(row->reason)));
 }
 
-/* The entry that gets what is removed from a checkpoint; -ENOENT. */
-static errint trash_find_open(struct meta *meta, uint64_t checkpoint, uint64_t *ino)
+errint trash_find_open(struct meta *meta, uint64_t checkpoint, uint64_t *ino)
 {
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
@@ -403,7 +402,7 @@ static errint trash_take_rest(struct change *change, const struct trash_removed 
     return error ? error : shadow_let_go(change, before->ino);
 }
 
-static errint trash_take(struct change *change, uint64_t directory, struct meta_trash *row)
+errint trash_take(struct change *change, uint64_t directory, struct meta_trash *row)
 {
     struct meta *meta = change->meta;
     struct meta_name name;

@@ -17,6 +17,8 @@ enum { TRASH_LEVELS_MAX = 1 << 12 };
 errint trash_from_row(const struct db_rows *rows, struct meta_trash *out);
 /* The row of an inode; -ENOENT. */
 errint trash_load(struct meta *meta, uint64_t ino, struct meta_trash *out);
+/* The entry that gets what is removed from a checkpoint; -ENOENT. */
+errint trash_find_open(struct meta *meta, uint64_t checkpoint, uint64_t *ino);
 /* One name of a directory; -ENOENT. */
 errint trash_name_of(struct meta *meta, uint64_t directory, struct meta_name *out);
 /* Inodes that a statement with one parameter selects; `text` as db_select has it. */
@@ -28,6 +30,8 @@ struct trash_pair {
 };
 /* All that is in a directory goes into another. -EEXIST: both have a name, and not for directories. */
 errint trash_merge(struct change *change, const struct trash_pair *pair, int64_t now);
+/* As meta_trash_take; the row has what that is told of the removal, and its kind. */
+errint trash_take(struct change *change, uint64_t directory, struct meta_trash *row);
 /* As meta_trash_close. */
 errint trash_close(struct meta *meta, uint64_t directory);
 

@@ -125,9 +125,10 @@ is_incomplete() {
     cp "$RUN/checkpoint-5/optimizer.pt" "$RUN/other"
     rm -r "$RUN/other"
     trash_is_empty
-    # One that was written over, and is cut.
-    checkpoint "$RUN/checkpoint-6" 10000
-    head -c 100 "$WAS/model.safetensors" >"$RUN/checkpoint-6/model.safetensors"
+    # One that was never complete: it is cut.
+    cp -r "$WAS" "$TEST_DIR/cut"
+    truncate -s 100 "$TEST_DIR/cut/model.safetensors"
+    cp -r "$TEST_DIR/cut" "$RUN/checkpoint-6"
     wait_until 20 is_incomplete "$RUN/checkpoint-6"
     rm -r "$RUN/checkpoint-6"
     trash_is_empty
@@ -135,6 +136,17 @@ is_incomplete() {
     mv "$RUN/checkpoint-5" "$RUN/checkpoint-7"
     cp "$RUN/checkpoint-7/config.json" "$RUN/new"
     mv "$RUN/new" "$RUN/checkpoint-7/config.json"
+    trash_is_empty
+}
+
+@test "of a checkpoint that is written over, what it was before is given back" {
+    ckptfs_mount
+    checkpoint "$RUN/checkpoint-5" 10000
+    head -c 100 "$WAS/model.safetensors" >"$RUN/checkpoint-5/model.safetensors"
+    wait_until 20 is_incomplete "$RUN/checkpoint-5"
+    rm -r "$RUN/checkpoint-5"
+    "$CKPTFS" undelete "$RUN/checkpoint-5"
+    same_tree "$WAS" "$RUN/checkpoint-5"
     trash_is_empty
 }
 

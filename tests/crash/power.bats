@@ -450,3 +450,49 @@ PYTHON
         ckptfs_umount
     done
 }
+
+# facts DIRECTORY: names, modes, times and sums of all that is in it.
+facts() { (cd "$1" && find . -printf '%P %M %T@\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum); }
+
+# overwrite_and_cut FILESYSTEM [MOUNT_OPTION...]: a checkpoint is saved over itself, in each way that files are written
+# over, and the power goes in the middle of each.
+overwrite_and_cut() {
+    local how saver latest=$MNT/.ckptfs/latest/run step=0
+    disk_create "$1" 512
+    shift
+    for how in truncate replace overwrite map remove; do
+        step=$((step + 1))
+        ckptfs_mount "$@"
+        python3 "$CRASH_TREE/../lib/checkpoint.py" "$MNT/run" $step --bytes 400000
+        wait_until 20 is_link "$latest" "checkpoint-$step"
+        facts "$MNT/run/checkpoint-$step" >"$TEST_DIR/facts"
+        python3 "$CRASH_TREE/../lib/checkpoint.py" "$MNT/run" $step --bytes 400000 --seed 2 --how $how \
+            --hang-in scheduler.pt "$TEST_DIR/hung" 3>&- &
+        saver=$!
+        wait_until 20 test -e "$TEST_DIR/hung"
+        rm "$TEST_DIR/hung"
+        # Also where the rewrite has got to the disk in part.
+        if [ $((step % 2)) -eq 0 ]; then sync "$MNT/run/checkpoint-$step/model.safetensors"; fi
+        disk_cut_power
+        kill -9 $saver
+        wait $saver || [ $? -eq 137 ]
+        machine_restart
+        ckptfs_mount "$@"
+        ls "$MNT/run" >/dev/null
+        facts "$MNT/run/checkpoint-$step" | diff - "$TEST_DIR/facts"
+        wait_until 20 is_link "$latest" "checkpoint-$step"
+        ckptfs_umount
+        "$CKPTFS" fsck "$STORE"
+    done
+}
+
+is_link() { [ "$(basename "$(readlink "$1")")" = "$2" ]; }
+
+@test "a checkpoint that is saved over itself is what it was before, on ext4" {
+    overwrite_and_cut ext4
+}
+
+@test "a checkpoint that is saved over itself is what it was before, on XFS by the daemon" {
+    long_only
+    overwrite_and_cut xfs passthrough=off
+}

@@ -48,3 +48,18 @@ saves_more_than_fits() {
     [ "$status" -ne 0 ]
     [ -e "$MNT/run/checkpoint-1/optimizer.pt" ]
 }
+
+# Nothing else is there to be given up: the job goes on, and only a kill of it would be noticed.
+@test "a checkpoint that is saved over itself has the room that it had" {
+    disk_create ext4 96
+    ckptfs_mount passthrough=off
+    save "$MNT/run" 1 --bytes 10000000
+    wait_until 30 latest_is run checkpoint-1
+    save "$MNT/run" 1 --bytes 20000000 --seed 2
+    grep -q 'checkpoint-1": what it was before it is written over is given up: the space is needed' "$CKPTFS_LOG"
+    save "$TEST_DIR/plain" 1 --bytes 20000000 --seed 2
+    cmp "$TEST_DIR/plain/checkpoint-1/model.safetensors" "$MNT/run/checkpoint-1/model.safetensors"
+    wait_until 30 latest_is run checkpoint-1
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}

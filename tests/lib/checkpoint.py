@@ -3,16 +3,22 @@
 """Writes checkpoints as the HuggingFace Trainer does: the same files with the same structure, small, without torch.
 
     checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--leave-out NAME]...
-                  [--hang-in NAME FILE] [--name NAME]
+                  [--hang-in NAME FILE] [--hang-after NAME FILE] [--how truncate|replace|overwrite|map|remove]
+                  [--name NAME]
 
 Each STEP becomes RUN/checkpoint-STEP, or that of --name, the files in the order of the Trainer. A file is written
 under its own name and closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME,
-which is open, makes FILE and waits for its end. --bytes is the size of the weights; the optimizer takes twice that.
+which is open, makes FILE and waits for its end; with --hang-after it does so when NAME is written and closed. --bytes is
+the size of the weights; the optimizer takes twice that.
+
+--how says how a file is written that is there already: after it was cut; to another file that takes its name; over its
+bytes; through a mapping; or after it was removed.
 """
 
 import argparse
 import io
 import json
+import mmap
 import os
 import pickle
 import random
@@ -57,13 +63,48 @@ def files_of(step, options):
     yield "training_args.bin", torch_file({"learning_rate": 0.001})
 
 
-def hang(file, content, mark):
-    file.write(content[:len(content) // 2])
-    file.flush()
+def hang(mark):
     with open(mark, "w", encoding="ascii"):
         pass
     while True:
         signal.pause()
+
+
+def open_anew(path, how):
+    """The file to write, and the name that it has until it is written."""
+    if how == "replace":
+        return open(f"{path}.new", "wb"), f"{path}.new"
+    if how in ("overwrite", "map") and os.path.exists(path):
+        return open(path, "r+b"), path
+    if how == "remove" and os.path.exists(path):
+        os.remove(path)
+    return open(path, "wb"), path
+
+
+def put(file, how, content, offset):
+    if how != "map":
+        file.write(content)
+        file.flush()
+        return
+    if os.fstat(file.fileno()).st_size < offset + len(content):
+        os.truncate(file.fileno(), offset + len(content))
+    with mmap.mmap(file.fileno(), offset + len(content)) as mapped:
+        mapped[offset:] = content
+
+
+def write(path, content, how, mark):
+    """With a mark the process stops in the middle."""
+    file, name = open_anew(path, how)
+    with file:
+        half = len(content) // 2
+        put(file, how, content[:half], 0)
+        if mark:
+            hang(mark)
+        put(file, how, content[half:], half)
+        if how in ("overwrite", "map"):
+            file.truncate(len(content))
+    if name != path:
+        os.rename(name, path)
 
 
 def main():
@@ -78,16 +119,18 @@ def main():
     parser.add_argument("--leave-out", action="append", default=[])
     parser.add_argument("--hang-in", nargs=2, default=(None, None))
     parser.add_argument("--name")
+    parser.add_argument("--hang-after", nargs=2, default=(None, None))
+    parser.add_argument("--how", default="truncate", choices=["truncate", "replace", "overwrite", "map", "remove"])
     options = parser.parse_args()
     for step in options.steps:
         directory = f"{options.run}/{options.name or f'checkpoint-{step}'}"
         os.makedirs(directory, exist_ok=True)
         for name, content in files_of(step, options):
-            if name not in options.leave_out:
-                with open(f"{directory}/{name}", "wb") as file:
-                    if name == options.hang_in[0]:
-                        hang(file, content, options.hang_in[1])
-                    file.write(content)
+            if name in options.leave_out:
+                continue
+            write(f"{directory}/{name}", content, options.how, name == options.hang_in[0] and options.hang_in[1])
+            if name == options.hang_after[0]:
+                hang(options.hang_after[1])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/ids.h"
 #include "base/page_cache.h"
+#include "base/process.h"
 #include "base/sha256.h"
 #include "base/workers.h"
 #include "check.h"
@@ -153,6 +158,46 @@ static void test_page_cache(void)
     }
 }
 
+/* Whether a process that ends in that way, by the signal or with the status, has ended well. */
+static bool ends_well(int signal, int status)
+{
+    int wait[2];
+    char byte;
+    struct process process;
+    CHECK_EQUAL(0, pipe(wait));
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(wait[1]);
+        if (read(wait[0], &byte, 1) == 0 && signal)
+            raise(signal);
+        _exit(status);
+    }
+    close(wait[0]);
+    CHECK_EQUAL(0, process_of_thread(pid, &process));
+    CHECK_EQUAL(pid, process.pid);
+    int watch = process_watch(&process);
+    CHECK(watch >= 0);
+    CHECK(!process_ended_well(watch));
+    close(wait[1]);
+    CHECK_EQUAL(pid, waitpid(pid, NULL, 0));
+    bool well = process_ended_well(watch);
+    close(watch);
+    CHECK_EQUAL(-ESRCH, process_watch(&process));
+    return well;
+}
+
+static void test_process_ends(void)
+{
+    struct utsname kernel;
+    int major = 0, minor = 0;
+    CHECK(!ends_well(0, 3));
+    CHECK(!ends_well(SIGKILL, 0));
+    CHECK(!ends_well(SIGTERM, 0));
+    CHECK_EQUAL(0, uname(&kernel));
+    CHECK_EQUAL(2, sscanf(kernel.release, "%d.%d", &major, &minor));
+    CHECK_EQUAL(major > 6 || (major == 6 && minor >= 15), ends_well(0, 0));
+}
+
 int main(void)
 {
     check_run("SHA-256 of bytes that come in pieces", test_sha256);
@@ -161,6 +206,7 @@ int main(void)
     check_run("armed faults hit when they should", test_faults);
     check_run("a fault that cannot be understood is refused", test_fault_words);
     check_run("workers run every job once", test_workers);
+    check_run("how a process has ended is known", test_process_ends);
     check_run("what the page cache has is known without reading", test_page_cache);
     return check_done();
 }
