@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=forward sharing=off hooks=no verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask trash=on trash=off trash-age= inline= threads= read-ahead= '
+    options+='sharing=backward sharing=forward sharing=off hooks=no verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask trash=on trash=off trash-age= min-free= full-timeout= inline= threads= read-ahead= '
     options+='hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac

@@ -345,7 +345,8 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
     if (error && error != -ECANCELED && error != -EBUSY && error != -ENOENT)
         log_warning("inode %llu: it cannot be looked at for checkpoints now: %s",
                     (unsigned long long)turn->directory, strerror(-error));
-    bool busy = error == -EBUSY;
+    /* On a full disk: others give up something meanwhile. */
+    bool busy = error == -EBUSY || error == -ENOSPC;
     for (size_t i = 0; i < seen.count && !error; i++)
         busy |= seen.at[i].busy;
     int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;

@@ -23,6 +23,7 @@
 #include "fs/damage.h"
 #include "fs/node.h"
 #include "fs/protocol.h"
+#include "fs/room.h"
 #include "fs/serve.h"
 #include "fs/state.h"
 #include "meta/meta.h"
@@ -112,8 +113,9 @@ struct filesystem {
     struct outlook_work *outlook;      /* NULL before the start */
     struct saves_memory *saves_memory; /* the same */
     struct counters counters;
-    int64_t started;          /* this daemon, ns since the epoch */
-    struct trash *trash;      /* NULL: read-only */
+    int64_t started;     /* this daemon, ns since the epoch */
+    struct trash *trash; /* NULL: read-only */
+    struct room room;
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */
     atomic_bool stopping;

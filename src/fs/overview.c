@@ -13,6 +13,7 @@
 #include "format/plain_text.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/trash.h"
 #include "fs/visible.h"
 
 /* Later members matter too: each returns whether it worked. */
@@ -178,6 +179,7 @@ static bool overview_add_space(cJSON *document, const struct overview *overview)
     struct overview_freed freed[OVERVIEW_FREED_MAX];
     cJSON *space = cJSON_AddObjectToObject(document, "space");
     bool fine = space && cJSON_AddNumberToObject(space, "available_bytes", (double)overview->available) &&
+                cJSON_AddNumberToObject(space, "kept_free_bytes", (double)trash_kept(overview->fs)) &&
                 cJSON_AddNumberToObject(space, "reserve_bytes", (double)store->reserve_size) &&
                 cJSON_AddBoolToObject(space, "reserve_spent", store->reserve_spent);
     if (!overview->everything)

@@ -48,3 +48,99 @@ saves_more_than_fits() {
     [ "$status" -ne 0 ]
     [ -e "$MNT/run/checkpoint-1/optimizer.pt" ]
 }
+
+pour() { timeout 240 python3 "$CRASH_TREE/pour.py" "$@"; }
+
+# pours_more_than_fits MIB BYTES [POUR_OPTION...]: where a plain disk is full after some, all are saved here.
+pours_more_than_fits() {
+    local mib=$1 bytes=$2
+    shift 2
+    disk_create ext4 "$mib"
+    expect_failure pour "$DISK/plain" 10 "$bytes" "$@"
+    rm -rf "$DISK/plain"
+    ckptfs_mount
+    mkdir "$MNT/run"
+    "$CKPTFS" policy set "$MNT/run" keep-last=9
+    pour "$MNT/run" 10 "$bytes" "$@"
+    wait_until 30 latest_is run checkpoint-10
+    [ ! -e "$MNT/run/checkpoint-1" ]
+    [ "$(ckptfs_status_field disk.full)" = false ]
+    "$CKPTFS" ls --json "$MNT/run" | jq -e 'all(.[].checkpoints[]; .state == "durable")'
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
+
+@test "a writer as fast as memory, which fills a plain disk, saves all it has" {
+    pours_more_than_fits 160 9000000
+}
+
+@test "a writer as fast as memory, whose files get their sizes first, all at once" {
+    pours_more_than_fits 160 9000000 --sizes-first --at-once
+}
+
+# Three of 9 MB are half of the disk, and ten are to be kept.
+@test "min-free says how much stays free before anything is given up" {
+    local step
+    disk_create ext4 80
+    ckptfs_mount min-free=60%
+    mkdir "$MNT/run"
+    "$CKPTFS" policy set "$MNT/run" keep-last=10
+    for step in {1..4}; do
+        save "$MNT/run" "$step" --bytes 3000000
+        wait_until 30 latest_is run "checkpoint-$step"
+    done
+    [ "$(ckptfs_status_field disk.kept_free_bytes)" -gt $((40 << 20)) ]
+    wait_until 30 eval '[ "$(kept)" = "checkpoint-3 checkpoint-4" ]'
+    "$CKPTFS" status "$MNT" | grep -E '^space .* to be kept free$'
+    # With nothing to be kept free, what is removed stays in the trash until a write finds the disk full.
+    ckptfs_remount min-free=0
+    for step in 5 6; do save "$MNT/run" "$step" --bytes 3000000; done
+    wait_until 30 latest_is run checkpoint-6
+    rm -r "$MNT/run/checkpoint-5"
+    [ -d "$MNT/.ckptfs/trash/run/checkpoint-5" ]
+    dd if=/dev/zero of="$MNT/more" bs=1M count=36 status=none
+    grep -q '/run/checkpoint-5: removed from the trash: the space is needed' "$CKPTFS_LOG"
+    local wrong
+    for wrong in lots '' -1 100% 0% 5%% 0x5% 5%GB %; do
+        expect_refusal 2 'option min-free: expected auto, 0, a size as 20GB or a part as 5%' \
+            "$CKPTFS" mount -o "min-free=$wrong" "$STORE" "$MNT"
+    done
+}
+
+disk_has() { [ "$(df --output=avail -B1 "$DISK" | tail -n 1)" -ge "$1" ]; }
+
+waits_again() { [ "$(log_count 'a write waits for room')" -ge "$1" ]; }
+
+# More than there is, where a policy may give up something, and has nothing.
+write_too_much() { dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&-; }
+
+@test "a write that finds the disk full waits for its time, for others who make room, or until it is interrupted" {
+    disk_create ext4 64
+    head -c 20M /dev/zero >"$DISK/ballast"
+    ckptfs_mount full-timeout=2
+    mkdir "$MNT/run"
+    "$CKPTFS" policy set "$MNT/run" keep-last=1
+    expect_failure write_too_much
+    waits_again 1
+    rm "$MNT/more"
+    ckptfs_remount
+    write_too_much &
+    wait_until 20 waits_again 2
+    rm "$DISK/ballast"
+    wait "$!"
+    [ "$(stat -c %s "$MNT/more")" -eq $((40 << 20)) ]
+    rm "$MNT/more"
+    wait_until 20 disk_has $((30 << 20))
+    head -c 20M /dev/zero >"$DISK/ballast"
+    dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&- &
+    local writer=$! code=0 before=$SECONDS
+    wait_until 20 waits_again 3
+    kill "$writer"
+    wait "$writer" || code=$?
+    [ "$code" -ne 0 ] && [ $((SECONDS - before)) -lt 20 ]
+    # And not at all, where nobody wants it.
+    ckptfs_remount full-timeout=0
+    rm -f "$MNT/more"
+    expect_failure write_too_much
+    waits_again 3 && ! waits_again 4
+}
