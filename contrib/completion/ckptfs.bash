@@ -28,7 +28,7 @@ _ckptfs_mount_options() {
 _ckptfs() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]-}
     local mountpoints
-    local policy_keys=$'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age'
+    local policy_keys=$'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age\nshed'
     policy_keys+=$'\ntrash\ntrash-age\nexport\nexport-when\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-torn\nhook-assembled\nhook-timeout'
     COMPREPLY=()
     # "=" splits words: what follows "passthrough=" arrives alone.
@@ -40,6 +40,7 @@ _ckptfs() {
             export-when) _ckptfs_complete_words $'complete\nlatest\nbest\npinned' "$word" ;;
             assemble) _ckptfs_complete_words $'auto\nview\noff\nask' "$word" ;;
             hooks | verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
+            shed) _ckptfs_complete_words $'optimizer\noff' "$word" ;;
             trash) _ckptfs_complete_words $'on\noff' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;

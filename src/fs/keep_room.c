@@ -13,6 +13,9 @@
 #include "fs/keep.h"
 #include "fs/keep_remove.h"
 #include "fs/keep_watch.h"
+#include "fs/shed.h"
+
+#define KEEP_ROOM_REASON "the space is needed"
 
 bool keep_room_is_possible(struct filesystem *fs)
 {
@@ -34,11 +37,15 @@ int64_t keep_room_for_next(struct filesystem *fs)
     return largest;
 }
 
-/* The best candidate so far. */
+/* The best candidate so far, of one kind. */
 struct keep_room_choice {
     uint64_t ino; /* 0: none */
     bool goes;
     int64_t time;
+};
+
+struct keep_room_choices {
+    struct keep_room_choice sheds, goes;
 };
 
 static bool keep_room_is_before(const struct keep_room_choice *one, const struct keep_room_choice *other)
@@ -50,7 +57,7 @@ static bool keep_room_is_before(const struct keep_room_choice *one, const struct
 
 /* The run's own first one, against that of others. */
 static void keep_room_look(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
-                           struct keep_room_choice *best)
+                           struct keep_room_choices *best)
 {
     cleanup_keep_list struct keep_list list = {0};
     errint error = keep_gather(fs, run, stops, &list);
@@ -61,24 +68,41 @@ static void keep_room_look(struct filesystem *fs, uint64_t run, bool (*stops)(st
         const struct keep_room_choice choice = {list.inodes[i], list.verdicts[i].goes,
                                                 list.checkpoints[i].time};
         if (list.verdicts[i].expendable && list.verdicts[i].order == 1 && choice.ino &&
-            keep_room_is_before(&choice, best))
-            *best = choice;
+            keep_room_is_before(&choice, &best->goes))
+            best->goes = choice;
+        /* Where it is in files of its own. */
+        if (list.verdicts[i].sheds && choice.ino && keep_room_is_before(&choice, &best->sheds) &&
+            shed_has_any(fs, choice.ino))
+            best->sheds = choice;
     }
+}
+
+static bool keep_room_shed(struct filesystem *fs, uint64_t checkpoint)
+{
+    errint error = shed_checkpoint(fs, checkpoint, KEEP_ROOM_REASON);
+    if (error && error != -EBUSY)
+        log_warning("inode %llu: its optimizer's state cannot be given up: %s",
+                    (unsigned long long)checkpoint, strerror(-error));
+    return !error;
 }
 
 bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs))
 {
     cleanup_ids struct ids runs = {0};
-    struct keep_room_choice best = {0};
+    struct keep_room_choices best = {0};
     if (!keep_room_is_possible(fs) || checkpoints_runs(fs, &runs) < 0)
         return false;
     for (size_t i = 0; i < runs.count && !stops(fs); i++)
         keep_room_look(fs, runs.at[i], stops, &best);
-    if (!best.ino || stops(fs))
+    if (stops(fs))
         return false;
-    errint error = keep_remove(fs, best.ino, "the space is needed");
+    if (best.sheds.ino && keep_room_shed(fs, best.sheds.ino))
+        return true;
+    if (!best.goes.ino)
+        return false;
+    errint error = keep_remove(fs, best.goes.ino, KEEP_ROOM_REASON);
     if (error)
-        log_warning("inode %llu: cannot be removed for its space: %s", (unsigned long long)best.ino,
+        log_warning("inode %llu: cannot be removed for its space: %s", (unsigned long long)best.goes.ino,
                     strerror(-error));
     return !error;
 }

@@ -277,6 +277,8 @@ static ssize_t ops_xattr_ours(struct filesystem *fs, uint64_t ino, const char *n
     const char *text = "durable";
     if (row.state & META_TORN)
         text = "torn";
+    else if (row.state & META_SHED)
+        text = "shed";
     else if (open)
         text = "writing";
     else if ((row.state & META_DIRTY) && !stood)

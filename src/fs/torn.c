@@ -53,6 +53,16 @@ static bool torn_is(const struct checkpoints_seen *seen, const struct checkpoint
            torn_has_older(seen, &found->row);
 }
 
+/* A resume would begin with its weights alone: it has the highest step, and a complete one has a lower. */
+static bool torn_is_shed(const struct checkpoints_seen *seen, const struct checkpoints_found *found)
+{
+    bool highest = found->row.state == CHECKPOINT_WEIGHTS && (found->row.marks & CHECKPOINT_SHED) &&
+                   found->row.directory != seen->run && found->row.step >= 0;
+    for (size_t i = 0; i < seen->count && highest; i++)
+        highest = seen->at[i].row.state != CHECKPOINT_COMPLETE || seen->at[i].row.step < found->row.step;
+    return highest && torn_has_older(seen, &found->row);
+}
+
 static bool torn_is_busy(const struct checkpoints_seen *seen)
 {
     for (size_t i = 0; i < seen->count; i++) {
@@ -140,8 +150,12 @@ static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row
         error = -ENOENT;
     if (!error)
         error = meta_path(fs->meta, row->directory, &path);
+    bool shed = row->marks & CHECKPOINT_SHED;
+    const char *reason =
+        shed ? "its optimizer's state was given up for its space, and no complete one is newer"
+             : "who saved it is gone, and it is not complete";
     /* It was complete, and is being removed: the rest goes where the other files are. */
-    if (!error && (row->marks & CHECKPOINT_WHOLE) &&
+    if (!error && (row->marks & CHECKPOINT_WHOLE) && !shed &&
         trash_take_directory(fs, row->directory, "what was left of a removal") == 0)
         return 0;
     if (!error)
@@ -151,16 +165,14 @@ static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row
     if (error)
         return error;
     fuse_lowlevel_notify_inval_entry(fs->session, name.parent, name.bytes, name.length);
-    log_warning("torn path=\"%s\" step=%" PRId64
-                ": who saved it is gone, and it is not complete: it is below "
-                ".ckptfs/torn now",
-                path, row->step);
+    log_warning("torn path=\"%s\" step=%" PRId64 ": %s: it is below .ckptfs/torn now", path, row->step,
+                reason);
     events_emit(fs, &(struct event){.kind = EVENT_TORN,
                                     .ino = row->directory,
                                     .path = path,
                                     .step = row->step,
                                     .bytes = row->bytes,
-                                    .reason = "who saved it is gone, and it is not complete"});
+                                    .reason = reason});
     return 0;
 }
 
@@ -196,7 +208,7 @@ void torn_take_away(struct filesystem *fs, uint64_t directory, pid_t opener, boo
         return;
     int64_t started = process_start_time(&process);
     for (size_t i = 0; i < seen.count && !stops(context); i++) {
-        if (!torn_is(&seen, &seen.at[i], started))
+        if (!torn_is(&seen, &seen.at[i], started) && !torn_is_shed(&seen, &seen.at[i]))
             continue;
         errint error = torn_move(fs, &seen.at[i].row);
         if (error && error != -ENOENT)
