@@ -19,6 +19,16 @@ bool keep_room_is_possible(struct filesystem *fs);
 /* The size of the largest of the runs' latest checkpoints: what the next save may need. 0: none is known. */
 int64_t keep_room_for_next(struct filesystem *fs);
 
+/* What there is to give up, in bytes that no other file has. */
+struct keep_room_survey {
+    int64_t sheds;      /* of optimizers' state */
+    int64_t goes;       /* of checkpoints that go in any case */
+    int64_t expendable; /* of those that would go for space, without what they would shed before */
+};
+/* Looks at all runs; reads headers. `stops` ends it early, with what was found so far. */
+void keep_room_look(struct filesystem *fs, bool (*stops)(struct filesystem *fs),
+                    struct keep_room_survey *out);
+
 /*
  * Sheds the oldest checkpoint that may be shed; where there is none, removes the one checkpoint whose turn it
  * is first: one that goes anyway, one that no rule wants, else the oldest. False: there is none. Reads

@@ -72,10 +72,10 @@ static errint shed_find(struct filesystem *fs, uint64_t checkpoint, struct shed_
     return error ? error : found->error;
 }
 
-bool shed_has_any(struct filesystem *fs, uint64_t checkpoint)
+int64_t shed_bytes(struct filesystem *fs, uint64_t checkpoint)
 {
     cleanup_shed_files struct shed_files found;
-    return shed_find(fs, checkpoint, &found) == 0 && found.files.count > 0;
+    return shed_find(fs, checkpoint, &found) == 0 ? found.bytes : 0;
 }
 
 /* Nobody sees the file, nor is it being re-pointed, while its node is locked and idle. */

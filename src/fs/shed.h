@@ -10,15 +10,14 @@
 #ifndef CKPTFS_FS_SHED_H
 #define CKPTFS_FS_SHED_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
 
 struct filesystem;
 
-/* Whether there is something to shed. */
-bool shed_has_any(struct filesystem *fs, uint64_t checkpoint);
+/* How many bytes there are to shed; 0: none. */
+int64_t shed_bytes(struct filesystem *fs, uint64_t checkpoint);
 
 /* Sheds it; the reason is logged, and told. -EBUSY as keep_remove, or a file is in use; -ENODATA: there is
  * nothing. */

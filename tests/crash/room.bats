@@ -56,13 +56,13 @@ pours_more_than_fits() {
     local mib=$1 bytes=$2
     shift 2
     disk_create ext4 "$mib"
-    expect_failure pour "$DISK/plain" 10 "$bytes" "$@"
+    expect_failure pour "$DISK/plain" 8 "$bytes" "$@"
     rm -rf "$DISK/plain"
     ckptfs_mount
     mkdir "$MNT/run"
-    "$CKPTFS" policy set "$MNT/run" keep-last=9
-    pour "$MNT/run" 10 "$bytes" "$@"
-    wait_until 30 latest_is run checkpoint-10
+    "$CKPTFS" policy set "$MNT/run" keep-last=7
+    pour "$MNT/run" 8 "$bytes" "$@"
+    wait_until 30 latest_is run checkpoint-8
     [ ! -e "$MNT/run/checkpoint-1" ]
     [ "$(ckptfs_status_field disk.full)" = false ]
     "$CKPTFS" ls --json "$MNT/run" | jq -e 'all(.[].checkpoints[]; .state == "durable")'
@@ -143,4 +143,25 @@ write_too_much() { dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&
     rm -f "$MNT/more"
     expect_failure write_too_much
     waits_again 3 && ! waits_again 4
+}
+
+status_is() { [ "$(jq -c "$1" "$MNT/.ckptfs/status.json")" = "$2" ]; }
+
+@test "status says at which step the disk will be full, and there it is" {
+    local step
+    disk_create ext4 100
+    ckptfs_mount
+    mkdir "$MNT/run"
+    save "$MNT/run" 10 20 --bytes 3000000
+    wait_until 30 latest_is run checkpoint-20
+    wait_until 30 status_is '.runs[0].last.new_bytes > 8000000' true
+    # Room for two more and a little; of the part that ext4 keeps for root there is less than one more.
+    head -c "$(($(jq .space.available_bytes "$MNT/.ckptfs/status.json") - 20000000))" /dev/zero >"$DISK/ballast"
+    wait_until 30 status_is '.runs[0].next | [.fits, .checkpoints_that_fit, .full_at_step]' '[true,2,50]'
+    for step in 30 40; do save "$MNT/run" "$step" --bytes 3000000; done
+    wait_until 30 latest_is run checkpoint-40
+    wait_until 30 status_is '.runs[0].next | [.fits, .checkpoints_that_fit, .full_at_step]' '[false,0,50]'
+    run ckptfs_remount
+    [[ $output == *', takes 8.6 MiB: one like it does not fit any more'* ]]
+    expect_failure save "$MNT/run" 50 --bytes 3000000
 }
