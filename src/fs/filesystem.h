@@ -37,7 +37,7 @@
 enum { FS_MAX_WRITE = 1 << 20 };
 
 /* Threads that answer later. Each has a slot of the requests in work, from the last one down. */
-enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2, FS_SUMMERS = 4, FS_RETRIERS = 2 };
+enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2, FS_SUMMERS = 4, FS_RETRIERS = 8 };
 
 /* What is possible here; found at the start by trying. A text is NULL where nothing is missing. */
 struct features {

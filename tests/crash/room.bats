@@ -126,6 +126,11 @@ write_too_much() { dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&
     ckptfs_remount
     write_too_much &
     wait_until 20 waits_again 2
+    # Another daemon is asked the same.
+    crash_kill_daemon
+    wait_until 20 waits_again 3
+    "$CKPTFS" restart "$MNT"
+    wait_until 20 waits_again 4
     rm "$DISK/ballast"
     wait "$!"
     [ "$(stat -c %s "$MNT/more")" -eq $((40 << 20)) ]
@@ -134,7 +139,7 @@ write_too_much() { dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&
     head -c 20M /dev/zero >"$DISK/ballast"
     dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&- &
     local writer=$! code=0 before=$SECONDS
-    wait_until 20 waits_again 3
+    wait_until 20 waits_again 5
     kill "$writer"
     wait "$writer" || code=$?
     [ "$code" -ne 0 ] && [ $((SECONDS - before)) -lt 20 ]
@@ -142,7 +147,7 @@ write_too_much() { dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&
     ckptfs_remount full-timeout=0
     rm -f "$MNT/more"
     expect_failure write_too_much
-    waits_again 3 && ! waits_again 4
+    waits_again 5 && ! waits_again 6
 }
 
 status_is() { [ "$(jq -c "$1" "$MNT/.ckptfs/status.json")" = "$2" ]; }
