@@ -9,6 +9,8 @@ teardown() { ckptfs_teardown; }
 
 kept() { find "$MNT/run" -mindepth 1 -maxdepth 1 -name 'checkpoint-*' -printf '%f\n' | sort -V | paste -sd ' '; }
 
+kept_are() { [ "$(kept)" = "$1" ]; }
+
 # saves_more_than_fits [MOUNT_OPTION...]: twelve checkpoints of 9 MB where six have room, and ten are to be kept.
 saves_more_than_fits() {
     local step
@@ -90,7 +92,7 @@ pours_more_than_fits() {
         wait_until 30 latest_is run "checkpoint-$step"
     done
     [ "$(ckptfs_status_field disk.kept_free_bytes)" -gt $((40 << 20)) ]
-    wait_until 30 eval '[ "$(kept)" = "checkpoint-3 checkpoint-4" ]'
+    wait_until 30 kept_are "checkpoint-3 checkpoint-4"
     "$CKPTFS" status "$MNT" | grep -E '^space .* to be kept free$'
     # With nothing to be kept free, what is removed stays in the trash until a write finds the disk full.
     ckptfs_remount min-free=0
