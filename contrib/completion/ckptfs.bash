@@ -15,7 +15,7 @@ _ckptfs_complete_words() {
 
 _ckptfs_mount_options() {
     local options='allow_other noallow_other ro nosuid nodev noexec noatime passthrough=auto passthrough=off '
-    options+='sharing=backward sharing=forward sharing=off hooks=no verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask trash=on trash=off trash-age= inline= threads= read-ahead= '
+    options+='sharing=backward sharing=forward sharing=off hooks=no verify-on-share=yes share-owners=yes assemble=auto assemble=view assemble=off assemble=ask trash=on trash=off trash-age= min-free= full-timeout= inline= threads= read-ahead= '
     options+='hang-timeout= backup-interval= log='
     local done_part=''
     case $1 in *,*) done_part=${1%,*}, ;; esac
@@ -28,7 +28,7 @@ _ckptfs_mount_options() {
 _ckptfs() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]-}
     local mountpoints
-    local policy_keys=$'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age'
+    local policy_keys=$'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age\nshed'
     policy_keys+=$'\ntrash\ntrash-age\nexport\nexport-when\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-torn\nhook-assembled\nhook-timeout'
     COMPREPLY=()
     # "=" splits words: what follows "passthrough=" arrives alone.
@@ -40,6 +40,7 @@ _ckptfs() {
             export-when) _ckptfs_complete_words $'complete\nlatest\nbest\npinned' "$word" ;;
             assemble) _ckptfs_complete_words $'auto\nview\noff\nask' "$word" ;;
             hooks | verify-on-share | share-owners) _ckptfs_complete_words $'yes\nno' "$word" ;;
+            shed) _ckptfs_complete_words $'optimizer\noff' "$word" ;;
             trash) _ckptfs_complete_words $'on\noff' "$word" ;;
             sharing) _ckptfs_complete_words $'backward\nforward\noff' "$word" ;;
             log) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;

@@ -11,6 +11,7 @@
 #include "ckpt/complete_internal.h"
 #include "ckpt/complete_markers.h"
 #include "ckpt/complete_names.h"
+#include "ckpt/optimizer_files.h"
 #include "format/internal.h"
 
 enum { COMPLETE_MEMORY = 32 << 20, COMPLETE_CONFIG_MAX = 16 << 20 };
@@ -98,10 +99,23 @@ errint complete_judge_files(struct complete_work *work)
 {
     errint error = 0;
     for (size_t i = 0; i < work->tree.count && !error && complete_may_read(work); i++) {
-        if (!work->tree.at[i].directory)
+        if (!work->tree.at[i].directory && !work->tree.at[i].shed)
             error = complete_judge_file(work, &work->tree.at[i]);
     }
     return error;
+}
+
+/* Files of the optimizer whose bytes were given up are there by name, and are not read. */
+static errint complete_judge_shed(struct complete_work *work)
+{
+    struct complete *out = work->out;
+    for (size_t i = 0; i < work->tree.count; i++) {
+        struct tree_entry *entry = &work->tree.at[i];
+        entry->shed = !entry->directory && entry->size > 0 && optimizer_file_is(entry->path) &&
+                      folder_is_shed(work->folder, entry->path);
+        out->shed |= entry->shed;
+    }
+    return out->shed ? complete_add_note(out, false, "the optimizer's state was given up for its space") : 0;
 }
 
 static bool complete_has_config(const struct tree *tree)
@@ -148,8 +162,8 @@ static enum complete_state complete_decide(const struct complete_work *work)
     if (work->missing)
         return COMPLETE_NOT;
     if (work->unsure || !work->model)
-        return proven ? COMPLETE_YES : COMPLETE_UNKNOWN;
-    return work->optimizer ? COMPLETE_YES : COMPLETE_WEIGHTS;
+        return !proven ? COMPLETE_UNKNOWN : work->out->shed ? COMPLETE_WEIGHTS : COMPLETE_YES;
+    return work->optimizer && !work->out->shed ? COMPLETE_YES : COMPLETE_WEIGHTS;
 }
 
 static errint complete_conclude(struct complete_work *work)
@@ -172,8 +186,9 @@ static errint complete_conclude(struct complete_work *work)
 static errint complete_judge_parts(struct complete_work *work)
 {
     static errint (*const parts[])(struct complete_work * work) = {
-        complete_judge_markers, complete_judge_sets,    complete_judge_indexes, complete_judge_deepspeed,
-        complete_judge_dcp,     complete_judge_trainer, complete_judge_files,   complete_hash_config,
+        complete_judge_markers, complete_judge_shed,      complete_judge_sets,
+        complete_judge_indexes, complete_judge_deepspeed, complete_judge_dcp,
+        complete_judge_trainer, complete_judge_files,     complete_hash_config,
     };
     errint error = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts && !error; i++)

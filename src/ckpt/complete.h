@@ -72,6 +72,7 @@ struct complete {
     int64_t world_size;    /* 0: not known */
     int64_t step;          /* as the files tell; -1: they do not */
     bool sharded;          /* its weights are in shards that no loader takes as they are */
+    bool shed;             /* the optimizer's state was given up for its space: no resume can begin with it */
     bool config;           /* a config.json or adapter_config.json lies somewhere in it */
     uint64_t config_hash;  /* of the text of that in its own directory; 0: there is none */
     int64_t bytes, time;   /* of all files; of the newest, 0: not known */

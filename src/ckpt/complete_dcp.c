@@ -78,7 +78,7 @@ static errint dcp_judge_file(struct complete_work *work, const char *directory, 
     if (file->size < metadata->file_sizes[i])
         return complete_miss(work, "%s: expected %" PRId64 " bytes or more, found %" PRId64, file->path,
                              metadata->file_sizes[i], file->size);
-    if (encoded || (memory && memory->is_whole(memory->context, file)))
+    if (encoded || file->shed || (memory && memory->is_whole(memory->context, file)))
         return 0;
     bool whole = false;
     errint error = dcp_judge_end(work, file, &whole);

@@ -44,6 +44,11 @@ void folder_close(const struct folder *folder, struct format_source *source)
     folder->close(folder->context, source);
 }
 
+bool folder_is_shed(const struct folder *folder, const char *path)
+{
+    return folder->is_shed && folder_path_is_safe(path) && folder->is_shed(folder->context, path);
+}
+
 /* -- listings ---------------------------------------------------------------------------------------------
  */
 

@@ -31,6 +31,8 @@ struct folder {
      * becomes of the name; a read behind the end is -EIO. */
     errint (*open)(void *context, const char *path, struct format_source *out);
     void (*close)(void *context, struct format_source *source);
+    /* Whether the bytes of the file were given up for their space: it cannot be read. NULL: of none. */
+    bool (*is_shed)(void *context, const char *path);
 };
 
 /* Whether the path may be given to a folder: it cannot lead out of it. */
@@ -41,6 +43,7 @@ errint folder_list(const struct folder *folder, const char *path,
                    bool (*visit)(void *visit_context, const struct folder_entry *entry), void *visit_context);
 errint folder_open(const struct folder *folder, const char *path, struct format_source *out);
 void folder_close(const struct folder *folder, struct format_source *source);
+bool folder_is_shed(const struct folder *folder, const char *path);
 
 /* The order of listings: numbers in names count as numbers (rank 2 before rank 10). As strcmp. */
 int folder_compare_names(const char *one, const char *other);

@@ -57,10 +57,19 @@ static void folder_below_close(void *context, struct format_source *source)
     folder_close(below->folder, source);
 }
 
+static bool folder_below_is_shed(void *context, const char *path)
+{
+    const struct folder_below *below = context;
+    char joined[FOLDER_BELOW_PATH_MAX];
+    return (!below->only || strcmp(path, below->only) == 0) && folder_below_join(below, path, joined) == 0 &&
+           folder_is_shed(below->folder, joined);
+}
+
 void folder_below(const struct folder_below *below, struct folder *out)
 {
     *out = (struct folder){.context = (void *)below,
                            .list = folder_below_list,
                            .open = folder_below_open,
-                           .close = folder_below_close};
+                           .close = folder_below_close,
+                           .is_shed = folder_below_is_shed};
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -114,6 +115,19 @@ static void folder_plain_close(void *context, struct format_source *source)
     close((int)(intptr_t)source->context);
 }
 
+/* On a mount of ours, which says so. */
+static bool folder_plain_is_shed(void *context, const char *path)
+{
+    static const char shed[] = "shed";
+    char state[sizeof shed];
+    struct format_source source;
+    if (folder_plain_open(context, path, &source) < 0)
+        return false;
+    ssize_t length = fgetxattr((int)(intptr_t)source.context, "user.ckptfs.state", state, sizeof state);
+    folder_plain_close(context, &source);
+    return length == sizeof shed - 1 && memcmp(state, shed, sizeof shed - 1) == 0;
+}
+
 int folder_plain_descriptor(const struct format_source *source)
 {
     return source->read == folder_plain_read ? (int)(intptr_t)source->context : -1;
@@ -148,8 +162,11 @@ void folder_plain_release(struct folder *folder)
 static errint folder_plain_start(const char *path, bool strict, struct folder *out)
 {
     struct folder_plain *plain = calloc(1, sizeof *plain);
-    *out = (struct folder){
-        .context = plain, .list = folder_plain_list, .open = folder_plain_open, .close = folder_plain_close};
+    *out = (struct folder){.context = plain,
+                           .list = folder_plain_list,
+                           .open = folder_plain_open,
+                           .close = folder_plain_close,
+                           .is_shed = folder_plain_is_shed};
     if (!plain)
         return -ENOMEM;
     plain->strict = strict;

@@ -15,6 +15,9 @@
 #define KEEP_HOUR (3600 * CLOCK_NS_PER_SECOND)
 #define KEEP_DAY  (24 * KEEP_HOUR)
 
+/* So many complete checkpoints stay as they are, whatever is shed. */
+enum { KEEP_NEWEST = 2 };
+
 struct keeper {
     const struct keep_policy *policy;
     struct keep_item *items; /* of each checkpoint, in the order that the rule at work needs */
@@ -29,6 +32,7 @@ struct keep_item {
     bool protected; /* nothing takes it away */
     bool wanted;    /* by a rule */
     bool counts;    /* for the rules */
+    bool newest;    /* one of the two newest that a resume can begin with */
 };
 
 static void keep_say(struct keep_verdict *verdict, const char *format, ...)
@@ -162,6 +166,20 @@ static void keep_protect_latest(struct keeper *keeper, bool by_step)
         if ((complete || !whole) && !strstr(item->verdict->reason, "latest"))
             keep_protect(item, "latest");
         whole = true;
+    }
+}
+
+/* As the items are sorted. */
+static void keep_mark_newest(struct keeper *keeper, bool by_step)
+{
+    int left = KEEP_NEWEST;
+    for (size_t i = keeper->count; i-- > 0 && left > 0;) {
+        struct keep_item *item = &keeper->items[i];
+        if (!item->counts || item->checkpoint->state != COMPLETE_YES ||
+            (by_step && item->checkpoint->step < 0))
+            continue;
+        item->newest = true;
+        left--;
     }
 }
 
@@ -306,6 +324,8 @@ static void keep_number(struct keeper *keeper)
         struct keep_item *item = &keeper->items[i];
         item->verdict->expendable = !item->protected && keep_policy_is_set(keeper->policy);
         item->verdict->order = item->verdict->expendable ? ++order : 0;
+        item->verdict->sheds = keeper->policy->shed && !item->protected && !item->newest &&
+                               item->checkpoint->state == COMPLETE_YES;
         if (!item->verdict->reason[0])
             keep_say(item->verdict, "%s",
                      keep_policy_is_set(keeper->policy) ? "within the limits" : "no keep policy");
@@ -326,10 +346,12 @@ errint keep_judge(const struct keep_policy *policy, const struct keep_checkpoint
     }
     keep_sort(&keeper, keep_by_step);
     keep_protect_latest(&keeper, true);
+    keep_mark_newest(&keeper, true);
     keep_last(&keeper, true);
     keep_every(&keeper);
     keep_sort(&keeper, keep_by_time);
     keep_protect_latest(&keeper, false);
+    keep_mark_newest(&keeper, false);
     keep_last(&keeper, false);
     keep_periodic(&keeper, "keep-hourly", policy->hourly, KEEP_HOUR);
     keep_periodic(&keeper, "keep-daily", policy->daily, KEEP_DAY);

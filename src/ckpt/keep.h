@@ -10,6 +10,8 @@
  * goes.
  * - max-age and max-bytes remove what is not protected, the oldest first, even where a rule wants it. To
  *   max-bytes the sizes of all the run's checkpoints count; what no rule wants goes before the rest.
+ * - With "shed", what has an optimizer's state and is neither protected nor one of the two newest complete
+ * ones gives that up for space before any checkpoint goes.
  * - Where there is a keep rule, what no rule wants goes. The rules count only checkpoints that are complete
  * (or whole models without what a resume needs), each for itself. Without a policy nothing goes.
  *
@@ -49,6 +51,7 @@ enum { KEEP_REASON_MAX = 256 };
 struct keep_verdict {
     bool goes;
     bool expendable; /* nothing protects it: it may be given up when the disk is full */
+    bool sheds;      /* its optimizer's state may: nothing protects it, and it is none of the two newest */
     /* Of what goes and of what is expendable: 1 goes first. What goes comes first, then what stays, in each
      * what no rule wants first, then by age. 0: it is neither. */
     size_t order;

@@ -97,13 +97,19 @@ static bool keep_set_age(struct keep_policy *policy, const char *value)
     return !value || quantity_parse_span(value, &policy->max_age);
 }
 
+static bool keep_set_shed(struct keep_policy *policy, const char *value)
+{
+    policy->shed = value != NULL;
+    return !value || strcmp(value, KEEP_SHED_OPTIMIZER) == 0;
+}
+
 const char *const keep_policy_keys[] = {"keep-last",  "keep-best", "keep-every", "keep-hourly",
-                                        "keep-daily", "max-bytes", "max-age"};
+                                        "keep-daily", "max-bytes", "max-age",    "shed"};
 const size_t keep_policy_key_count = sizeof keep_policy_keys / sizeof *keep_policy_keys;
 
 static bool (*const keep_setters[])(struct keep_policy *policy, const char *value) = {
     keep_set_last,  keep_set_best,  keep_set_every, keep_set_hourly,
-    keep_set_daily, keep_set_bytes, keep_set_age};
+    keep_set_daily, keep_set_bytes, keep_set_age,   keep_set_shed};
 
 bool keep_policy_set(struct keep_policy *policy, const char *key, const char *value)
 {
@@ -132,4 +138,9 @@ bool keep_policy_has_rule(const struct keep_policy *policy)
 bool keep_policy_is_set(const struct keep_policy *policy)
 {
     return keep_policy_has_rule(policy) || policy->max_bytes || policy->max_age;
+}
+
+bool keep_policy_gives(const struct keep_policy *policy)
+{
+    return keep_policy_is_set(policy) || policy->shed;
 }

@@ -23,10 +23,13 @@ struct keep_policy {
     enum keep_direction direction;
     int64_t max_bytes;
     int64_t max_age; /* ns */
+    bool shed;       /* for space, optimizers' state of older checkpoints goes before the checkpoints */
 };
 
 /* "off" as a value: as if nobody had set it, here and below. */
 #define KEEP_OFF "off"
+/* The value of the key "shed". */
+#define KEEP_SHED_OPTIMIZER "optimizer"
 
 /* The keys. */
 extern const char *const keep_policy_keys[];
@@ -38,7 +41,9 @@ bool keep_policy_set(struct keep_policy *policy, const char *key, const char *va
 
 /* Whether a rule says what is kept, so that all else goes. */
 bool keep_policy_has_rule(const struct keep_policy *policy);
-/* Whether anything may ever go. */
+/* Whether a checkpoint may ever go. */
 bool keep_policy_is_set(const struct keep_policy *policy);
+/* Whether anything may, be it only a part of one. */
+bool keep_policy_gives(const struct keep_policy *policy);
 
 #endif

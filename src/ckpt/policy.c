@@ -76,6 +76,11 @@ static bool policy_is_max_age(const char *value)
     return keep_policy_set(NULL, "max-age", value);
 }
 
+static bool policy_is_shed(const char *value)
+{
+    return keep_policy_set(NULL, "shed", value);
+}
+
 /* -- hooks ------------------------------------------------------------------------------------------------
  */
 
@@ -236,6 +241,10 @@ static const struct policy_key policy_table[] = {
      .expected = "a time as 12h, 30d or 8w, or " KEEP_OFF,
      .summary = "how old a checkpoint gets",
      .fits = policy_is_max_age},
+    {.name = "shed",
+     .expected = KEEP_SHED_OPTIMIZER " or " KEEP_OFF,
+     .summary = "what of older checkpoints goes first when the space is needed",
+     .fits = policy_is_shed},
     POLICY_HOOK_ROW("complete", "a checkpoint is complete"),
     POLICY_HOOK_ROW("best", "a checkpoint is the best of its run"),
     POLICY_HOOK_ROW("removed", "a checkpoint was removed"),

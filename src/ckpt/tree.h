@@ -16,6 +16,7 @@ struct tree_entry {
     const char *name; /* its last component */
     bool directory;
     int64_t size, time; /* as folder_entry has them */
+    bool shed;          /* it was found to be so: false as long as nobody has looked */
 };
 
 struct tree {

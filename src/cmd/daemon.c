@@ -82,6 +82,8 @@ static int daemon_run(int argc, char **argv)
     serve.assemble = options.assemble;
     serve.trash = *options.trash ? options.trash : NULL;
     serve.trash_age = *options.trash_age ? options.trash_age : NULL;
+    serve.min_free = options.min_free;
+    serve.full_timeout = options.full_timeout;
     serve.inline_limit = options.inline_limit;
     serve.threads = options.threads;
     serve.backup_interval = options.backup_interval;

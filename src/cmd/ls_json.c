@@ -94,7 +94,8 @@ static bool ls_fill_json(cJSON *row, const struct run_checkpoint *checkpoint,
            ls_add_text(row, "structure", complete_state_name(complete->state)) &&
            cJSON_AddBoolToObject(row, "latest", checkpoint->latest) &&
            cJSON_AddBoolToObject(row, "best", checkpoint->best) &&
-           cJSON_AddBoolToObject(row, "pinned", mounted->marks.pinned) && ls_add_metric(row, checkpoint) &&
+           cJSON_AddBoolToObject(row, "pinned", mounted->marks.pinned) &&
+           cJSON_AddBoolToObject(row, "shed", checkpoint->complete.shed) && ls_add_metric(row, checkpoint) &&
            ls_add_metrics(row, &complete->progress) &&
            cJSON_AddBoolToObject(row, "template_missing", checkpoint->no_template) &&
            cJSON_AddNumberToObject(row, "files", (double)complete->files) &&

@@ -76,10 +76,21 @@ static errint ls_put_metric(struct ls_row *row, const struct run_checkpoint *che
 static void ls_put_marks(struct ls_row *row, const struct run_checkpoint *checkpoint,
                          const struct ls_mounted *mounted)
 {
-    static const char *const marks[] = {"-",      "latest",         "best",         "best, latest",
-                                        "pinned", "latest, pinned", "best, pinned", "best, latest, pinned"};
-    ls_put(row, LS_MARKS,
-           marks[checkpoint->latest + 2 * checkpoint->best + 4 * (mounted->marks.pinned != 0)]);
+    const struct {
+        bool has;
+        const char *name;
+    } marks[] = {{checkpoint->best, "best"},
+                 {checkpoint->latest, "latest"},
+                 {mounted->marks.pinned != 0, "pinned"},
+                 {checkpoint->complete.shed, "shed"}};
+    char text[LS_CELL_MAX] = "";
+    size_t length = 0;
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        if (marks[i].has)
+            length += (size_t)snprintf(text + length, sizeof text - length, "%s%s", length > 0 ? ", " : "",
+                                       marks[i].name);
+    }
+    ls_put(row, LS_MARKS, length > 0 ? text : "-");
 }
 
 static errint ls_fill(struct ls_row *row, const struct run_checkpoint *checkpoint,

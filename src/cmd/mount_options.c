@@ -16,6 +16,8 @@ enum {
     OPTION_READ_AHEAD_MAX = 1 << 20,
     OPTION_HANG_TIMEOUT_DEFAULT = 30,
     OPTION_HANG_TIMEOUT_MAX = 24 * 3600,
+    OPTION_FULL_TIMEOUT_DEFAULT = 60,
+    OPTION_FULL_TIMEOUT_MAX = 24 * 3600,
     OPTION_BACKUP_INTERVAL_DEFAULT = 3600,
     OPTION_BACKUP_INTERVAL_MAX = 31 * 24 * 3600,
 };
@@ -128,6 +130,15 @@ static errint option_set_assemble(struct mount_options *options, const char *val
     return -EINVAL;
 }
 
+static errint option_set_min_free(struct mount_options *options, const char *value, char problem[256])
+{
+    if (room_parse_least(value, &options->min_free))
+        return 0;
+    snprintf(problem, 256,
+             "option min-free: expected auto, 0, a size as 20GB or a part as 5%%, found '%.64s'", value);
+    return -EINVAL;
+}
+
 /* The value of a policy, for directories that have none of their own. */
 static errint option_set_policy(const char *key, const char *value, char *out, size_t room, char problem[256])
 {
@@ -189,6 +200,10 @@ static errint option_set_value(struct mount_options *options, const char *word, 
         return option_set_unsigned(word, value, 0, OPTION_READ_AHEAD_MAX, &options->read_ahead_kib, problem);
     if (strcmp(word, "hang-timeout") == 0)
         return option_set_unsigned(word, value, 1, OPTION_HANG_TIMEOUT_MAX, &options->hang_timeout, problem);
+    if (strcmp(word, "min-free") == 0)
+        return option_set_min_free(options, value, problem);
+    if (strcmp(word, "full-timeout") == 0)
+        return option_set_unsigned(word, value, 0, OPTION_FULL_TIMEOUT_MAX, &options->full_timeout, problem);
     if (strcmp(word, "backup-interval") == 0)
         return option_set_unsigned(word, value, 0, OPTION_BACKUP_INTERVAL_MAX, &options->backup_interval,
                                    problem);
@@ -233,6 +248,7 @@ errint mount_options_init(struct mount_options *options)
         .hooks = true,
         .inline_limit = OPTION_INLINE_DEFAULT,
         .read_ahead_kib = OPTION_READ_AHEAD_DEFAULT,
+        .full_timeout = OPTION_FULL_TIMEOUT_DEFAULT,
         .hang_timeout = OPTION_HANG_TIMEOUT_DEFAULT,
         .backup_interval = OPTION_BACKUP_INTERVAL_DEFAULT,
     };

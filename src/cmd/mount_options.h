@@ -23,8 +23,10 @@ struct mount_options {
     bool share_owners;
     enum policy_assembling assemble;
     char trash[8], trash_age[POLICY_AGE_MAX]; /* "": not given */
-    size_t inline_limit;                      /* bytes */
-    unsigned threads;                         /* 0: by the number of processors */
+    struct room_least min_free;
+    unsigned full_timeout; /* seconds; 0: nothing waits */
+    size_t inline_limit;   /* bytes */
+    unsigned threads;      /* 0: by the number of processors */
     unsigned read_ahead_kib;
     unsigned hang_timeout;    /* seconds */
     unsigned backup_interval; /* seconds; 0: no backup for this alone */

@@ -264,6 +264,8 @@ const struct command command_policy = {
         "Limits, which go before what is kept; off as a value: not set:\n"
         "  max-bytes=SIZE  as 500GB: of a run's checkpoints together\n"
         "  max-age=TIME   as 12h, 30d or 8w\n"
+        "When the space is needed, before whole checkpoints go:\n"
+        "  shed=optimizer  the optimizer's state of all but the two newest; their weights stay\n"
         "Commands that are run for events:\n"
         "  hook-EVENT=COMMAND     as you, when a checkpoint is complete, best, removed, exported,\n"
         "                         torn or assembled: ckptfs-hooks(7)\n"

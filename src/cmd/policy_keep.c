@@ -176,8 +176,9 @@ static errint trial_print(const struct trial *trial)
         if (!name || !reason)
             return -ENOMEM;
         snprintf(step, sizeof step, checkpoint->step >= 0 ? "%" PRId64 : "-", checkpoint->step);
-        printf("%10s  %*s  %-5s  %s: %s\n", step, SIZE_TEXT_WIDTH, size_text((double)checkpoint->bytes, text),
-               verdict->goes ? "goes" : "stays", name, reason);
+        printf("%10s  %*s  %-5s  %s: %s%s\n", step, SIZE_TEXT_WIDTH,
+               size_text((double)checkpoint->bytes, text), verdict->goes ? "goes" : "stays", name, reason,
+               verdict->sheds && !verdict->goes ? "; may shed its optimizer state" : "");
         goes += verdict->goes;
         bytes += verdict->goes ? (double)checkpoint->bytes : 0;
     }
@@ -197,6 +198,7 @@ static bool trial_fill_row(cJSON *row, const struct keep_checkpoint *checkpoint,
            cJSON_AddBoolToObject(row, "goes", verdict->goes) &&
            cJSON_AddStringToObject(row, "reason", reason) &&
            cJSON_AddBoolToObject(row, "expendable", verdict->expendable) &&
+           cJSON_AddBoolToObject(row, "sheds", verdict->sheds) &&
            (verdict->order > 0 ? cJSON_AddNumberToObject(row, "order", (double)verdict->order)
                                : cJSON_AddNullToObject(row, "order"));
 }

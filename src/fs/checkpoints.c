@@ -210,14 +210,20 @@ bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
     bool complete = false, other = false;
+    int64_t highest = -1, highest_shed = -1;
     pthread_mutex_lock(&checkpoints->lock);
     for (size_t i = 0; i < checkpoints->count && checkpoints->queue; i++) {
         const struct meta_checkpoint *row = &checkpoints->at[i];
         complete |= row->run == run && row->state == CHECKPOINT_COMPLETE;
         other |= row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
+        if (row->run == run && row->state == CHECKPOINT_COMPLETE && row->step > highest)
+            highest = row->step;
+        if (row->run == run && (row->marks & CHECKPOINT_SHED) && row->step > highest_shed)
+            highest_shed = row->step;
     }
     pthread_mutex_unlock(&checkpoints->lock);
-    return complete && (other || checkpoints_was_written(fs, run));
+    /* A resume must not take what was shed for the latest. */
+    return complete && (other || highest_shed > highest || checkpoints_was_written(fs, run));
 }
 
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)
@@ -257,8 +263,11 @@ static void checkpoints_tell(struct filesystem *fs, const struct meta_checkpoint
                              const struct meta_checkpoint *now)
 {
     bool best = (now->marks & CHECKPOINT_BEST) && !(before && (before->marks & CHECKPOINT_BEST));
-    bool new = checkpoints_is_safe(now) &&
-               !(before && before->state == now->state && before->completed == now->completed);
+    /* What sheds its optimizer's state is no other than before. */
+    bool same = before && before->completed == now->completed &&
+                (before->state == now->state ||
+                 (before->state == CHECKPOINT_COMPLETE && (now->marks & CHECKPOINT_SHED)));
+    bool new = checkpoints_is_safe(now) && !same;
     if (!new && !best)
         return;
     cleanup_free char *path = NULL;

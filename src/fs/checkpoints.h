@@ -41,7 +41,9 @@ enum checkpoint_mark {
     CHECKPOINT_LATEST = 1, /* of the complete ones of its run that with the highest step */
     CHECKPOINT_BEST = 2,   /* the newest trainer_state.json of its run names it, and it is complete */
     CHECKPOINT_WHOLE = 4,  /* it was complete, and nothing was written since: at most, files were removed */
-    CHECKPOINT_COPY = 8,   /* it was not saved there, but copied (fs/writers.h) */
+    CHECKPOINT_SHED =
+        16,              /* its optimizer's state was given up (fs/shed.h): its state is CHECKPOINT_WEIGHTS */
+    CHECKPOINT_COPY = 8, /* it was not saved there, but copied (fs/writers.h) */
 };
 
 /* Told to people and scripts, never changed. */
@@ -86,7 +88,8 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out);
 /* The run's checkpoint with the mark; 0: none. */
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark);
 
-/* Whether the run has a complete checkpoint, and one that is not, or may not be: it was written since. */
+/* Whether the run has a complete checkpoint, and one that is not, or may not be: it was written since; or one
+ * that was shed and has a higher step. */
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run);
 
 /* A run that is to be read as it is just now. */

@@ -228,6 +228,7 @@ static unsigned look_marks(const struct run_checkpoint *checkpoint, bool alone,
     /* Files that are gone make nothing newer. */
     bool lost = state != CHECKPOINT_WRITING && (before->marks & CHECKPOINT_WHOLE) &&
                 checkpoint->complete.time <= before->completed && checkpoint->complete.bytes <= before->bytes;
+    marks |= checkpoint->complete.shed ? CHECKPOINT_SHED : 0;
     return whole || lost ? marks | CHECKPOINT_WHOLE : marks;
 }
 

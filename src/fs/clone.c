@@ -188,7 +188,7 @@ ssize_t clone_range(struct filesystem *fs, struct node *from, int64_t from_offse
 {
     node_lock_two(from, to);
     int64_t size = content_size(from);
-    errint error = size < 0 ? (errint)size : 0;
+    errint error = size < 0 ? (errint)size : from->shed ? -EIO : 0;
     if (!error && from_offset >= size) {
         node_unlock_two(from, to);
         return 0;

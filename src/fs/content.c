@@ -104,6 +104,8 @@ static errint content_unseal(struct filesystem *fs, struct node *node)
 errint content_make_writable(struct filesystem *fs, struct node *node)
 {
     errint error = fault_hit("fs.writable");
+    if (!error && node->shed)
+        error = -EIO;
     if (error)
         return error;
     switch (node->kind) {
@@ -378,7 +380,10 @@ int64_t content_seek(struct filesystem *fs, struct node *node, int64_t offset, i
         return size;
     if (offset < 0 || offset >= size)
         return -ENXIO;
-    /* Stores through a mapping may not have reached us: only what is certainly a hole may be called one. */
+    /* Stores through a mapping may not have reached us: only what is certainly a hole may be called one. What
+     * cannot be read is none. */
+    if (node->shed)
+        return whence == SEEK_DATA ? offset : size;
     if (node->mode == NODE_DAEMON && node->writers > 0)
         return whence == SEEK_DATA ? offset : size;
     if (node->backing) {

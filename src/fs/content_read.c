@@ -227,6 +227,8 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
                                    int64_t offset, char **data)
 {
     *data = buffer;
+    if (node->shed)
+        return -EIO;
     switch (node->kind) {
     case META_NONE: return 0;
     case META_INLINE: return content_read_inline(fs, node, buffer, size, offset, data);

@@ -88,6 +88,8 @@ static void control_add_disk(struct filesystem *fs, cJSON *document)
     }
     cJSON_AddBoolToObject(object, "full", atomic_load(&fs->disk_full));
     cJSON_AddNumberToObject(object, "trash_bytes", (double)trash_bytes(fs));
+    cJSON_AddNumberToObject(object, "kept_free_bytes", (double)trash_kept(fs));
+    cJSON_AddNumberToObject(object, "full_timeout_seconds", fs->options->full_timeout);
 }
 
 static uint64_t control_open_handles(const struct filesystem *fs)

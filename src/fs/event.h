@@ -19,6 +19,7 @@ enum event_kind {
     EVENT_ASSEMBLED, /* its shards have become a model */
     EVENT_WITHDRAWN, /* that model is shown no more */
     EVENT_POLICY,    /* somebody has set a policy of the directory */
+    EVENT_SHED,      /* its optimizer's state was given up for space */
     EVENT_KINDS,
 };
 

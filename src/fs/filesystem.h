@@ -23,6 +23,7 @@
 #include "fs/damage.h"
 #include "fs/node.h"
 #include "fs/protocol.h"
+#include "fs/room.h"
 #include "fs/serve.h"
 #include "fs/state.h"
 #include "meta/meta.h"
@@ -36,7 +37,7 @@
 enum { FS_MAX_WRITE = 1 << 20 };
 
 /* Threads that answer later. Each has a slot of the requests in work, from the last one down. */
-enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2, FS_SUMMERS = 4, FS_RETRIERS = 2 };
+enum { FS_SYNC_WORKERS = 8, FS_REPORTERS = 2, FS_SUMMERS = 4, FS_RETRIERS = 8 };
 
 /* What is possible here; found at the start by trying. A text is NULL where nothing is missing. */
 struct features {
@@ -114,8 +115,9 @@ struct filesystem {
     struct outlook_work *outlook;      /* NULL before the start */
     struct saves_memory *saves_memory; /* the same */
     struct counters counters;
-    int64_t started;          /* this daemon, ns since the epoch */
-    struct trash *trash;      /* NULL: read-only */
+    int64_t started;     /* this daemon, ns since the epoch */
+    struct trash *trash; /* NULL: read-only */
+    struct room room;
     _Atomic uint64_t copying; /* the object that another is being repacked into; 0: none */
     atomic_bool initialised;  /* INIT is answered */
     atomic_bool stopping;

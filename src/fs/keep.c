@@ -194,7 +194,7 @@ errint keep_gather(struct filesystem *fs, uint64_t run, bool (*stops)(struct fil
         error = -ENOENT;
     if (!error)
         error = keep_read_policy(fs, &row, out);
-    if (error || !keep_policy_is_set(&out->policy))
+    if (error || !keep_policy_gives(&out->policy))
         return error;
     error = keep_read_run(&work, &row, out);
     return error || out->run.count == 0 ? error : keep_judge_run(&work, &row, out);

@@ -13,6 +13,10 @@
 #include "fs/keep.h"
 #include "fs/keep_remove.h"
 #include "fs/keep_watch.h"
+#include "fs/shed.h"
+#include "meta/usage.h"
+
+#define KEEP_ROOM_REASON "the space is needed"
 
 bool keep_room_is_possible(struct filesystem *fs)
 {
@@ -34,11 +38,15 @@ int64_t keep_room_for_next(struct filesystem *fs)
     return largest;
 }
 
-/* The best candidate so far. */
+/* The best candidate so far, of one kind. */
 struct keep_room_choice {
     uint64_t ino; /* 0: none */
     bool goes;
     int64_t time;
+};
+
+struct keep_room_choices {
+    struct keep_room_choice sheds, goes;
 };
 
 static bool keep_room_is_before(const struct keep_room_choice *one, const struct keep_room_choice *other)
@@ -48,37 +56,116 @@ static bool keep_room_is_before(const struct keep_room_choice *one, const struct
     return one->time < other->time;
 }
 
-/* The run's own first one, against that of others. */
-static void keep_room_look(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
-                           struct keep_room_choice *best)
+/* False: nothing is known of the run now. */
+static bool keep_room_gather(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
+                             struct keep_list *list)
 {
-    cleanup_keep_list struct keep_list list = {0};
-    errint error = keep_gather(fs, run, stops, &list);
+    errint error = keep_gather(fs, run, stops, list);
     if (error && error != -EBUSY && error != -ENOENT && error != -ENOTDIR && error != -ECANCELED)
         log_warning("inode %llu: it cannot be told what may be given up here: %s", (unsigned long long)run,
                     strerror(-error));
-    for (size_t i = 0; i < list.count && !error; i++) {
+    return !error;
+}
+
+/* The run's own first one, against that of others. */
+static void keep_room_choose(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
+                             struct keep_room_choices *best)
+{
+    cleanup_keep_list struct keep_list list = {0};
+    if (!keep_room_gather(fs, run, stops, &list))
+        return;
+    for (size_t i = 0; i < list.count; i++) {
         const struct keep_room_choice choice = {list.inodes[i], list.verdicts[i].goes,
                                                 list.checkpoints[i].time};
         if (list.verdicts[i].expendable && list.verdicts[i].order == 1 && choice.ino &&
-            keep_room_is_before(&choice, best))
-            *best = choice;
+            keep_room_is_before(&choice, &best->goes))
+            best->goes = choice;
+        /* Where it is in files of its own. */
+        if (list.verdicts[i].sheds && choice.ino && keep_room_is_before(&choice, &best->sheds) &&
+            shed_bytes(fs, choice.ino) > 0)
+            best->sheds = choice;
     }
+}
+
+static bool keep_room_shed(struct filesystem *fs, uint64_t checkpoint)
+{
+    errint error = shed_checkpoint(fs, checkpoint, KEEP_ROOM_REASON);
+    if (error && error != -EBUSY)
+        log_warning("inode %llu: its optimizer's state cannot be given up: %s",
+                    (unsigned long long)checkpoint, strerror(-error));
+    return !error;
 }
 
 bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs))
 {
     cleanup_ids struct ids runs = {0};
-    struct keep_room_choice best = {0};
+    struct keep_room_choices best = {0};
     if (!keep_room_is_possible(fs) || checkpoints_runs(fs, &runs) < 0)
         return false;
     for (size_t i = 0; i < runs.count && !stops(fs); i++)
-        keep_room_look(fs, runs.at[i], stops, &best);
-    if (!best.ino || stops(fs))
+        keep_room_choose(fs, runs.at[i], stops, &best);
+    if (stops(fs))
         return false;
-    errint error = keep_remove(fs, best.ino, "the space is needed");
+    if (best.sheds.ino && keep_room_shed(fs, best.sheds.ino))
+        return true;
+    if (!best.goes.ino)
+        return false;
+    errint error = keep_remove(fs, best.goes.ino, KEEP_ROOM_REASON);
     if (error)
-        log_warning("inode %llu: cannot be removed for its space: %s", (unsigned long long)best.ino,
+        log_warning("inode %llu: cannot be removed for its space: %s", (unsigned long long)best.goes.ino,
                     strerror(-error));
     return !error;
+}
+
+/* -- telling ----------------------------------------------------------------------------------------------
+ */
+
+struct keep_room_stops {
+    struct filesystem *fs;
+    bool (*stops)(struct filesystem *fs);
+};
+
+static bool keep_room_stops(void *context)
+{
+    const struct keep_room_stops *asked = context;
+    return asked->stops(asked->fs);
+}
+
+static int64_t keep_room_weigh(const struct keep_room_stops *stops, uint64_t checkpoint)
+{
+    struct meta_usage usage;
+    const struct meta_usage_request request = {
+        .ino = checkpoint, .everybody = true, .stop = keep_room_stops, .context = (void *)stops};
+    return meta_usage_compute(stops->fs->meta, &request, &usage) == 0 ? usage.unique_bytes : 0;
+}
+
+static void keep_room_add_up(const struct keep_room_stops *stops, const struct keep_list *list,
+                             struct keep_room_survey *out)
+{
+    for (size_t i = 0; i < list->count && !stops->stops(stops->fs); i++) {
+        const struct keep_verdict *verdict = &list->verdicts[i];
+        if (!list->inodes[i] || (!verdict->expendable && !verdict->sheds))
+            continue;
+        int64_t bytes = verdict->expendable ? keep_room_weigh(stops, list->inodes[i]) : 0;
+        int64_t sheds = verdict->sheds && !verdict->goes ? shed_bytes(stops->fs, list->inodes[i]) : 0;
+        out->sheds += sheds;
+        if (verdict->goes)
+            out->goes += bytes;
+        else
+            out->expendable += bytes > sheds ? bytes - sheds : 0;
+    }
+}
+
+void keep_room_look(struct filesystem *fs, bool (*stops)(struct filesystem *fs), struct keep_room_survey *out)
+{
+    cleanup_ids struct ids runs = {0};
+    const struct keep_room_stops asked = {fs, stops};
+    *out = (struct keep_room_survey){0};
+    if (!keep_room_is_possible(fs) || checkpoints_runs(fs, &runs) < 0)
+        return;
+    for (size_t i = 0; i < runs.count && !stops(fs); i++) {
+        cleanup_keep_list struct keep_list list = {0};
+        if (keep_room_gather(fs, runs.at[i], stops, &list))
+            keep_room_add_up(&asked, &list, out);
+    }
 }

@@ -189,6 +189,14 @@ static void namespace_close(void *context, struct format_source *source)
     source->context = NULL;
 }
 
+static bool namespace_is_shed(void *context, const char *path)
+{
+    const struct namespace_folder *folder = context;
+    struct meta_inode row;
+    return namespace_find(folder->fs, folder->directory, path, strlen(path), &row) == 0 &&
+           (row.state & META_SHED);
+}
+
 /* -- the contract -----------------------------------------------------------------------------------------
  */
 
@@ -196,8 +204,11 @@ errint namespace_folder_open(struct filesystem *fs, uint64_t directory, bool (*s
                              struct namespace_folder *folder, struct folder *out)
 {
     *folder = (struct namespace_folder){.fs = fs, .directory = directory, .stops = stops};
-    *out = (struct folder){
-        .context = folder, .list = namespace_list, .open = namespace_open, .close = namespace_close};
+    *out = (struct folder){.context = folder,
+                           .list = namespace_list,
+                           .open = namespace_open,
+                           .close = namespace_close,
+                           .is_shed = namespace_is_shed};
     folder->buffer = aligned_alloc(CONTENT_ALIGNMENT, FS_MAX_WRITE + 2 * CONTENT_ALIGNMENT);
     return folder->buffer ? 0 : -ENOMEM;
 }

@@ -214,6 +214,7 @@ errint node_adopt_row(struct filesystem *fs, struct node *node, const struct met
     node->size = row->size;
     node->dirty = row->state & META_DIRTY;
     node->assembled = row->state & META_ASSEMBLED;
+    node->shed = row->state & META_SHED;
     errint error = 0;
     if (!S_ISREG(row->mode))
         node->kind = META_NONE;

@@ -14,6 +14,7 @@
 #include "fs/control_report.h"
 #include "fs/expire.h"
 #include "fs/handle.h"
+#include "fs/retry.h"
 #include "fs/rewrite.h"
 #include "fs/seal.h"
 #include "fs/space.h"
@@ -182,6 +183,12 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
     if (!error && !node)
         error = -ENOMEM;
     uint64_t moved_to = 0;
+    bool lacks =
+        !error && (set & FUSE_SET_ATTR_SIZE) && trash_may_give(fs) && room_lacks(fs, ino, wanted->st_size);
+    if (lacks && retry_truncate(request, ino, wanted, set)) {
+        node_put(fs, node);
+        return;
+    }
     if (!error && (set & FUSE_SET_ATTR_MTIME) && !(set & FUSE_SET_ATTR_MTIME_NOW))
         writers_note_times(fs, ino);
     if (!error && (set & FUSE_SET_ATTR_SIZE))
@@ -273,6 +280,8 @@ static ssize_t ops_xattr_ours(struct filesystem *fs, uint64_t ino, const char *n
     const char *text = "durable";
     if (row.state & META_TORN)
         text = "torn";
+    else if (row.state & META_SHED)
+        text = "shed";
     else if (open)
         text = "writing";
     else if ((row.state & META_DIRTY) && !stood)

@@ -356,10 +356,11 @@ void ops_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t siz
     errint error = fault_hit("fs.write");
     if (!error && protocol_kills_privileges(fs_current_request))
         error = ops_drop_privileges(request, ino);
+    /* What the daemon itself has to store, so that more is given up, comes first. */
+    if (!error && retry_should_wait(fs, (int64_t)size))
+        error = -ENOSPC;
     if (!error)
         error = content_write(fs, node, bytes, size, offset);
-    if (error == -ENOSPC)
-        atomic_fetch_add(&fs->counters.refused, 1);
     if (!error && (fi->flags & O_DSYNC)) {
         ops_sync_later(request, node, size);
         return;
@@ -367,6 +368,8 @@ void ops_write(fuse_req_t request, fuse_ino_t ino, const char *bytes, size_t siz
     node_put(fs, node);
     if (error == -ENOSPC && retry_write(request, ino, bytes, size, offset, fi))
         return;
+    if (error == -ENOSPC)
+        atomic_fetch_add(&fs->counters.refused, 1);
     if (error)
         fuse_reply_err(request, -error);
     else

@@ -180,6 +180,7 @@ static void outlook_look_at_space(struct filesystem *fs, struct outlook *out)
 {
     if (fs->options->read_only)
         return; /* nothing is given back, nor tried */
+    keep_room_look(fs, outlook_stops, &out->gives);
     int can_punch = object_can_punch(fs->store);
     out->reclaim =
         (struct reclaim_survey){.stop = outlook_stops_context, .context = fs, .can_punch = can_punch > 0};

@@ -13,6 +13,7 @@
 #define CKPTFS_FS_OUTLOOK_H
 
 #include "fs/filesystem.h"
+#include "fs/keep_room.h"
 #include "fs/reclaim.h"
 
 /* More runs are counted, not described. */
@@ -42,7 +43,8 @@ struct outlook {
     size_t count, left_out;
     bool reclaim_known;
     struct reclaim_survey reclaim;
-    unsigned references; /* outlook.c's */
+    struct keep_room_survey gives; /* what policies have to give up */
+    unsigned references;           /* outlook.c's */
 };
 
 errint outlook_start(struct filesystem *fs, bool takeover);

@@ -13,6 +13,7 @@
 #include "format/plain_text.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/trash.h"
 #include "fs/visible.h"
 
 /* Later members matter too: each returns whether it worked. */
@@ -154,15 +155,23 @@ static bool overview_add_runs(cJSON *document, const struct overview *overview)
 
 size_t overview_list_freed(const struct overview *overview, struct overview_freed out[OVERVIEW_FREED_MAX])
 {
-    if (!overview->outlook || !overview->outlook->reclaim_known)
+    static const struct reclaim_survey nothing;
+    static const char *const needed = "when the space is needed";
+    if (!overview->outlook)
         return 0;
-    const struct reclaim_survey *survey = &overview->outlook->reclaim;
+    const struct keep_room_survey *gives = &overview->outlook->gives;
+    const struct reclaim_survey *survey =
+        overview->outlook->reclaim_known ? &overview->outlook->reclaim : &nothing;
     const struct overview_freed all[] = {
         {"objects that no file uses", "now", survey->remove.bytes},
         {"dead chunks", "now",
          survey->can_punch ? survey->punch.bytes - survey->held.bytes : survey->repack.bytes},
         {"dead chunks of objects that are open", "when they are closed", survey->held.bytes},
         {"deleted files that are open", "when they are closed", survey->open.bytes},
+        {"checkpoints that no policy wants", "soon", gives->goes},
+        {"removed checkpoints in the trash", needed, trash_bytes(overview->fs)},
+        {"the optimizer's state of older checkpoints", needed, gives->sheds},
+        {"checkpoints that policies can spare", needed, gives->expendable},
     };
     size_t count = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all && count < OVERVIEW_FREED_MAX; i++) {
@@ -178,6 +187,7 @@ static bool overview_add_space(cJSON *document, const struct overview *overview)
     struct overview_freed freed[OVERVIEW_FREED_MAX];
     cJSON *space = cJSON_AddObjectToObject(document, "space");
     bool fine = space && cJSON_AddNumberToObject(space, "available_bytes", (double)overview->available) &&
+                cJSON_AddNumberToObject(space, "kept_free_bytes", (double)trash_kept(overview->fs)) &&
                 cJSON_AddNumberToObject(space, "reserve_bytes", (double)store->reserve_size) &&
                 cJSON_AddBoolToObject(space, "reserve_spent", store->reserve_spent);
     if (!overview->everything)

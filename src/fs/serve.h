@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "ckpt/policy.h"
+#include "fs/room.h"
 
 enum fs_passthrough {
     FS_PASSTHROUGH_AUTO, /* where kernel, library and privilege allow */
@@ -40,6 +41,8 @@ struct fs_options {
     enum policy_assembling assemble; /* where no directory has a policy of its own */
     const char *trash;               /* where no directory has a policy of its own; NULL: none was given */
     const char *trash_age;           /* likewise */
+    struct room_least min_free;      /* to be kept free on the disk under the store */
+    unsigned full_timeout;           /* seconds that a request waits for room; 0: it does not */
     size_t inline_limit;             /* bytes; a closed file of at most this many lives in the database */
     unsigned threads;                /* that answer the kernel; 0: by the number of processors */
     unsigned backup_interval;        /* seconds; 0: no backup of the database for this alone */

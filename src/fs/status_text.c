@@ -285,8 +285,14 @@ static void status_append_space(struct text *out, const cJSON *document)
     text_append_word(out, " free, ");
     status_append_bytes(out, status_number(space, "reserve_bytes"));
     text_append_word(out, cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(space, "reserve_spent"))
-                              ? " reserve, SPENT\n"
-                              : " reserve\n");
+                              ? " reserve, SPENT"
+                              : " reserve");
+    if (status_number(space, "kept_free_bytes") > 0) {
+        text_append_word(out, ", ");
+        status_append_bytes(out, status_number(space, "kept_free_bytes"));
+        text_append_word(out, " to be kept free");
+    }
+    text_append_word(out, "\n");
     cJSON_ArrayForEach(freed, cJSON_GetObjectItemCaseSensitive(space, "freed_next"))
     {
         text_append_word(out, "  freed next  ");

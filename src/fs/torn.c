@@ -61,6 +61,16 @@ static bool torn_is(const struct checkpoints_seen *seen, const struct checkpoint
            !(found->row.marks & CHECKPOINT_COPY) && found->newest < started && torn_is_replaced(seen, found);
 }
 
+/* A resume would begin with its weights alone: it has the highest step, and a complete one has a lower. */
+static bool torn_is_shed(const struct checkpoints_seen *seen, const struct checkpoints_found *found)
+{
+    bool highest = found->row.state == CHECKPOINT_WEIGHTS && (found->row.marks & CHECKPOINT_SHED) &&
+                   found->row.directory != seen->run && found->row.step >= 0;
+    for (size_t i = 0; i < seen->count && highest; i++)
+        highest = seen->at[i].row.state != CHECKPOINT_COMPLETE || seen->at[i].row.step < found->row.step;
+    return highest && torn_has_older(seen, &found->row);
+}
+
 static bool torn_is_busy(const struct checkpoints_seen *seen)
 {
     for (size_t i = 0; i < seen->count; i++) {
@@ -171,16 +181,18 @@ static void torn_returned(struct filesystem *fs, const struct torn_way *way, con
 
 static void torn_tell(struct filesystem *fs, const struct meta_checkpoint *row, const char *path)
 {
-    log_warning("torn path=\"%s\" step=%" PRId64
-                ": who saved it is gone, and it is not complete: it is below "
-                ".ckptfs/torn now",
-                path, row->step);
+    const char *reason =
+        row->marks & CHECKPOINT_SHED
+            ? "its optimizer's state was given up for its space, and no complete one is newer"
+            : "who saved it is gone, and it is not complete";
+    log_warning("torn path=\"%s\" step=%" PRId64 ": %s: it is below .ckptfs/torn now", path, row->step,
+                reason);
     events_emit(fs, &(struct event){.kind = EVENT_TORN,
                                     .ino = row->directory,
                                     .path = path,
                                     .step = row->step,
                                     .bytes = row->bytes,
-                                    .reason = "who saved it is gone, and it is not complete"});
+                                    .reason = reason});
 }
 
 static errint torn_move(struct filesystem *fs, const struct checkpoints_found *found)
@@ -198,7 +210,7 @@ static errint torn_move(struct filesystem *fs, const struct checkpoints_found *f
     if (!error)
         error = meta_path(fs->meta, row->directory, &path);
     /* It was complete, and is being removed: the rest goes where the other files are. */
-    if (!error && (row->marks & CHECKPOINT_WHOLE) &&
+    if (!error && (row->marks & CHECKPOINT_WHOLE) && !(row->marks & CHECKPOINT_SHED) &&
         trash_take_directory(fs, row->directory, "what was left of a removal") == 0)
         return 0;
     if (!error)
@@ -247,7 +259,7 @@ void torn_take_away(struct filesystem *fs, uint64_t directory, pid_t opener, boo
         return;
     int64_t started = process_start_time(&process);
     for (size_t i = 0; i < seen.count && !stops(context); i++) {
-        if (!torn_is(&seen, &seen.at[i], started))
+        if (!torn_is(&seen, &seen.at[i], started) && !torn_is_shed(&seen, &seen.at[i]))
             continue;
         errint error = torn_move(fs, &seen.at[i]);
         if (error && error != -ENOENT)

@@ -5,12 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/wait.h"
 #include "fs/checkpoints.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
@@ -20,6 +18,8 @@
 
 /* Directories are no deeper than that below a checkpoint. */
 enum { TRASH_LEVELS = 64 };
+/* Who waits for room is asked so often whether it still does. */
+#define TRASH_ASK_NS (CLOCK_NS_PER_SECOND / 20)
 
 /* -- checkpoints that something was removed of ------------------------------------------------------------
  */
@@ -219,20 +219,19 @@ bool trash_may_give(struct filesystem *fs)
     return fs->trash && (trash_has_any(fs) || keep_room_is_possible(fs) || rewrite_has_any(fs));
 }
 
-int64_t trash_free_bytes(struct filesystem *fs)
+static int64_t trash_least(struct filesystem *fs)
 {
-    struct statvfs disk;
-    if (fstatvfs(fs->store->fd, &disk) < 0)
-        return INT64_MAX;
-    return (int64_t)(disk.f_bavail * disk.f_frsize);
+    return trash_has_any(fs) ? atomic_load(&fs->trash->wanted) : 0;
+}
+
+int64_t trash_kept(struct filesystem *fs)
+{
+    return trash_may_give(fs) ? room_kept(fs, trash_least(fs)) : 0;
 }
 
 bool trash_is_short(struct filesystem *fs)
 {
-    if (!trash_may_give(fs))
-        return false;
-    int64_t wanted = atomic_load(trash_has_any(fs) ? &fs->trash->wanted : &fs->trash->next);
-    return trash_free_bytes(fs) < wanted;
+    return trash_may_give(fs) && !room_lets_pass(fs, trash_least(fs));
 }
 
 uint64_t trash_given(struct filesystem *fs)
@@ -245,7 +244,7 @@ uint64_t trash_given(struct filesystem *fs)
     return given;
 }
 
-bool trash_make_room(struct filesystem *fs, uint64_t given)
+bool trash_make_room(struct filesystem *fs, uint64_t given, bool (*stops)(void *context), void *context)
 {
     struct trash *trash = fs->trash;
     if (!trash)
@@ -254,8 +253,10 @@ bool trash_make_room(struct filesystem *fs, uint64_t given)
     /* Others may have waited for the same. */
     uint64_t ticket = trash->given == given ? ++trash->asked : 0;
     pthread_cond_signal(&trash->wake);
-    while (trash->answered < ticket && !trash->stopping)
-        wait_signal(&trash->round, &trash->lock);
+    while (trash->answered < ticket && !trash->stopping && !stops(context)) {
+        struct timespec until = clock_to_timespec(clock_monotonic() + TRASH_ASK_NS);
+        pthread_cond_clockwait(&trash->round, &trash->lock, CLOCK_MONOTONIC, &until);
+    }
     bool made = trash->given != given;
     pthread_mutex_unlock(&trash->lock);
     return made;

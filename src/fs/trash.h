@@ -4,10 +4,9 @@
  * of the directory allows it, and is given up by a thread of its own: when its time is up, when the policy
  * says "off", and when the space is wanted.
  *
- * Space: as much of the disk is kept free as the largest checkpoint in the trash had, which is what the next
- * save may take, or else a part of the disk: below that the oldest entries are given up. While it is less,
- * new files are not written by passthrough, so that their writers can wait for more to be given up
- * (fs/retry.h).
+ * Space: as much of the disk is kept free as the next save needs (fs/room.h), and as the largest checkpoint
+ * in the trash had: below that the oldest entries are given up. While there is little more, new files are not
+ * written by passthrough, so that their writers can wait for more to be given up (fs/retry.h).
  *
  * Thread-safe. Where the mount is read-only nothing is done, and nothing can be removed either.
  */
@@ -59,7 +58,9 @@ void trash_kick(struct filesystem *fs);
 
 /* Bytes of the disk that only the trash has, as of its last count. */
 int64_t trash_bytes(struct filesystem *fs);
-/* Whether the trash is being given up for want of space. */
+/* What is kept free on the disk; 0 while nothing may be given up. */
+int64_t trash_kept(struct filesystem *fs);
+/* Whether what is written now must be able to wait for space: it must not go by passthrough. */
 bool trash_is_short(struct filesystem *fs);
 /* Whether something can be given up. */
 bool trash_has_any(struct filesystem *fs);
@@ -69,9 +70,10 @@ bool trash_may_give(struct filesystem *fs);
 uint64_t trash_given(struct filesystem *fs);
 /*
  * Returns when an entry was given up since there had been `given`, the oldest if need be, and its space is
- * free; false: there was none. Blocks for long: never call it from a thread that answers the kernel.
+ * free; false: there was none, or `stops`, which is asked every few milliseconds, has ended it. Blocks for
+ * long: never call it from a thread that answers the kernel.
  */
-bool trash_make_room(struct filesystem *fs, uint64_t given);
+bool trash_make_room(struct filesystem *fs, uint64_t given, bool (*stops)(void *context), void *context);
 
 /* What an entry costs. */
 struct trash_size {

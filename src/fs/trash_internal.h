@@ -16,8 +16,7 @@ struct trash {
     atomic_bool any;            /* there are rows */
     atomic_size_t begun_count;  /* of `begun` */
     _Atomic int64_t bytes;      /* that only the trash has */
-    _Atomic int64_t wanted;     /* to be kept free on the disk, while there is something in the trash */
-    _Atomic int64_t next;       /* while policies may give up something: what the next save may need */
+    _Atomic int64_t wanted;     /* to be kept free, at least, while there is something in the trash */
     pthread_t thread;           /* trash_run */
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t wake, round; /* there is something to do; it was done */
@@ -38,7 +37,5 @@ struct trash {
 
 /* The thread. */
 void *trash_run(void *context);
-/* What the disk has for files; INT64_MAX: it cannot be told. */
-int64_t trash_free_bytes(struct filesystem *fs);
 
 #endif

@@ -24,8 +24,8 @@ enum {
 
 /* A removal is counted when it is over: the names of one come close together. */
 #define TRASH_GATHER_NS (CLOCK_NS_PER_SECOND / 4)
-/* So often the disk, and the time, are looked at while there is something to give up; and where little is
- * free, since what is written by passthrough cannot wait. */
+/* So often the disk, and the time, are looked at while there is something to give up; and where too little is
+ * free. In between only the disk is, since what is written by passthrough cannot wait (room_pace). */
 #define TRASH_LOOK_NS  CLOCK_NS_PER_SECOND
 #define TRASH_WATCH_NS (CLOCK_NS_PER_SECOND / 10)
 /* When policies have nothing to give up, they are asked again after so long, unless somebody waits. */
@@ -123,7 +123,7 @@ static void trash_give_up_for_room(struct trash_round *round, bool asked)
     for (size_t i = 0; i < round->count && !trash_stops(fs); i++) {
         if (!trash_is_entry(&round->rows[i]))
             continue;
-        if (!asked && trash_free_bytes(fs) >= atomic_load(&fs->trash->wanted))
+        if (!asked && room_free(fs) >= trash_kept(fs))
             return;
         trash_give_up(round, &round->rows[i], "the space is needed");
         discard_flush(fs);
@@ -158,8 +158,7 @@ static void trash_ask_policies(struct trash_round *round, bool asked)
     struct filesystem *fs = round->fs;
     struct trash *trash = fs->trash;
     bool gives = asked || clock_monotonic() >= trash->policies_at;
-    atomic_store(&trash->next, keep_room_for_next(fs));
-    while (gives && !trash_stops(fs) && (asked || trash_free_bytes(fs) < atomic_load(&trash->next))) {
+    while (gives && !trash_stops(fs) && (asked || room_free(fs) < room_kept(fs, 0))) {
         gives = trash_give_up_by_policy(round);
         asked = false;
     }
@@ -235,6 +234,7 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
     struct trash_round round = {.fs = fs};
     if (trash_read(&round) != 0)
         return 0;
+    room_look(fs);
     trash_give_up_expired(&round);
     if (round.given > 0)
         discard_flush(fs);
@@ -257,18 +257,31 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
     return round.given;
 }
 
+/* Whether the time for a look has come. `*until`: when it may have. */
+static bool trash_is_due(struct filesystem *fs, int64_t since, int64_t *until)
+{
+    int64_t kept = trash_kept(fs), now = clock_monotonic();
+    bool little = room_free(fs) < kept;
+    int64_t due = since + (little ? TRASH_WATCH_NS : TRASH_LOOK_NS), look = now + room_pace(fs, kept);
+    *until = look < due ? look : due;
+    return now >= due;
+}
+
 /* Returns when there is something to do. The lock is held. */
 static void trash_wait(struct filesystem *fs)
 {
     struct trash *trash = fs->trash;
-    int64_t wanted = atomic_load(trash_has_any(fs) ? &trash->wanted : &trash->next);
-    bool little = trash_may_give(fs) && trash_free_bytes(fs) / 2 < wanted;
-    struct timespec until = clock_to_timespec(clock_monotonic() + (little ? TRASH_WATCH_NS : TRASH_LOOK_NS));
+    int64_t since = clock_monotonic(), look;
+    struct timespec until;
     while (!trash->kicked && trash->asked == trash->answered && !trash->stopping) {
-        if (!trash_may_give(fs))
+        if (!trash_may_give(fs)) {
             wait_signal(&trash->wake, &trash->lock);
-        else if (pthread_cond_clockwait(&trash->wake, &trash->lock, CLOCK_MONOTONIC, &until) == ETIMEDOUT)
+            continue;
+        }
+        if (trash_is_due(fs, since, &look))
             return;
+        until = clock_to_timespec(look);
+        pthread_cond_clockwait(&trash->wake, &trash->lock, CLOCK_MONOTONIC, &until);
     }
     until = clock_to_timespec(clock_monotonic() + TRASH_GATHER_NS);
     while (trash->asked == trash->answered && !trash->stopping &&

@@ -343,6 +343,8 @@ static errint extents_clone(struct change *change, const struct extents_clone *c
     cleanup_extents struct extent_list pieces = {0};
     cleanup_ids struct ids touched = {0};
     errint error = extents_load_file(meta, clone->from, &from);
+    if (!error && (from.state & META_SHED))
+        error = -EIO;
     if (!error && clone->from_offset + clone->length > from.size)
         error = -EINVAL;
     if (!error)
@@ -403,6 +405,8 @@ static errint extents_truncate(struct change *change, uint64_t ino, int64_t size
     errint error = inode_load_file(change->meta, ino, &before);
     if (!error && before.kind == META_OBJECT)
         error = -EINVAL;
+    if (!error && (before.state & META_SHED) && size > 0)
+        error = -EIO;
     if (error)
         return error;
     struct meta_inode after = before;
@@ -416,7 +420,7 @@ static errint extents_truncate(struct change *change, uint64_t ino, int64_t size
     if (!(after.state & META_DIRTY) || after.synced_size > size)
         after.synced_size = size;
     if (size == 0)
-        after.state &= ~(uint32_t)META_TORN;
+        after.state &= ~(uint32_t)(META_TORN | META_SHED);
     return inode_update(change->meta, &before, &after);
 }
 

@@ -24,7 +24,7 @@
 #include "base/cleanup.h"
 #include "base/ids.h"
 
-#define META_FORMAT_VERSION 5
+#define META_FORMAT_VERSION 6
 #define META_ROOT_INO       UINT64_C(1)
 #define META_NAME_MAX       255
 /* Cookies 1 and 2 belong to "." and "..", which are not rows. */
@@ -45,6 +45,7 @@ enum meta_state {
     META_DIRTY = 1,     /* may have bytes or attributes that are not on stable storage */
     META_TORN = 2,      /* lost bytes in a crash, or may have */
     META_ASSEMBLED = 4, /* is shown by a directory (meta/assembled.h), and has a name there or none */
+    META_SHED = 8,      /* its bytes were given up (meta/shed.h) */
 };
 
 struct meta_inode {

@@ -82,6 +82,9 @@
 /* All that format 5 has and format 4 had not. */
 #define SCHEMA_LIFE SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT SCHEMA_PIN SCHEMA_EVENT SCHEMA_TRASH
 
+/* No table: a program of format 5 would read files that were shed (meta/shed.h) as zeros. */
+#define SCHEMA_SHED "SELECT 1;"
+
 /* What the daemon has told of last (meta/event.h). */
 #define SCHEMA_EVENT                                                                                         \
     "CREATE TABLE event (sequence INTEGER PRIMARY KEY, directory INTEGER NOT NULL, uid INTEGER NOT NULL,"    \
@@ -137,7 +140,8 @@ const struct schema_step *schema_steps(size_t *count)
     static const struct schema_step steps[] = {{.from = 1, .text = SCHEMA_SHARING SCHEMA_TOTAL},
                                                {.from = 2, .text = SCHEMA_CHECKSUM},
                                                {.from = 3, .text = SCHEMA_ASSEMBLED SCHEMA_STAND_IN},
-                                               {.from = 4, .text = SCHEMA_LIFE}};
+                                               {.from = 4, .text = SCHEMA_LIFE},
+                                               {.from = 5, .text = SCHEMA_SHED}};
     *count = sizeof steps / sizeof *steps;
     return steps;
 }

@@ -147,6 +147,26 @@ tell_of_a_save() {
     wait_until 30 says '.space.freed_next | length' 0
 }
 
+@test "what the trash and policies would give up is told" {
+    require_root
+    local step
+    ckptfs_mount
+    for step in 1 2 3; do checkpoint "$RUN/checkpoint-$step" 4; done
+    "$CKPTFS" policy set "$RUN" keep-last=5
+    wait_until 30 says '.runs[0].completed == 3 and .unlooked_directories == 0' true
+    rm -r "$RUN/checkpoint-2"
+    freed_is 'removed checkpoints in the trash' 'when the space is needed'
+    freed_is 'checkpoints that policies can spare' 'when the space is needed'
+    "$CKPTFS" pin "$RUN/checkpoint-1"
+    touch "$RUN/note"
+    wait_until 30 says '.space.freed_next | all(.what != "checkpoints that policies can spare")' true
+}
+
+# freed_is WHAT WHEN: about 4 MiB of it.
+freed_is() {
+    wait_until 30 says ".space.freed_next | any(.what == \"$1\" and .when == \"$2\" and .bytes >= 4194304 and .bytes < 4300000)" true
+}
+
 @test "who may not list a directory is not told of its runs and saves" {
     require_root
     ckptfs_mount

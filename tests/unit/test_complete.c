@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "ckpt/folder_below.h"
+#include "ckpt/optimizer_files.h"
 #include "test_ckpt_run.h"
 
 /* -- a Trainer's checkpoint -------------------------------------------------------------------------------
@@ -543,8 +544,69 @@ static void test_refused(void)
     }
 }
 
+static bool shed_optimizer(void *context, const char *path)
+{
+    (void)context;
+    return strcmp(path, "checkpoint-20/optimizer.pt") == 0;
+}
+
+/* What was given up is not read, and no resume can begin with it. */
+static void test_shed(void)
+{
+    cleanup_folder_plain struct folder plain = {0};
+    cleanup_run struct run run = {0};
+    run_begin();
+    run_put_trainer("checkpoint-10");
+    run_put_trainer("checkpoint-20");
+    /* Nothing else proves the contrary. */
+    run_put_text("checkpoint-20/commit_success.txt", "");
+    CHECK_EQUAL(0, folder_plain(run_path(""), &plain));
+    const struct folder folder = {.context = &plain,
+                                  .list = refuse_list,
+                                  .open = refuse_open,
+                                  .close = refuse_close,
+                                  .is_shed = shed_optimizer};
+    refusal = -EIO;
+    CHECK_EQUAL(0, run_read(&folder, &(struct run_asked){.name = "run"}, &run));
+    CHECK_EQUAL(2, run.count);
+    CHECK_EQUAL(COMPLETE_YES, run.at[0].complete.state);
+    CHECK(run.at[0].latest && !run.at[0].complete.shed);
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run.at[1].complete.state);
+    CHECK(run.at[1].complete.shed && !run.at[1].latest);
+}
+
+static void test_optimizer_files(void)
+{
+    static const char *const are[] = {"optimizer.pt", "optimizer.bin", "optimizer_1.bin",
+                                      "optimizer_0/__0_0.distcp", "optimizer_12/__3_41.distcp"};
+    static const char *const are_not[] = {"",
+                                          "optimizer",
+                                          "scheduler.pt",
+                                          "model.safetensors",
+                                          "optimizer.pt_0",
+                                          "optimizer_.bin",
+                                          "optimizer_a.bin",
+                                          "optimizer_0",
+                                          "optimizer_0/.metadata",
+                                          "optimizer_0/__0_.distcp",
+                                          "optimizer_0/__0_0.distcp.tmp",
+                                          "optimizer_0/more/__0_0.distcp",
+                                          "pytorch_model_fsdp_0/__0_0.distcp",
+                                          "old/optimizer.pt",
+                                          "global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+                                          "global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"};
+    for (size_t i = 0; i < sizeof are / sizeof *are; i++)
+        CHECK(optimizer_file_is(are[i]));
+    for (size_t i = 0; i < sizeof are_not / sizeof *are_not; i++)
+        CHECK(!optimizer_file_is(are_not[i]));
+    CHECK(optimizer_directory_is("optimizer_0") && optimizer_directory_is("optimizer_10"));
+    CHECK(!optimizer_directory_is("optimizer_") && !optimizer_directory_is("optimizer_0x"));
+}
+
 int main(void)
 {
+    check_run("a checkpoint whose optimizer's state was given up has weights only", test_shed);
+    check_run("files that hold an optimizer's state alone", test_optimizer_files);
     check_run("a Trainer's checkpoint is complete", test_trainer);
     check_run("no prefix of a save is complete", test_every_prefix_of_a_save);
     check_run("every file removed or cut is noticed", test_every_file_removed_or_cut);

@@ -365,6 +365,53 @@ static void test_expendable(void)
     }
 }
 
+/* Of which steps the optimizer's state may go: "1 2 ". */
+static const char *shedding(void)
+{
+    static char text[256];
+    size_t length = 0;
+    text[0] = '\0';
+    CHECK_EQUAL(0, keep_judge(&policy, at, count, now, verdicts));
+    for (size_t i = 0; i < count; i++) {
+        if (verdicts[i].sheds)
+            length += (size_t)snprintf(text + length, sizeof text - length, "%lld ", (long long)at[i].step);
+    }
+    return text;
+}
+
+static void test_shed(void)
+{
+    begin();
+    add_hourly(6);
+    CHECK_TEXT("", shedding());
+    set("shed", "optimizer");
+    CHECK(keep_policy_gives(&policy) && !keep_policy_is_set(&policy));
+    CHECK_TEXT("1 2 3 4 ", shedding());
+    CHECK_TEXT("1 2 3 4 5 6 ", staying());
+    CHECK(!verdicts[0].expendable);
+    at[0].pinned = at[1].loaded = true;
+    CHECK_TEXT("3 4 ", shedding());
+    at[2].best = at[3].open = true;
+    CHECK_TEXT("", shedding());
+    /* What has no state of an optimizer counts for nothing, and what is not complete neither. */
+    begin();
+    add_hourly(6);
+    set("shed", "optimizer");
+    at[5].state = COMPLETE_WEIGHTS;
+    at[4].state = COMPLETE_NOT;
+    at[1].state = COMPLETE_UNKNOWN;
+    CHECK_TEXT("1 ", shedding());
+    /* The run went back to an earlier step: the two newest by steps stay, and those by time. */
+    begin();
+    add_hourly(6);
+    add(2, START + 7 * HOUR);
+    add(3, START + 8 * HOUR);
+    set("shed", "optimizer");
+    CHECK_TEXT("1 2 3 4 ", shedding());
+    set("shed", "off");
+    CHECK_TEXT("", shedding());
+}
+
 /* -- many -------------------------------------------------------------------------------------------------
  */
 
@@ -476,13 +523,16 @@ static void check_refused(const char *key, const char *value)
 
 static void test_values(void)
 {
-    static const char *const fine[][2] = {
-        {"keep-last", "1"},           {"keep-last", "off"},       {"keep-best", "3"},
-        {"keep-best", "3:loss"},      {"keep-best", "3:acc:max"}, {"keep-best", "2 by eval_loss (min)"},
-        {"keep-best", "2 by f1 max"}, {"keep-every", "1000"},     {"keep-hourly", "24"},
-        {"keep-daily", "7"},          {"max-bytes", "500GB"},     {"max-bytes", "1.5TiB"},
-        {"max-bytes", "10G"},         {"max-bytes", "1048576"},   {"max-age", "30d"},
-        {"max-age", "1.5h"},          {"max-age", "90s"},         {"max-age", "off"}};
+    static const char *const fine[][2] = {{"keep-last", "1"},           {"keep-last", "off"},
+                                          {"keep-best", "3"},           {"keep-best", "3:loss"},
+                                          {"keep-best", "3:acc:max"},   {"keep-best", "2 by eval_loss (min)"},
+                                          {"keep-best", "2 by f1 max"}, {"keep-every", "1000"},
+                                          {"keep-hourly", "24"},        {"keep-daily", "7"},
+                                          {"max-bytes", "500GB"},       {"max-bytes", "1.5TiB"},
+                                          {"max-bytes", "10G"},         {"max-bytes", "1048576"},
+                                          {"max-age", "30d"},           {"max-age", "1.5h"},
+                                          {"max-age", "90s"},           {"max-age", "off"},
+                                          {"shed", "optimizer"},        {"shed", "off"}};
     static const char *const wrong[][2] = {
         {"keep-last", "0"},    {"keep-last", "-1"},        {"keep-last", "two"},
         {"keep-last", ""},     {"keep-last", "3 "},        {"keep-last", "99999999999"},
@@ -491,7 +541,7 @@ static void test_values(void)
         {"max-bytes", "-1G"},  {"max-bytes", "nan"},       {"max-bytes", "1e99"},
         {"max-bytes", "10 G"}, {"max-bytes", "0x10"},      {"max-age", "30"},
         {"max-age", "0.5s"},   {"max-age", "7 d"},         {"max-age", "1y"},
-        {"max-age", "inf"}};
+        {"max-age", "inf"},    {"shed", "weights"},        {"shed", ""}};
     char problem[POLICY_PROBLEM_MAX];
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
         CHECK_EQUAL(0, policy_check(fine[i][0], fine[i][1], problem));
@@ -528,6 +578,7 @@ int main(void)
     check_run("the rules are a union", test_union);
     check_run("max-bytes and max-age take what rules want, and nothing that is protected", test_limits);
     check_run("what is expendable, and in which order", test_expendable);
+    check_run("what may give up its optimizer's state", test_shed);
     check_run("thousands", test_many);
     check_run("a month of saves with a limit", test_month);
     check_run("values are read, and refused with a line", test_values);

@@ -2,6 +2,7 @@
 /* What files are made of: extents, objects, small contents, and what becomes free. */
 #include <errno.h>
 
+#include "meta/shed.h"
 #include "test_meta_frame.h"
 
 /* A file and objects of fixed numbers, so that frame_extents() can be read. */
@@ -139,6 +140,36 @@ static void test_shared_objects(void)
     CHECK_EQUAL(0, meta_object_size(meta, 2, &size));
     CHECK_EQUAL(10, size);
     CHECK_EQUAL(-ENOENT, meta_object_size(meta, 999999, &size));
+}
+
+static void test_shed(void)
+{
+    begin();
+    uint64_t other = frame_make(1, "g", S_IFREG);
+    CHECK_EQUAL(-ENODATA, meta_shed(meta, file, &freed)); /* it has no bytes */
+    expect_map(0, 30, 1, 0, "0+30:1@0");
+    expect_map(30, 10, 2, 0, "0+30:1@0 30+10:2@0");
+    CHECK_EQUAL(0, frame_map(other, 0, 10, 1, 5, &freed));
+    struct meta_inode dirty = {.state = META_DIRTY}, clean = {.state = 0};
+    CHECK_EQUAL(0, meta_set(meta, file, META_SET_STATE, &dirty, 0, NULL));
+    CHECK_EQUAL(-EBUSY, meta_shed(meta, file, &freed));
+    CHECK_EQUAL(0, meta_set(meta, file, META_SET_STATE, &clean, 0, NULL));
+    struct meta_inode before = frame_get(file);
+    CHECK_EQUAL(0, meta_shed(meta, file, &freed));
+    struct meta_inode after = frame_get(file);
+    CHECK_EQUAL(META_SHED, after.state);
+    CHECK(after.size == before.size && after.mtime == before.mtime && after.kind == META_EXTENTS);
+    CHECK_TEXT("", frame_extents(file));
+    CHECK(freed.count == 1 && frame_has(&freed, 2)); /* of the first object another file has a part */
+    CHECK_EQUAL(-ENODATA, meta_shed(meta, file, &freed));
+    CHECK_EQUAL(-EIO, meta_truncate(meta, file, 20, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(-EIO, meta_clone(meta, file, 0, other, 0, 10, FRAME_NOW, &freed));
+    frame_reopen();
+    CHECK_EQUAL(META_SHED, frame_get(file).state);
+    CHECK_EQUAL(0, meta_truncate(meta, file, 0, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(0, frame_get(file).state);
+    CHECK_EQUAL(-EBUSY, meta_shed(meta, frame_make_object(1, "o"), &freed));
+    CHECK_EQUAL(-ENOENT, meta_shed(meta, 999999, &freed));
 }
 
 static void test_truncate(void)
@@ -460,6 +491,7 @@ int main(void)
     frame_run("what is written again is not synced", test_synced_size_shrinks);
     frame_run("shared objects are known", test_shared_objects);
     frame_run("truncate", test_truncate);
+    frame_run("bytes of a file that stays are given up", test_shed);
     frame_run("clone", test_clone);
     frame_run("thousands of extents", test_many_extents);
     frame_run("seal and unseal", test_seal_and_unseal);

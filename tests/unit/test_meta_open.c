@@ -184,6 +184,19 @@ static void test_format_1(void)
     CHECK(exists(backup, ""));
 }
 
+/* A store of format 5, which had no files whose bytes were given up. */
+static void test_format_5(void)
+{
+    uint64_t file = frame_make_sealed(1, "f", 5000);
+    frame_close();
+    alter(frame_path, "UPDATE format SET version = 5");
+    frame_open();
+    CHECK(frame_find(1, "f") == file);
+    char backup[4300];
+    snprintf(backup, sizeof backup, "%s.format-5", frame_path);
+    CHECK(exists(backup, ""));
+}
+
 static int format_of(const char *path)
 {
     sqlite3 *connection;
@@ -527,6 +540,7 @@ int main(void)
     frame_run("damage is told", test_damaged);
     frame_run("newer formats are refused", test_newer_format);
     frame_run("a store of format 1 is upgraded", test_format_1);
+    frame_run("a store of format 5 is upgraded", test_format_5);
     frame_run("older formats are upgraded, after a backup, or not at all", test_upgrade);
     frame_run("settings stay", test_settings);
     frame_run("the last request stays, and is told at its commit", test_requests);

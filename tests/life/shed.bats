@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+# The optimizer's state of older checkpoints is given up for space: what stays, and that no resume is fooled.
+
+load ../crash/crash.bash
+load life.bash
+
+setup() { crash_setup; }
+teardown() { ckptfs_teardown; }
+
+# The steps of the run's checkpoints that are in the state: "3 4".
+steps_that_are() {
+    "$CKPTFS" ls --json "$MNT/run" |
+        jq -r --arg state "$1" '[.[].checkpoints[] | select(.state == $state) | .step] | join(" ")'
+}
+
+durable_begin_with() { [[ $(steps_that_are durable) == "$1"* ]]; }
+
+# sheds STEPS [MOUNT_OPTION...]: so many checkpoints of 9 MB, 3 MB of them weights, where five have room; the first is
+# pinned.
+sheds() {
+    local steps=$1 step
+    shift
+    disk_create ext4 64
+    ckptfs_mount "$@"
+    mkdir "$MNT/run" "$TEST_DIR/same"
+    "$CKPTFS" policy set "$MNT/run" shed=optimizer
+    for ((step = 1; step <= steps; step++)); do
+        save "$MNT/run" "$step" --bytes 3000000
+        cp -r "$MNT/run/checkpoint-$step" "$TEST_DIR/same"
+        wait_until 30 latest_is run "checkpoint-$step"
+        if [ "$step" -eq 1 ]; then "$CKPTFS" pin "$MNT/run/checkpoint-1"; fi
+    done
+}
+
+# reads_as_error FILE: in whatever way it is read.
+reads_as_error() {
+    expect_refusal 1 'Input/output error' cat "$1"
+    expect_refusal 1 'Input/output error' cp "$1" "$TEST_DIR/copy"
+    expect_refusal 1 'Input/output error' cp --sparse=always "$1" "$TEST_DIR/copy"
+    expect_refusal 1 'Input/output error' cp "$1" "$MNT/copy"
+    expect_refusal 1 'Input/output error' dd if="$1" of=/dev/null skip=100 count=1 status=none
+    [ "$(getfattr --only-values -n user.ckptfs.state "$1")" = shed ]
+}
+
+same_as_saved() { cmp "$MNT/run/checkpoint-$1/$2" "$TEST_DIR/same/checkpoint-$1/$2"; }
+
+@test "optimizers of older checkpoints are given up, the oldest first, and their weights stay" {
+    local step
+    sheds 7
+    # What would go next is told: of no checkpoint all, as no policy says so.
+    jq -e '.space.freed_next | any(.what == "the optimizer'"'"'s state of older checkpoints" and .when == "when the space is needed")
+        and all(.what != "checkpoints that policies can spare")' "$MNT/.ckptfs/status.json"
+    # All are there. The newest two, and the pinned one, are whole.
+    [ "$(find "$MNT/run" -name model.safetensors | wc -l)" -eq 7 ]
+    [[ $(steps_that_are durable) == "1 "*"6 7" ]]
+    [[ $(steps_that_are weights-only) == "2"* ]]
+    for step in 1 6 7; do same_as_saved "$step" optimizer.pt; done
+    for step in 1 2 6 7; do same_as_saved "$step" model.safetensors; done
+    [ "$(stat -c %s "$MNT/run/checkpoint-2/optimizer.pt")" -eq "$(stat -c %s "$TEST_DIR/same/checkpoint-2/optimizer.pt")" ]
+    reads_as_error "$MNT/run/checkpoint-2/optimizer.pt"
+    grep -q '/run/checkpoint-2: its optimizer.s state, 5.7 MiB, was given up: the space is needed' "$CKPTFS_LOG"
+    [ "$(log_count ': removed')" -eq 0 ]
+    "$CKPTFS" events --json "$MNT" | jq -se 'any(.event == "shed" and .path == "run/checkpoint-2" and .bytes > 5000000)'
+    "$CKPTFS" ls "$MNT/run" | grep -E ' 2 .* weights-only +shed .*checkpoint-2$'
+    "$CKPTFS" policy show -n --json "$MNT/run" | jq -e '[.checkpoints[] | select(.step > 5 or .step < 3) | .sheds] == [false, false, false, false]'
+    "$CKPTFS" verify "$MNT"
+    # It lasts; and is a file like others when it is written anew.
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+    ckptfs_mount
+    reads_as_error "$MNT/run/checkpoint-2/optimizer.pt"
+    expect_refusal 1 'Input/output error' dd if=/dev/zero of="$MNT/run/checkpoint-2/optimizer.pt" \
+        conv=notrunc count=1 status=none
+    expect_refusal 1 'Input/output error' truncate -s 100 "$MNT/run/checkpoint-2/optimizer.pt"
+    cp "$TEST_DIR/same/checkpoint-2/optimizer.pt" "$MNT/run/checkpoint-2/optimizer.pt"
+    same_as_saved 2 optimizer.pt
+    wait_until 30 durable_begin_with "1 2 "
+}
+
+# As transformers' get_last_checkpoint has it.
+last_of() { find "$1" -mindepth 1 -maxdepth 1 -name 'checkpoint-*' -printf '%f\n' | sort -V | tail -n 1; }
+
+@test "a checkpoint without its optimizer is never the last one" {
+    local step
+    require_takeover
+    # The first daemon dies when it is about to; the next goes on.
+    CKPTFS_FAULT=fs.shed:kill CKPTFS_FAULT_STARTS=1 sheds 6 passthrough=off
+    [ "$(ckptfs_status_field generation)" -eq 2 ]
+    [ "$(latest run)" = checkpoint-6 ]
+    [ "$(last_of "$MNT/run")" = checkpoint-6 ]
+    # Whatever is newer than what was shed first goes; only the pinned one is complete then.
+    for step in $(steps_that_are durable); do
+        if [ "$step" -gt 1 ]; then rm -r "$MNT/run/checkpoint-$step"; fi
+    done
+    wait_until 30 latest_is run checkpoint-1
+    [ "$(last_of "$MNT/run")" = checkpoint-1 ]
+    cmp "$MNT/.ckptfs/torn/run/checkpoint-2/model.safetensors" "$TEST_DIR/same/checkpoint-2/model.safetensors"
+    grep -q 'torn path="/run/checkpoint-2" step=2: its optimizer.s state was given up' "$CKPTFS_LOG"
+    mv "$MNT/.ckptfs/torn/run/checkpoint-2" "$MNT/run/weights-of-2"
+    cmp "$MNT/run/weights-of-2/model.safetensors" "$TEST_DIR/same/checkpoint-2/model.safetensors"
+    [ "$(last_of "$MNT/run")" = checkpoint-1 ]
+}
