@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/name_table.h"
 #include "cmd/command.h"
 #include "cmd/directory.h"
 #include "cmd/exit.h"
@@ -164,19 +165,6 @@ static int undelete_give(const struct control_trash *entry, const char *path)
     return EXIT_FINE;
 }
 
-/* Whether a later removal of the same path is there, which is the one that is meant. */
-static bool undelete_is_older(const struct undelete_place *place, const struct control_trash *entry)
-{
-    for (size_t i = 0; i < place->count; i++) {
-        const struct control_trash *other = &place->entries[i];
-        bool later =
-            other->removed > entry->removed || (other->removed == entry->removed && other->id > entry->id);
-        if (later && strcmp(other->path, entry->path) == 0)
-            return true;
-    }
-    return false;
-}
-
 static int undelete_give_one(const struct undelete *undelete, const struct undelete_place *place,
                              const struct control_trash *entry)
 {
@@ -188,16 +176,18 @@ static int undelete_give_one(const struct undelete *undelete, const struct undel
 static void undelete_run_path(struct undelete *undelete, const char *path)
 {
     __attribute__((cleanup(undelete_place_release))) struct undelete_place place = {0};
+    cleanup_name_table struct name_table given = {0};
     int code = undelete_place_find(path, &place);
     const struct control_trash *entry = code ? NULL : undelete_find_entry(&place);
     size_t found = 0;
     if (entry)
         code = undelete_give_one(undelete, &place, entry);
-    for (size_t i = 0; i < place.count && !code && !entry && !undelete->to; i++) {
-        if (!undelete_is_below(&place, &place.entries[i]) || undelete_is_older(&place, &place.entries[i]))
+    for (size_t i = place.count; i > 0 && !code && !entry && !undelete->to; i--) {
+        const struct control_trash *last = &place.entries[i - 1];
+        if (!undelete_is_below(&place, last) || name_table_add(&given, last->path, 0) == -EEXIST)
             continue;
         found++;
-        undelete_fail(undelete, undelete_give_one(undelete, &place, &place.entries[i]));
+        undelete_fail(undelete, undelete_give_one(undelete, &place, last));
     }
     if (!code && !entry && found == 0) {
         log_error("%s: is not in the trash: only complete checkpoints go there, and stay for a while; see "

@@ -74,6 +74,9 @@ errint meta_trash_take(struct meta *meta, uint64_t directory, uint32_t remover, 
 
 /* All rows, the oldest removal first. The caller frees *out. */
 errint meta_trash_read(struct meta *meta, struct meta_trash **out, size_t *count);
+/* The entry with the lowest number above `after`, of those whose directory is `uid`'s (0: of all). -ENOENT.
+ */
+errint meta_trash_next(struct meta *meta, uint64_t after, uint32_t uid, struct meta_trash *out);
 /* -ENOENT. */
 errint meta_trash_find(struct meta *meta, uint64_t ino, struct meta_trash *out);
 /* Where it was, as a path from the root; the caller frees it. What is left of it may be elsewhere now. */
@@ -114,12 +117,12 @@ int meta_trash_give_up(struct meta *meta, uint64_t ino, unsigned limit, int64_t 
 /*
  * What was removed from a directory (on the mount, or a row of META_TRASH_ABOVE), and the subdirectories that
  * lead to such. `uid`: whose entries are shown; 0: everybody's. Of entries with one name the last has it; the
- * others, and directories above whose name another directory has, are called NAME~NUMBER. `row` NULL: a
+ * others, and directories above whose name another directory has, are called NAME~NUMBER. `is_entry` false: a
  * directory that leads to one. As meta_list otherwise.
  */
 errint meta_trash_list(struct meta *meta, uint64_t directory, uint32_t uid, uint64_t after,
                        bool (*entry)(void *context, const char *name, size_t length, uint64_t cookie,
-                                     const struct meta_inode *inode, const struct meta_trash *row),
+                                     const struct meta_inode *inode, bool is_entry),
                        void *context);
 /* The same for one name; NAME~NUMBER is found whether it is shown or not. *is_entry: false for a directory
  * that leads to one. -ENOENT. */

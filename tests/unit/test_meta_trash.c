@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "meta/check.h"
 #include "meta/hidden.h"
 #include "meta/policy.h"
@@ -262,11 +263,11 @@ static void test_path_survives_what_is_above(void)
 static char listed[1024];
 
 static bool list_entry(void *context, const char *name, size_t length, uint64_t cookie,
-                       const struct meta_inode *inode, const struct meta_trash *row)
+                       const struct meta_inode *inode, bool is_entry)
 {
     (void)context, (void)cookie, (void)inode;
     size_t used = strlen(listed);
-    snprintf(listed + used, sizeof listed - used, "%.*s%s ", (int)length, name, row ? "*" : "/");
+    snprintf(listed + used, sizeof listed - used, "%.*s%s ", (int)length, name, is_entry ? "*" : "/");
     return true;
 }
 
@@ -320,6 +321,56 @@ static void test_view(void)
     CHECK_EQUAL(0, look_up(META_ROOT_INO, 0, "run", &found));
     CHECK_EQUAL(0, look_up(found, 0, "checkpoint", &found));
     CHECK_EQUAL(second, found);
+}
+
+enum { MANY = 10000, MANY_SECONDS = 10 };
+
+/* Where a listing in pieces is, as a directory's is that is read with getdents(2). */
+struct piece {
+    uint64_t after;
+    unsigned count, numbered;
+};
+
+static bool list_piece(void *context, const char *name, size_t length, uint64_t cookie,
+                       const struct meta_inode *inode, bool is_entry)
+{
+    (void)inode, (void)is_entry;
+    struct piece *piece = context;
+    piece->after = cookie;
+    piece->numbered += memchr(name, '~', length) != NULL;
+    return ++piece->count % 50 != 0;
+}
+
+/* Half of them have one name, the others one each. */
+static void make_many(void)
+{
+    char name[32];
+    run = frame_make(META_ROOT_INO, "run", S_IFDIR | 0755);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof name, "checkpoint-%d", i % 2 ? i : 0);
+        uint64_t directory = frame_make(run, name, S_IFDIR | 0755);
+        CHECK_EQUAL(0, meta_trash_take(meta, directory, OWNER, "", FRAME_NOW + i));
+    }
+}
+
+static void test_many(void)
+{
+    struct piece piece = {0};
+    struct meta_trash row = {0};
+    unsigned before = 1, found = 0;
+    make_many();
+    int64_t began = clock_monotonic();
+    while (before != piece.count) {
+        before = piece.count;
+        CHECK_EQUAL(0, meta_trash_list(meta, run, 0, piece.after, list_piece, &piece));
+    }
+    CHECK_EQUAL(MANY, piece.count);
+    CHECK_EQUAL(MANY / 2 - 1, piece.numbered);
+    while (meta_trash_next(meta, row.ino, 0, &row) == 0)
+        found++;
+    CHECK_EQUAL(MANY, found);
+    CHECK(clock_monotonic() - began < MANY_SECONDS * CLOCK_NS_PER_SECOND);
+    CHECK_EQUAL(-ENOENT, meta_trash_next(meta, 0, OTHER, &row));
 }
 
 /* -- the check --------------------------------------------------------------------------------------------
@@ -462,6 +513,7 @@ int main(void)
     frame_run("the rest of a checkpoint follows what was removed of it", test_rest_follows);
     frame_run("a path outlives the directories on it", test_path_survives_what_is_above);
     frame_run("the view shows it to its owner, under its path", test_view);
+    frame_run("thousands of entries are listed in no time to speak of", test_many);
     frame_run("the check mends it", test_check);
     frame_run("a random sequence leaves the tables consistent", test_random);
     return check_done();
