@@ -34,12 +34,15 @@ static errint control_describe_trash(struct filesystem *fs, const struct meta_tr
 {
     struct trash_size size = {0};
     bool keeps;
+    uint64_t above;
     cleanup_free char *path = NULL;
     errint error = meta_trash_path(fs->meta, row, &path);
     if (!error && strlen(path) >= sizeof out->path)
         error = -ENAMETOOLONG;
     if (!error)
-        error = policy_trash(fs, row->directory ? row->directory : row->parent, &keeps, &out->age);
+        error = meta_trash_find_above(fs->meta, row, &above);
+    if (!error)
+        error = policy_trash(fs, above, &keeps, &out->age);
     if (error)
         return error;
     out->counted = trash_find_size(fs, row->ino, &size);

@@ -74,7 +74,9 @@ bool trash_make_room(struct filesystem *fs, uint64_t given);
 struct trash_size {
     uint64_t ino, files;
     int64_t bytes;        /* the sum of the files' sizes */
+    int64_t save_bytes;   /* that had to be written for it */
     int64_t unique_bytes; /* of the disk, that no other file has */
+    bool closed;          /* it gets no more files */
 };
 /* As of the last count. False: it was not counted yet. */
 bool trash_find_size(struct filesystem *fs, uint64_t ino, struct trash_size *out);

@@ -247,7 +247,7 @@ static errint trash_open_entry(struct change *change, const struct name_removal 
         .kind = META_TRASH_OPEN,
         .parent = name.parent,
         .length = name.length,
-        .removed = removal->now,
+        .removed = removal->removed,
         .remover = removal->remover,
     };
     memcpy(row.name, name.bytes, name.length);
@@ -325,6 +325,7 @@ errint meta_trash_remove(struct meta *meta, const struct meta_trash_removal *rem
         .now = removal->now,
         .trash = removal->checkpoint,
         .remover = removal->remover,
+        .removed = removal->removed,
     };
     errint error = name_check(removal->name, removal->length, false);
     if (error)
@@ -375,12 +376,13 @@ errint trash_directory_removed(struct change *change, const struct trash_removed
 {
     struct meta *meta = change->meta;
     uint64_t ino = removed->inode->ino;
-    errint error = db_run(meta->db,
-                          "UPDATE trash SET directory = 0, removed = CASE kind WHEN 1 THEN $1 ELSE removed"
-                          " END, kind = CASE kind WHEN 1 THEN 0 ELSE kind END, parent = $2, name = $3"
-                          " WHERE directory = $4 AND directory <> 0",
-                          DB_INTEGER(removed->now), DB_INTEGER(removed->parent),
-                          DB_BLOB(removed->name, removed->length), DB_INTEGER(ino));
+    errint error = db_run(
+        meta->db,
+        "UPDATE trash SET directory = 0, removed = CASE WHEN kind = 1 AND removed < $1"
+        " THEN $1 ELSE removed END, kind = CASE kind WHEN 1 THEN 0 ELSE kind END, parent = $2, name = $3"
+        " WHERE directory = $4 AND directory <> 0",
+        DB_INTEGER(removed->now), DB_INTEGER(removed->parent), DB_BLOB(removed->name, removed->length),
+        DB_INTEGER(ino));
     int leads = error ? error : trash_leads_on(meta, ino);
     return leads > 0 ? trash_put_above(change, removed) : leads;
 }

@@ -52,7 +52,8 @@ struct meta_trash_removal {
     uint64_t expected; /* as meta_unlink */
     bool directory;    /* a subdirectory, which must be empty */
     uint32_t remover;
-    int64_t now;
+    int64_t now;     /* that files and directories are stamped with */
+    int64_t removed; /* that ages count from */
 };
 /*
  * As meta_unlink and meta_rmdir, but the file goes into the trash, and of a subdirectory its attributes.
@@ -81,6 +82,9 @@ errint meta_trash_next(struct meta *meta, uint64_t after, uint32_t uid, struct m
 errint meta_trash_find(struct meta *meta, uint64_t ino, struct meta_trash *out);
 /* Where it was, as a path from the root; the caller frees it. What is left of it may be elsewhere now. */
 errint meta_trash_path(struct meta *meta, const struct meta_trash *trash, char **out);
+
+/* The nearest directory that is left on the mount of those that the entry was in, whose policies hold for it. */
+errint meta_trash_find_above(struct meta *meta, const struct meta_trash *trash, uint64_t *out);
 
 /* Whether a file has no name left on the mount, because it was removed: 1, 0 or an error. */
 int meta_trash_has(struct meta *meta, uint64_t ino);

@@ -134,6 +134,21 @@ errint meta_trash_path(struct meta *meta, const struct meta_trash *trash, char *
     return 0;
 }
 
+errint meta_trash_find_above(struct meta *meta, const struct meta_trash *trash, uint64_t *out)
+{
+    META_LOCKED(meta);
+    struct meta_trash row;
+    errint error = 0;
+    *out = trash->directory ? trash->directory : trash->parent;
+    for (int level = 0; level < TRASH_LEVELS_MAX; level++) {
+        error = trash_load(meta, *out, &row);
+        if (error)
+            break;
+        *out = row.parent;
+    }
+    return error == -ENOENT ? 0 : error ? error : -ELOOP;
+}
+
 /* -- a directory of the view ------------------------------------------------------------------------------
  */
 

@@ -40,6 +40,7 @@ static errint trash_remove(uint64_t parent, const char *name, bool directory)
         .directory = directory,
         .remover = OWNER,
         .now = FRAME_NOW + LATER,
+        .removed = FRAME_NOW + LATER,
     };
     struct ids freed = {0};
     errint error = meta_trash_remove(meta, &removal, 0, &freed);
