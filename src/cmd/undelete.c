@@ -123,15 +123,29 @@ static int undelete_explain(const char *path, const struct control_trash *entry,
     }
 }
 
+/* The mode that a directory had which was removed with what is given back, without what others than its owner
+ * might write: the view of the trash shows that much. */
+static mode_t undelete_mode_above(const struct undelete_place *place, const char *path)
+{
+    struct stat status;
+    cleanup_free char *view = NULL;
+    size_t root = strcmp(place->mountpoint, "/") == 0 ? 0 : strlen(place->mountpoint);
+    if (strncmp(path, place->mountpoint, root) != 0 ||
+        asprintf(&view, "%.*s" UNDELETE_VIEW "%s", (int)root, path, path + root) < 0 ||
+        stat(view, &status) < 0)
+        return 0777;
+    return (status.st_mode & 0777) | S_IWUSR;
+}
+
 /* Makes the directories above a path that are missing. 0 or an errno. */
-static int undelete_make_above(const char *path)
+static int undelete_make_above(const struct undelete_place *place, const char *path)
 {
     cleanup_free char *copy = strdup(path);
     if (!copy)
         return ENOMEM;
     for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdir(copy, 0777) < 0 && errno != EEXIST)
+        if (access(copy, F_OK) < 0 && mkdir(copy, undelete_mode_above(place, copy)) < 0 && errno != EEXIST)
             return errno;
         *slash = '/';
     }
@@ -139,13 +153,14 @@ static int undelete_make_above(const char *path)
 }
 
 /* To the absolute path. */
-static int undelete_give(const struct control_trash *entry, const char *path)
+static int undelete_give(const struct undelete_place *place, const struct control_trash *entry,
+                         const char *path)
 {
     struct control_undelete wanted = {.id = entry->id};
     const char *slash = strrchr(path, '/');
     cleanup_fd int fd = -1;
     cleanup_free char *above = strndup(path, slash == path ? 1 : (size_t)(slash - path));
-    int error = above ? undelete_make_above(path) : ENOMEM;
+    int error = above ? undelete_make_above(place, path) : ENOMEM;
     if (error || strlen(slash + 1) >= sizeof wanted.name)
         return directory_explain(path, error ? error : ENAMETOOLONG);
     memcpy(wanted.name, slash + 1, strlen(slash + 1) + 1);
@@ -169,7 +184,7 @@ static int undelete_give_one(const struct undelete *undelete, const struct undel
                              const struct control_trash *entry)
 {
     cleanup_free char *path = undelete->to ? undelete_resolve(undelete->to) : undelete_path_of(place, entry);
-    return path ? undelete_give(entry, path) : directory_explain(place->relative, ENOMEM);
+    return path ? undelete_give(place, entry, path) : directory_explain(place->relative, ENOMEM);
 }
 
 /* The entry of that path; or else the last of each path below it. */

@@ -160,9 +160,13 @@ static errint trash_copy_directory(struct change *change, uint64_t from, uint64_
                        DB_INTEGER(*out), DB_INTEGER(from));
     if (!error)
         error = db_run(meta->db,
-                       "INSERT INTO policy (directory, key, value) SELECT $1, p.key, p.value FROM policy p"
+                       "INSERT INTO policy (directory, key, value, uid, gid)"
+                       " SELECT $1, p.key, p.value, p.uid, p.gid FROM policy p"
                        " WHERE p.directory = $2 AND p.key <> $3",
                        DB_INTEGER(*out), DB_INTEGER(from), DB_BLOB("template", strlen("template")));
+    if (!error)
+        error = db_run(meta->db, "INSERT INTO pin (ino) SELECT $1 FROM pin p WHERE p.ino = $2",
+                       DB_INTEGER(*out), DB_INTEGER(from));
     return error;
 }
 

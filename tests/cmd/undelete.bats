@@ -103,10 +103,14 @@ teardown() { ckptfs_teardown; }
     checkpoint "$RUN/a/checkpoint-5" 10000
     mv "$WAS" "$TEST_DIR/first"
     checkpoint "$RUN/a/checkpoint-6" 10000
+    chmod 700 "$RUN"
+    chmod 750 "$RUN/a"
     rm -r "$RUN"
     [ ! -e "$RUN" ]
     [ "$(ls "$MNT/.ckptfs/trash/run/a")" = $'checkpoint-5\ncheckpoint-6' ]
     "$CKPTFS" undelete "$RUN"
+    # Who could not look into it cannot now.
+    [ "$(stat -c %a "$RUN" "$RUN/a")" = $'700\n750' ]
     same_tree "$TEST_DIR/first" "$RUN/a/checkpoint-5"
     same_tree "$WAS" "$RUN/a/checkpoint-6"
     trash_is_empty

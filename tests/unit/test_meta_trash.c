@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "meta/check.h"
 #include "meta/hidden.h"
+#include "meta/pin.h"
 #include "meta/policy.h"
 #include "test_meta_frame.h"
 
@@ -133,6 +134,24 @@ static void test_remove_and_restore(void)
     CHECK_EQUAL(FRAME_NOW, frame_get(back).mtime);
     CHECK_EQUAL(0, count_rows());
     CHECK_EQUAL(-ENOENT, restore(row.ino, run, "again", &back));
+}
+
+/* A hook is run as who has set it. */
+static void test_settings_come_back(void)
+{
+    const struct meta_policy_change hook = {"hook-complete", "true"};
+    struct meta_policy_found found = {0};
+    uint64_t back = 0;
+    make_checkpoint();
+    CHECK_EQUAL(0, meta_policy_change_by(meta, checkpoint, &hook, 1, OWNER, OTHER));
+    CHECK_EQUAL(0, meta_pin_set(meta, checkpoint, true));
+    remove_all();
+    CHECK_EQUAL(0, restore(row_at(0).ino, run, "checkpoint", &back));
+    CHECK_EQUAL(0, meta_policy_find(meta, back, "hook-complete", &found));
+    CHECK_TEXT("true", found.value);
+    CHECK_EQUAL(OWNER, found.uid);
+    CHECK_EQUAL(OTHER, found.gid);
+    CHECK_EQUAL(1, meta_pin_has(meta, back));
 }
 
 static void test_part_is_completed(void)
@@ -507,6 +526,7 @@ static void test_random(void)
 int main(void)
 {
     frame_run("what is removed of a checkpoint comes back as it was", test_remove_and_restore);
+    frame_run("what was set for it comes back with it", test_settings_come_back);
     frame_run("what is removed in part is completed", test_part_is_completed);
     frame_run("nothing is replaced by what comes back", test_nothing_is_replaced);
     frame_run("what is made anew is not of the entry before", test_closed);
