@@ -116,6 +116,25 @@ is_gone() { flock -n "$1" true; }
     policy show --json "$RUN" | jq -e '.policies[] | select(.key == "hook-assembled").value == null'
 }
 
+@test "a user's hooks do not keep those of others waiting" {
+    require_root
+    local user=${CKPTFS_TEST_USER:-nobody} name
+    mkdir "$MNT/theirs"
+    chown "$user" "$MNT/theirs"
+    run_as_user "$CKPTFS" policy set "$MNT/theirs" hook-assembled="echo >>$OUT/theirs; sleep 1000"
+    for name in 1 2 3; do
+        save_model "$MNT/theirs/checkpoint-$name" --shards 2 --mib 1
+        chown -R "$user" "$MNT/theirs/checkpoint-$name"
+    done
+    # What they are told of comes when it is theirs.
+    touch "$MNT/theirs"/*/config.json
+    wait_until 30 has_lines "$OUT/theirs" 2
+    policy set "$RUN" hook-assembled="echo >>$OUT/ours"
+    assemble checkpoint-1
+    ends_hook "hook-assembled run/checkpoint-1: done"
+    [ "$(wc -l <"$OUT/theirs")" -eq 2 ]
+}
+
 @test "no more than two at a time, and those that did not end are run again" {
     require_takeover
     local name
