@@ -69,6 +69,14 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     [ "$status" -eq 30 ]
 }
 
+@test "events of a directory whose name is no UTF-8 are found by its path" {
+    local name=$'odd\xff"\nname'
+    mkdir "$RUN/$name"
+    tell "$RUN/$name"
+    tell "$RUN"
+    [ "$("$CKPTFS" events --json "$RUN/$name" | jq -c .path)" = '"run/odd?\"\nname"' ]
+}
+
 @test "a reader of .ckptfs/events gets what comes, line by line, and waits for it" {
     tell "$RUN" off
     reader cat cat "$EVENTS"
