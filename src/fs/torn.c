@@ -161,6 +161,7 @@ static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row
                                     .step = row->step,
                                     .bytes = row->bytes,
                                     .reason = "who saved it is gone, and it is not complete"});
+    trash_note_entry(fs);
     return 0;
 }
 

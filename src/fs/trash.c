@@ -14,6 +14,7 @@
 #include "fs/checkpoints.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
+#include "fs/torn_expire.h"
 #include "fs/trash_internal.h"
 #include "fs/writeback.h"
 
@@ -160,6 +161,14 @@ void trash_note_creation(struct filesystem *fs, uint64_t directory)
                     strerror(-error));
 }
 
+void trash_note_entry(struct filesystem *fs)
+{
+    if (!fs->trash)
+        return;
+    atomic_store(&fs->trash->any, true);
+    trash_kick(fs);
+}
+
 void trash_note_move(struct filesystem *fs)
 {
     struct trash *trash = fs->trash;
@@ -286,9 +295,10 @@ static errint trash_load(struct filesystem *fs, struct trash *trash)
         if (rows[i].kind == META_TRASH_OPEN)
             error = ids_append(&trash->begun, rows[i].directory);
     }
-    atomic_store(&trash->any, count > 0);
+    bool any = count > 0 || torn_has_any(fs);
+    atomic_store(&trash->any, any);
     atomic_store(&trash->begun_count, trash->begun.count);
-    trash->kicked = count > 0;
+    trash->kicked = any;
     return error;
 }
 

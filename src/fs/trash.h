@@ -9,6 +9,8 @@
  * new files are not written by passthrough, so that their writers can wait for more to be given up
  * (fs/retry.h).
  *
+ * What was torn (fs/torn_expire.h) goes likewise, and before it where the space is wanted.
+ *
  * Thread-safe. Where the mount is read-only nothing is done, and nothing can be removed either.
  */
 #ifndef CKPTFS_FS_TRASH_H
@@ -47,6 +49,9 @@ void trash_note_move(struct filesystem *fs);
  * negative errno.
  */
 errint trash_take_directory(struct filesystem *fs, uint64_t directory, const char *reason);
+
+/* There is an entry that others have made. */
+void trash_note_entry(struct filesystem *fs);
 
 /* A policy was changed, an entry was given back. */
 void trash_kick(struct filesystem *fs);

@@ -13,7 +13,7 @@
 enum { TRASH_RECENT = 8 };
 
 struct trash {
-    atomic_bool any;            /* there are rows */
+    atomic_bool any;            /* there are rows, or something torn */
     atomic_size_t begun_count;  /* of `begun` */
     _Atomic int64_t bytes;      /* that only the trash has */
     _Atomic int64_t wanted;     /* to be kept free on the disk, while there is something in the trash */

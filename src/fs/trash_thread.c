@@ -12,6 +12,7 @@
 #include "fs/discard.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
+#include "fs/torn_expire.h"
 #include "fs/trash_internal.h"
 #include "meta/hidden.h"
 #include "meta/usage.h"
@@ -111,13 +112,20 @@ static void trash_give_up_expired(struct trash_round *round)
         else if (end < due)
             due = end;
     }
+    round->given += torn_expire(fs, now, &due);
     fs->trash->due = due;
 }
 
-/* The oldest entries, until there is room: at least one of them, if somebody waits. */
+/* What was torn, then the oldest entries, until there is room: at least one of them, if somebody waits. */
 static void trash_give_up_for_room(struct trash_round *round, bool asked)
 {
     struct filesystem *fs = round->fs;
+    while (!trash_stops(fs) && (asked || trash_free_bytes(fs) < atomic_load(&fs->trash->wanted)) &&
+           torn_give_up_first(fs)) {
+        round->given++;
+        discard_flush(fs);
+        asked = false;
+    }
     for (size_t i = 0; i < round->count && !trash_stops(fs); i++) {
         if (!trash_is_entry(&round->rows[i]))
             continue;
@@ -280,7 +288,7 @@ static void trash_look_at_rows(struct trash_round *round, bool changed, bool ask
 }
 
 /* Whether an entry's time is up, or the space is wanted: to read all of them is much when they are many. */
-static bool trash_is_due(struct filesystem *fs)
+static bool trash_is_called_for(struct filesystem *fs)
 {
     return trash_has_any(fs) &&
            (clock_wall() >= fs->trash->due || trash_free_bytes(fs) < atomic_load(&fs->trash->wanted));
@@ -290,7 +298,7 @@ static bool trash_is_due(struct filesystem *fs)
 static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
 {
     struct trash_round round = {.fs = fs};
-    bool looks = changed || asked || trash_is_due(fs);
+    bool looks = changed || asked || trash_is_called_for(fs);
     if (looks)
         trash_look_at_rows(&round, changed, asked);
     size_t before = round.given;
@@ -298,10 +306,12 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
         trash_ask_policies(&round, asked && before == 0);
     if (round.given > 0 && trash_read(&round) == 0)
         trash_count_all(&round);
+    looks |= round.given > 0;
+    bool any = looks && (round.count > 0 || torn_has_any(fs));
     pthread_mutex_lock(&fs->trash->lock);
     /* One that came meanwhile has kicked. */
-    if ((looks || round.given > 0) && !fs->trash->kicked)
-        atomic_store(&fs->trash->any, round.count > 0);
+    if (looks && !fs->trash->kicked)
+        atomic_store(&fs->trash->any, any);
     pthread_mutex_unlock(&fs->trash->lock);
     free(round.rows);
     return round.given;
