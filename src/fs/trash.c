@@ -189,7 +189,7 @@ errint trash_take_directory(struct filesystem *fs, uint64_t directory, const cha
     if (!error && count == 0)
         error = -ENOENT;
     if (!error)
-        error = meta_trash_take(fs->meta, directory, geteuid(), reason, clock_wall());
+        error = meta_trash_take(fs->meta, directory, geteuid(), reason, clock_file_time(), clock_wall());
     if (error)
         return error;
     atomic_store(&fs->trash->any, true);

@@ -442,15 +442,24 @@ static errint trash_take(struct change *change, uint64_t directory, struct meta_
     return error ? error : trash_insert(meta, row);
 }
 
+static errint trash_stamp(struct meta *meta, uint64_t ino, int64_t removed)
+{
+    return db_run(meta->db, "UPDATE trash SET removed = $1 WHERE ino = $2", DB_INTEGER(removed),
+                  DB_INTEGER(ino));
+}
+
 errint meta_trash_take(struct meta *meta, uint64_t directory, uint32_t remover, const char *reason,
-                       int64_t now)
+                       int64_t now, int64_t removed)
 {
     if (directory == META_ROOT_INO)
         return -EBUSY;
     struct meta_trash row = {.kind = META_TRASH_CLOSED, .removed = now, .remover = remover};
     snprintf(row.reason, sizeof row.reason, "%s", reason);
     struct change change = {.meta = meta, .spends = true};
-    while (change_next(&change))
+    while (change_next(&change)) {
         change.error = trash_take(&change, directory, &row);
+        if (!change.error && removed != now && row.ino)
+            change.error = trash_stamp(meta, row.ino, removed);
+    }
     return change.error;
 }

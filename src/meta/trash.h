@@ -68,10 +68,11 @@ errint meta_trash_close(struct meta *meta, uint64_t directory);
 /*
  * A whole directory, with all that is below it, becomes an entry; what is left of a checkpoint joins what was
  * removed of it, and the directory is told by meta_shadows_released, for the caller to meta_reap. -ENOENT
- * when it has no name or is hidden already; -EBUSY for the root.
+ * when it has no name or is hidden already; -EBUSY for the root. `now`, `removed`: as in struct
+ * meta_trash_removal.
  */
 errint meta_trash_take(struct meta *meta, uint64_t directory, uint32_t remover, const char *reason,
-                       int64_t now);
+                       int64_t now, int64_t removed);
 
 /* All rows, the oldest removal first. The caller frees *out. */
 errint meta_trash_read(struct meta *meta, struct meta_trash **out, size_t *count);
@@ -83,7 +84,8 @@ errint meta_trash_find(struct meta *meta, uint64_t ino, struct meta_trash *out);
 /* Where it was, as a path from the root; the caller frees it. What is left of it may be elsewhere now. */
 errint meta_trash_path(struct meta *meta, const struct meta_trash *trash, char **out);
 
-/* The nearest directory that is left on the mount of those that the entry was in, whose policies hold for it. */
+/* The nearest directory that is left on the mount of those that the entry was in, whose policies hold for it.
+ */
 errint meta_trash_find_above(struct meta *meta, const struct meta_trash *trash, uint64_t *out);
 
 /* Whether a file has no name left on the mount, because it was removed: 1, 0 or an error. */

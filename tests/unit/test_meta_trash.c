@@ -217,16 +217,16 @@ static void test_take_and_give_up(void)
     struct meta_inode out;
     CHECK_EQUAL(0, meta_link(meta, frame_find(checkpoint, "optimizer"), run, "kept", 4, FRAME_NOW, 0, &out));
     linked = out.ino;
-    CHECK_EQUAL(-EBUSY, meta_trash_take(meta, META_ROOT_INO, 0, "", FRAME_NOW));
-    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW));
-    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, checkpoint, 0, "", FRAME_NOW));
-    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, part, 0, "", FRAME_NOW));
+    CHECK_EQUAL(-EBUSY, meta_trash_take(meta, META_ROOT_INO, 0, "", FRAME_NOW, FRAME_NOW));
+    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW, FRAME_NOW));
+    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, checkpoint, 0, "", FRAME_NOW, FRAME_NOW));
+    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, part, 0, "", FRAME_NOW, FRAME_NOW));
     CHECK_EQUAL(0, frame_find(run, "checkpoint"));
     CHECK_TEXT("keep-last", row_at(0).reason);
     CHECK_EQUAL(0, restore(checkpoint, run, "checkpoint", &back));
     CHECK_EQUAL(checkpoint, back);
     CHECK_EQUAL(model, frame_find(back, "sealed"));
-    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW));
+    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW, FRAME_NOW));
     cleanup_ids struct ids released = {0};
     CHECK_EQUAL(1, meta_trash_give_up(meta, checkpoint, 1, FRAME_NOW, &released));
     CHECK_EQUAL(-ENOENT, restore(checkpoint, run, "checkpoint", &back));
@@ -246,7 +246,8 @@ static void test_rest_follows(void)
     CHECK_EQUAL(0, trash_remove(checkpoint, "model", false));
     CHECK(make_file(part, "rank2") != 0);
     CHECK_EQUAL(0, trash_remove(part, "rank", false));
-    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "the removal was broken off", FRAME_NOW + LATER));
+    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "the removal was broken off", FRAME_NOW + LATER,
+                                   FRAME_NOW + LATER));
     CHECK_EQUAL(0, meta_shadows_released(meta, &released));
     CHECK(frame_has(&released, checkpoint));
     CHECK_EQUAL(0, meta_reap_all(meta, &released, &freed));
@@ -325,7 +326,7 @@ static void test_view(void)
     CHECK_EQUAL(0, look_up(run, OWNER, "checkpoint", &found));
     CHECK_EQUAL(first, found);
     second = frame_make(run, "checkpoint", S_IFDIR | 0755);
-    CHECK_EQUAL(0, meta_trash_take(meta, second, 0, "", FRAME_NOW + 2 * LATER));
+    CHECK_EQUAL(0, meta_trash_take(meta, second, 0, "", FRAME_NOW + 2 * LATER, FRAME_NOW + 2 * LATER));
     snprintf(text, sizeof text,
              second < first ? "checkpoint* checkpoint~%llu* " : "checkpoint~%llu* checkpoint* ",
              (unsigned long long)first);
@@ -369,7 +370,7 @@ static void make_many(void)
     for (int i = 0; i < MANY; i++) {
         snprintf(name, sizeof name, "checkpoint-%d", i % 2 ? i : 0);
         uint64_t directory = frame_make(run, name, S_IFDIR | 0755);
-        CHECK_EQUAL(0, meta_trash_take(meta, directory, OWNER, "", FRAME_NOW + i));
+        CHECK_EQUAL(0, meta_trash_take(meta, directory, OWNER, "", FRAME_NOW + i, FRAME_NOW + i));
     }
 }
 
