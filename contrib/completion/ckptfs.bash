@@ -29,7 +29,7 @@ _ckptfs() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]-}
     local mountpoints
     local policy_keys=$'assemble\nkeep-last\nkeep-best\nkeep-every\nkeep-hourly\nkeep-daily\nmax-bytes\nmax-age\nshed'
-    policy_keys+=$'\ntrash\ntrash-age\nexport\nexport-when\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-torn\nhook-assembled\nhook-timeout'
+    policy_keys+=$'\ntrash\ntrash-age\nexport\nexport-when\nhook-complete\nhook-best\nhook-removed\nhook-exported\nhook-export-failed\nhook-torn\nhook-assembled\nhook-timeout'
     COMPREPLY=()
     # "=" splits words: what follows "passthrough=" arrives alone.
     if [ "$word" = = ] || [ "$previous" = = ]; then

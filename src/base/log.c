@@ -45,22 +45,32 @@ static size_t log_begin(char *line, size_t size, enum log_level level)
     return used + (size_t)snprintf(line + used, size - used, "%s: ", log_settings.ident);
 }
 
+/* Names of files are told, too: they shall neither make lines of their own nor speak to a terminal. */
+static void log_make_plain(char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+    }
+}
+
 void log_write_arguments(enum log_level level, const char *format, va_list arguments)
 {
     if (level > log_settings.level)
         return;
-    if (log_settings.target == LOG_TO_SYSLOG) {
-        vsyslog((int)level, format, arguments);
-        return;
-    }
     /* One write(2) a line, so that lines of several processes do not mix. */
     char line[2048];
-    size_t used = log_begin(line, sizeof line, level);
+    size_t used = log_settings.target == LOG_TO_SYSLOG ? 0 : log_begin(line, sizeof line, level);
     size_t room = sizeof line - used - 1;
     int text = vsnprintf(line + used, room, format, arguments);
     if (text < 0)
         return;
-    size_t length = used + ((size_t)text < room ? (size_t)text : room - 1);
+    log_make_plain(line + used);
+    if (log_settings.target == LOG_TO_SYSLOG) {
+        syslog((int)level, "%s", line);
+        return;
+    }
+    size_t length = used + strlen(line + used);
     line[length++] = '\n';
     fwrite(line, 1, length, stderr);
 }

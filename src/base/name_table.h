@@ -25,5 +25,6 @@ bool name_table_find(const struct name_table *table, const char *name, uint32_t 
 /* The text is not copied: it outlives the table. -EEXIST when the name is there already; -ENOMEM. */
 errint name_table_add(struct name_table *table, const char *name, uint32_t value);
 void name_table_release(struct name_table *table);
+#define cleanup_name_table __attribute__((cleanup(name_table_release)))
 
 #endif

@@ -5,7 +5,6 @@
 #include <errno.h>
 
 /* Names, to find them again. */
-#define cleanup_name_table __attribute__((cleanup(name_table_release)))
 
 static errint module_add_name(struct name_table *table, const char *name)
 {

@@ -26,6 +26,7 @@ static const char *place_hidden(const struct export_place *place, const char *en
 #define PLACE_LOCK  ".lock"
 #define PLACE_STATE ".state"
 #define PLACE_OLD   ".old-"
+#define PLACE_LINK  ".link"
 
 /* -- the lock ---------------------------------------------------------------------------------------------
  */
@@ -235,7 +236,8 @@ errint export_place_link(const struct export_place *place, const char *link)
     errint error = export_place_read_link(place, link, now);
     if (error == -EEXIST || (error == 0 && strcmp(now, place->name) == 0))
         return error;
-    snprintf(temporary, sizeof temporary, EXPORT_HIDDEN "link-%d", (int)getpid());
+    /* Whoever makes a link to the name has its lock. */
+    place_hidden(place, PLACE_LINK, temporary);
     unlinkat(place->directory, temporary, 0);
     if (symlinkat(place->name, place->directory, temporary) < 0)
         return -errno;

@@ -187,7 +187,7 @@ static errint hf_add_part(struct hf_load *load, const char *path, uint32_t file,
 /* The entries of DCP_SHARDING_INFO in the order of the file's tensors; NULL for what is not in it. */
 static errint hf_match_infos(const cJSON *root, const struct safetensors_file *file, const cJSON **infos)
 {
-    __attribute__((cleanup(name_table_release))) struct name_table names = {0};
+    cleanup_name_table struct name_table names = {0};
     for (size_t i = 0; i < file->tensor_count; i++) {
         errint error = name_table_add(&names, file->tensors[i].name, (uint32_t)i);
         if (error)

@@ -249,6 +249,7 @@ static const struct policy_key policy_table[] = {
     POLICY_HOOK_ROW("best", "a checkpoint is the best of its run"),
     POLICY_HOOK_ROW("removed", "a checkpoint was removed"),
     POLICY_HOOK_ROW("exported", "a checkpoint was exported"),
+    POLICY_HOOK_ROW("export-failed", "a checkpoint could not be exported, which is tried again"),
     POLICY_HOOK_ROW("torn", "a checkpoint is torn"),
     POLICY_HOOK_ROW("assembled", "a model was made of a checkpoint's shards"),
     {.name = POLICY_HOOK_TIMEOUT,

@@ -57,15 +57,24 @@ static const char *export_base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* An export needs no more than the weights: the last one that has them all is the latest here. */
+/* The one that a job would resume from, as `.ckptfs/latest` has it; of a run that has none such, the last one
+ * that has all weights: an export needs no more. */
+static bool export_is_later(const struct run_checkpoint *one, const struct run_checkpoint *other)
+{
+    bool complete = one->complete.state == COMPLETE_YES;
+    if (one->step < 0 || (!complete && one->complete.state != COMPLETE_WEIGHTS))
+        return false;
+    if (!other || complete != (other->complete.state == COMPLETE_YES))
+        return !other || complete;
+    return one->step >= other->step;
+}
+
 static const struct run_checkpoint *export_find_picked(const struct export_run *run, const struct run *found)
 {
     const struct run_checkpoint *picked = NULL;
     for (size_t i = 0; i < found->count; i++) {
         const struct run_checkpoint *at = &found->at[i];
-        bool whole = at->complete.state == COMPLETE_YES || at->complete.state == COMPLETE_WEIGHTS;
-        bool later = !picked || (picked->step >= 0 && at->step >= picked->step);
-        if (run->pick == EXPORT_PICK_LATEST ? whole && at->step >= 0 && later : at->best)
+        if (run->pick == EXPORT_PICK_LATEST ? export_is_later(at, picked) : at->best)
             picked = at;
     }
     return picked;

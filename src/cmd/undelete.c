@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/name_table.h"
 #include "cmd/command.h"
 #include "cmd/directory.h"
 #include "cmd/exit.h"
@@ -122,15 +123,29 @@ static int undelete_explain(const char *path, const struct control_trash *entry,
     }
 }
 
+/* The mode that a directory had which was removed with what is given back, without what others than its owner
+ * might write: the view of the trash shows that much. */
+static mode_t undelete_mode_above(const struct undelete_place *place, const char *path)
+{
+    struct stat status;
+    cleanup_free char *view = NULL;
+    size_t root = strcmp(place->mountpoint, "/") == 0 ? 0 : strlen(place->mountpoint);
+    if (strncmp(path, place->mountpoint, root) != 0 ||
+        asprintf(&view, "%.*s" UNDELETE_VIEW "%s", (int)root, path, path + root) < 0 ||
+        stat(view, &status) < 0)
+        return 0777;
+    return (status.st_mode & 0777) | S_IWUSR;
+}
+
 /* Makes the directories above a path that are missing. 0 or an errno. */
-static int undelete_make_above(const char *path)
+static int undelete_make_above(const struct undelete_place *place, const char *path)
 {
     cleanup_free char *copy = strdup(path);
     if (!copy)
         return ENOMEM;
     for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdir(copy, 0777) < 0 && errno != EEXIST)
+        if (access(copy, F_OK) < 0 && mkdir(copy, undelete_mode_above(place, copy)) < 0 && errno != EEXIST)
             return errno;
         *slash = '/';
     }
@@ -138,13 +153,14 @@ static int undelete_make_above(const char *path)
 }
 
 /* To the absolute path. */
-static int undelete_give(const struct control_trash *entry, const char *path)
+static int undelete_give(const struct undelete_place *place, const struct control_trash *entry,
+                         const char *path)
 {
     struct control_undelete wanted = {.id = entry->id};
     const char *slash = strrchr(path, '/');
     cleanup_fd int fd = -1;
     cleanup_free char *above = strndup(path, slash == path ? 1 : (size_t)(slash - path));
-    int error = above ? undelete_make_above(path) : ENOMEM;
+    int error = above ? undelete_make_above(place, path) : ENOMEM;
     if (error || strlen(slash + 1) >= sizeof wanted.name)
         return directory_explain(path, error ? error : ENAMETOOLONG);
     memcpy(wanted.name, slash + 1, strlen(slash + 1) + 1);
@@ -164,40 +180,29 @@ static int undelete_give(const struct control_trash *entry, const char *path)
     return EXIT_FINE;
 }
 
-/* Whether a later removal of the same path is there, which is the one that is meant. */
-static bool undelete_is_older(const struct undelete_place *place, const struct control_trash *entry)
-{
-    for (size_t i = 0; i < place->count; i++) {
-        const struct control_trash *other = &place->entries[i];
-        bool later =
-            other->removed > entry->removed || (other->removed == entry->removed && other->id > entry->id);
-        if (later && strcmp(other->path, entry->path) == 0)
-            return true;
-    }
-    return false;
-}
-
 static int undelete_give_one(const struct undelete *undelete, const struct undelete_place *place,
                              const struct control_trash *entry)
 {
     cleanup_free char *path = undelete->to ? undelete_resolve(undelete->to) : undelete_path_of(place, entry);
-    return path ? undelete_give(entry, path) : directory_explain(place->relative, ENOMEM);
+    return path ? undelete_give(place, entry, path) : directory_explain(place->relative, ENOMEM);
 }
 
 /* The entry of that path; or else the last of each path below it. */
 static void undelete_run_path(struct undelete *undelete, const char *path)
 {
     __attribute__((cleanup(undelete_place_release))) struct undelete_place place = {0};
+    cleanup_name_table struct name_table given = {0};
     int code = undelete_place_find(path, &place);
     const struct control_trash *entry = code ? NULL : undelete_find_entry(&place);
     size_t found = 0;
     if (entry)
         code = undelete_give_one(undelete, &place, entry);
-    for (size_t i = 0; i < place.count && !code && !entry && !undelete->to; i++) {
-        if (!undelete_is_below(&place, &place.entries[i]) || undelete_is_older(&place, &place.entries[i]))
+    for (size_t i = place.count; i > 0 && !code && !entry && !undelete->to; i--) {
+        const struct control_trash *last = &place.entries[i - 1];
+        if (!undelete_is_below(&place, last) || name_table_add(&given, last->path, 0) == -EEXIST)
             continue;
         found++;
-        undelete_fail(undelete, undelete_give_one(undelete, &place, &place.entries[i]));
+        undelete_fail(undelete, undelete_give_one(undelete, &place, last));
     }
     if (!code && !entry && found == 0) {
         log_error("%s: is not in the trash: only complete checkpoints go there, and stay for a while; see "

@@ -16,9 +16,6 @@
 #include "cmd/exit.h"
 #include "fs/mount_table.h"
 
-/* As the mount shows it. */
-#define UNDELETE_VIEW "/.ckptfs/trash"
-
 /* -- paths ------------------------------------------------------------------------------------------------
  */
 

@@ -14,6 +14,9 @@
 #include "format/plain_text.h"
 #include "fs/control.h"
 
+/* Below a mountpoint: the trash as the mount shows it. */
+#define UNDELETE_VIEW "/.ckptfs/trash"
+
 struct undelete_place {
     char *mountpoint;
     char *relative; /* the path, from the root of the mount: "" or with a slash before */

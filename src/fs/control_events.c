@@ -24,6 +24,8 @@ static errint control_fill_events(struct filesystem *fs, uint64_t directory, uin
     if (strlen(bare) >= sizeof answer->path)
         return -ENAMETOOLONG;
     memcpy(answer->path, bare, strlen(bare) + 1);
+    /* As the lines have it, which it is compared with. */
+    event_make_readable(answer->path);
     const struct event_viewer viewer = events_viewer(uid);
     struct event_place place = {.sequence = answer->from > 0 ? answer->from : 1};
     size_t length = 0;

@@ -29,34 +29,20 @@ static bool control_sees_trash(const struct meta_trash *row, uint32_t uid)
     return (row->kind == META_TRASH_CLOSED || row->kind == META_TRASH_OPEN) && (uid == 0 || uid == row->uid);
 }
 
-/* The one with the lowest number above `after`; -ENOENT. */
-static errint control_find_next(struct filesystem *fs, uint64_t after, uint32_t uid, struct meta_trash *out)
-{
-    cleanup_free struct meta_trash *rows = NULL;
-    size_t count;
-    bool found = false;
-    errint error = meta_trash_read(fs->meta, &rows, &count);
-    for (size_t i = 0; i < count && !error; i++) {
-        bool nearer = rows[i].ino > after && (!found || rows[i].ino < out->ino);
-        if (nearer && control_sees_trash(&rows[i], uid)) {
-            *out = rows[i];
-            found = true;
-        }
-    }
-    return error || found ? error : -ENOENT;
-}
-
 static errint control_describe_trash(struct filesystem *fs, const struct meta_trash *row,
                                      struct control_trash *out)
 {
     struct trash_size size = {0};
     bool keeps;
+    uint64_t above;
     cleanup_free char *path = NULL;
     errint error = meta_trash_path(fs->meta, row, &path);
     if (!error && strlen(path) >= sizeof out->path)
         error = -ENAMETOOLONG;
     if (!error)
-        error = policy_trash(fs, row->directory ? row->directory : row->parent, &keeps, &out->age);
+        error = meta_trash_find_above(fs->meta, row, &above);
+    if (!error)
+        error = policy_trash(fs, above, &keeps, &out->age);
     if (error)
         return error;
     out->counted = trash_find_size(fs, row->ino, &size);
@@ -81,7 +67,7 @@ void control_next_trash(fuse_req_t request, const void *in, size_t in_size, size
     errint error = !answer ? -ENOMEM : in_size < sizeof *answer || room < sizeof *answer ? -EINVAL : 0;
     if (!error) {
         memcpy(&answer->id, in, sizeof answer->id);
-        error = control_find_next(fs, answer->id, fuse_req_ctx(request)->uid, &row);
+        error = meta_trash_next(fs->meta, answer->id, fuse_req_ctx(request)->uid, &row);
     }
     if (!error)
         error = control_describe_trash(fs, &row, answer);

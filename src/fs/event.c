@@ -10,10 +10,18 @@
 #include "format/utf8.h"
 
 static const char *const event_names[EVENT_KINDS] = {
-    [EVENT_COMPLETE] = "complete", [EVENT_DURABLE] = "durable",     [EVENT_TORN] = "torn",
-    [EVENT_REMOVED] = "removed",   [EVENT_EXPORTED] = "exported",   [EVENT_BEST] = "best",
-    [EVENT_RESTORED] = "restored", [EVENT_ASSEMBLED] = "assembled", [EVENT_WITHDRAWN] = "withdrawn",
-    [EVENT_POLICY] = "policy",     [EVENT_SHED] = "shed",
+    [EVENT_COMPLETE] = "complete",
+    [EVENT_DURABLE] = "durable",
+    [EVENT_TORN] = "torn",
+    [EVENT_REMOVED] = "removed",
+    [EVENT_EXPORTED] = "exported",
+    [EVENT_BEST] = "best",
+    [EVENT_RESTORED] = "restored",
+    [EVENT_ASSEMBLED] = "assembled",
+    [EVENT_WITHDRAWN] = "withdrawn",
+    [EVENT_POLICY] = "policy",
+    [EVENT_EXPORT_FAILED] = "export-failed",
+    [EVENT_SHED] = "shed",
 };
 
 const char *event_kind_name(enum event_kind kind)

@@ -9,17 +9,18 @@
 #include "base/cleanup.h"
 
 enum event_kind {
-    EVENT_COMPLETE,  /* a checkpoint is whole */
-    EVENT_DURABLE,   /* and all of it on stable storage */
-    EVENT_TORN,      /* it was begun, and nobody is left who would complete it */
-    EVENT_REMOVED,   /* by a policy, for space, or by the trainer's rotation */
-    EVENT_EXPORTED,  /* its files are on a plain disk */
-    EVENT_BEST,      /* it is the best of its run now */
-    EVENT_RESTORED,  /* it was had back */
-    EVENT_ASSEMBLED, /* its shards have become a model */
-    EVENT_WITHDRAWN, /* that model is shown no more */
-    EVENT_POLICY,    /* somebody has set a policy of the directory */
-    EVENT_SHED,      /* its optimizer's state was given up for space */
+    EVENT_COMPLETE,      /* a checkpoint is whole */
+    EVENT_DURABLE,       /* and all of it on stable storage */
+    EVENT_TORN,          /* it was begun, and nobody is left who would complete it */
+    EVENT_REMOVED,       /* by a policy, for space, or by the trainer's rotation */
+    EVENT_EXPORTED,      /* its files are on a plain disk */
+    EVENT_BEST,          /* it is the best of its run now */
+    EVENT_RESTORED,      /* it was had back */
+    EVENT_ASSEMBLED,     /* its shards have become a model */
+    EVENT_WITHDRAWN,     /* that model is shown no more */
+    EVENT_EXPORT_FAILED, /* it is tried again */
+    EVENT_POLICY,        /* somebody has set a policy of the directory */
+    EVENT_SHED,          /* its optimizer's state was given up for space */
     EVENT_KINDS,
 };
 

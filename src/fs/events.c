@@ -255,19 +255,61 @@ static void *events_run(void *context)
 /* -- start and end ----------------------------------------------------------------------------------------
  */
 
+/* An event whose hook was not run to its end. */
+struct events_pending {
+    struct events_pending *next;
+    uint64_t sequence, directory;
+    char *text;
+};
+
+struct events_restoring {
+    struct events *events;
+    struct events_pending *first, **last;
+};
+
+/* The namespace cannot be asked yet. */
+static void events_note_pending(struct events_restoring *restoring, const struct meta_event *event)
+{
+    struct events_pending *pending = calloc(1, sizeof *pending);
+    char *text = pending ? strndup(event->text, event->length) : NULL;
+    if (!text) {
+        log_warning("event %llu: its hook is not run now: no memory", (unsigned long long)event->sequence);
+        free(pending);
+        return;
+    }
+    *pending =
+        (struct events_pending){.sequence = event->sequence, .directory = event->directory, .text = text};
+    *restoring->last = pending;
+    restoring->last = &pending->next;
+}
+
 static void events_restore(void *context, const struct meta_event *event)
 {
-    struct filesystem *fs = context;
+    struct events_restoring *restoring = context;
     struct event_line line = {event->sequence, event->uid, strndup(event->text, event->length),
                               event->length};
-    fs->events->next = event->sequence + 1;
+    restoring->events->next = event->sequence + 1;
+    if (event->pending)
+        events_note_pending(restoring, event);
     if (!line.text)
         return;
-    if (event->pending)
-        hooks_add(fs, event->sequence, event->directory, line.text);
     event_make_readable(line.text);
     line.length = strlen(line.text);
-    event_ring_add(&fs->events->ring, &line);
+    event_ring_add(&restoring->events->ring, &line);
+}
+
+static errint events_restore_all(struct filesystem *fs)
+{
+    struct events_restoring restoring = {.events = fs->events, .last = &restoring.first};
+    errint error = meta_event_list(fs->meta, events_restore, &restoring);
+    for (struct events_pending *pending; (pending = restoring.first);) {
+        restoring.first = pending->next;
+        if (!error)
+            hooks_add(fs, pending->sequence, pending->directory, pending->text);
+        free(pending->text);
+        free(pending);
+    }
+    return error;
 }
 
 errint events_start(struct filesystem *fs)
@@ -280,7 +322,7 @@ errint events_start(struct filesystem *fs)
     events->last = &events->first;
     events->next = 1;
     fs->events = events;
-    errint error = meta_event_list(fs->meta, events_restore, fs);
+    errint error = events_restore_all(fs);
     if (!error)
         error = -pthread_create(&events->thread, NULL, events_run, fs);
     if (error) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The queue of exports and the thread that runs them. */
+/* The queue of exports and the threads that run them. */
 #include "fs/export.h"
 
 #include <errno.h>
@@ -23,11 +23,18 @@ enum {
     EXPORT_RETRY_SECONDS = 60, /* after the first failure; then twice as long each time */
     EXPORT_RETRY_DOUBLINGS = 6,
     EXPORT_HALT_SECONDS = 5,
+    /* Of one user one runs at a time: a target that hangs, or is locked, is its user's matter. */
+    EXPORT_THREADS = 4,
 };
+
+/* Whose it is has not been found out. */
+#define EXPORT_NOBODY ((uid_t)-1)
 
 struct export_entry {
     uint64_t ino;
     enum export_reason reason;
+    uid_t uid; /* who it was run as last, or is to be; EXPORT_NOBODY: it is to be found out */
+    bool running;
     bool again;  /* it was asked for once more while it ran */
     int64_t due; /* clock_monotonic() */
     unsigned failed;
@@ -38,11 +45,12 @@ struct exporter {
     struct filesystem *fs;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    pthread_t thread;
-    bool thread_runs, stopping;
-    int end_fd;       /* readable: what runs has to end */
-    int64_t halted;   /* nothing begins before; clock_monotonic() */
-    uint64_t running; /* 0: none */
+    pthread_t threads[EXPORT_THREADS];
+    size_t thread_count;
+    bool stopping;
+    int end_fd;     /* readable: what runs has to end */
+    int64_t halted; /* nothing begins before; clock_monotonic() */
+    size_t running;
     struct export_entry **entries;
     size_t count, capacity;
 };
@@ -74,6 +82,7 @@ static struct export_entry *export_add(struct exporter *exporter, uint64_t ino)
     struct export_entry *entry = calloc(1, sizeof *entry);
     if (entry) {
         entry->ino = ino;
+        entry->uid = EXPORT_NOBODY;
         exporter->entries[exporter->count++] = entry;
     }
     return entry;
@@ -89,12 +98,13 @@ static errint export_enqueue(struct filesystem *fs, uint64_t ino, enum export_re
     if (!entry)
         entry = export_add(exporter, ino);
     if (entry) {
-        entry->again = exporter->running == ino;
+        entry->again = entry->running;
         entry->due = clock_monotonic();
         entry->failed = 0;
+        entry->uid = EXPORT_NOBODY;
         if (reason > entry->reason)
             entry->reason = reason;
-        pthread_cond_signal(&exporter->wake);
+        pthread_cond_broadcast(&exporter->wake);
     }
     pthread_mutex_unlock(&exporter->lock);
     return entry ? 0 : -ENOMEM;
@@ -133,6 +143,23 @@ size_t export_waiting(struct filesystem *fs)
         return 0;
     pthread_mutex_lock(&exporter->lock);
     size_t count = exporter->count;
+    pthread_mutex_unlock(&exporter->lock);
+    return count;
+}
+
+size_t export_list(struct filesystem *fs, struct export_told *out, size_t room)
+{
+    struct exporter *exporter = fs->exporter;
+    if (!exporter)
+        return 0;
+    pthread_mutex_lock(&exporter->lock);
+    size_t count = exporter->count < room ? exporter->count : room;
+    for (size_t i = 0; i < count; i++) {
+        const struct export_entry *entry = exporter->entries[i];
+        out[i] =
+            (struct export_told){.ino = entry->ino, .running = entry->running, .failures = entry->failed};
+        snprintf(out[i].problem, sizeof out[i].problem, "%s", entry->problem);
+    }
     pthread_mutex_unlock(&exporter->lock);
     return count;
 }
@@ -184,7 +211,8 @@ static void export_end_child(const struct exporter *exporter)
 static void export_begin_anew(const struct exporter *exporter)
 {
     uint64_t count;
-    if (!exporter->stopping && read(exporter->end_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+    if (!exporter->stopping && exporter->running == 0 && read(exporter->end_fd, &count, sizeof count) < 0 &&
+        errno != EAGAIN)
         log_warning("an export cannot be begun: %m");
 }
 
@@ -207,23 +235,60 @@ static void export_note_done(struct exporter *exporter, uint64_t ino, const stru
                     .kind = EVENT_EXPORTED, .ino = ino, .step = -1, .bytes = -1, .reason = order->target});
 }
 
-/* 0: nothing is left to do; -ECANCELED; another negative errno: it is to be tried again. */
-static errint export_try(struct exporter *exporter, uint64_t ino, enum export_reason reason,
+static void export_tell_failure(struct exporter *exporter, uint64_t ino, const char *problem)
+{
+    events_emit(
+        exporter->fs,
+        &(struct event){.kind = EVENT_EXPORT_FAILED, .ino = ino, .step = -1, .bytes = -1, .reason = problem});
+}
+
+/* With the lock: whether the user has none that runs. Then this one is his. */
+static bool export_take_turn(struct exporter *exporter, struct export_entry *entry, uid_t uid)
+{
+    bool free = true;
+    pthread_mutex_lock(&exporter->lock);
+    for (size_t i = 0; i < exporter->count && free; i++) {
+        const struct export_entry *other = exporter->entries[i];
+        free = other == entry || !other->running || other->uid != uid;
+    }
+    entry->uid = uid;
+    pthread_mutex_unlock(&exporter->lock);
+    return free;
+}
+
+/* What is to be done. 0; -ENOENT: nothing; or why not. */
+static errint export_find_order(struct exporter *exporter, const struct export_entry *entry,
+                                enum export_reason reason, struct export_order *order,
+                                char problem[EXPORT_PROBLEM_MAX])
+{
+    errint error = export_order_find(exporter->fs, entry->ino, reason, order);
+    if (error == -ENOTDIR)
+        return -ENOENT;
+    if (error == -EPERM)
+        snprintf(problem, EXPORT_PROBLEM_MAX,
+                 "who set the policy is not known, or cannot be acted for: set it again");
+    else if (error)
+        snprintf(problem, EXPORT_PROBLEM_MAX, "%s", strerror(-error));
+    return error;
+}
+
+/* 0: nothing is left to do; -ECANCELED; -EBUSY: its turn comes later; another negative errno: it is to be
+ * tried again. */
+static errint export_try(struct exporter *exporter, struct export_entry *entry, enum export_reason reason,
                          char problem[EXPORT_PROBLEM_MAX])
 {
     struct filesystem *fs = exporter->fs;
+    uint64_t ino = entry->ino;
     cleanup_free struct export_order *order = calloc(1, sizeof *order);
-    errint error = order ? export_order_find(fs, ino, reason, order) : -ENOMEM;
-    if (error == -ENOENT || error == -ENOTDIR) {
+    errint error = order ? export_find_order(exporter, entry, reason, order, problem) : -ENOMEM;
+    if (error == -ENOENT) {
         export_mark(fs, ino, NULL); /* nobody wants it, or it is gone */
         return 0;
     }
-    if (error) {
-        snprintf(problem, EXPORT_PROBLEM_MAX, "%s",
-                 error == -EPERM ? "who set the policy is not known, or cannot be acted for: set it again"
-                                 : strerror(-error));
+    if (error)
         return error;
-    }
+    if (!export_take_turn(exporter, entry, order->user.uid))
+        return -EBUSY;
     error = export_mark(fs, ino, export_order_pending[reason]);
     int code = error ? error : export_run(order, reason, fs->options->mountpoint, exporter->end_fd, problem);
     if (code == 0)
@@ -243,29 +308,50 @@ static int64_t export_delay(unsigned failed)
     return (int64_t)(EXPORT_RETRY_SECONDS << doublings) * CLOCK_NS_PER_SECOND;
 }
 
+/* With the lock. */
+static void export_note_failure(struct exporter *exporter, struct export_entry *entry, const char *problem)
+{
+    log_warning("export inode=%llu failed: %s; it is tried again", (unsigned long long)entry->ino, problem);
+    /* The same again is no news. */
+    if (entry->failed == 0 || strcmp(entry->problem, problem) != 0)
+        export_tell_failure(exporter, entry->ino, problem);
+    snprintf(entry->problem, sizeof entry->problem, "%s", problem);
+    if (!entry->again)
+        entry->due = clock_monotonic() + export_delay(entry->failed);
+    entry->failed++;
+}
+
 /* With the lock, which is given up meanwhile. */
 static void export_work_on(struct exporter *exporter, struct export_entry *entry)
 {
     char problem[EXPORT_PROBLEM_MAX] = "";
-    uint64_t ino = entry->ino;
     enum export_reason reason = entry->reason;
-    exporter->running = ino;
+    entry->running = true;
+    exporter->running++;
     pthread_mutex_unlock(&exporter->lock);
-    errint error = export_try(exporter, ino, reason, problem);
-    if (error && error != -ECANCELED)
-        log_warning("export inode=%llu failed: %s; it is tried again", (unsigned long long)ino, problem);
+    errint error = export_try(exporter, entry, reason, problem);
     pthread_mutex_lock(&exporter->lock);
-    exporter->running = 0;
+    entry->running = false;
+    exporter->running--;
     export_begin_anew(exporter);
-    if (!error && !entry->again) {
+    if (error && error != -ECANCELED && error != -EBUSY)
+        export_note_failure(exporter, entry, problem);
+    if (!error && !entry->again)
         export_remove(exporter, entry);
-    } else {
-        if (error && error != -ECANCELED && !entry->again)
-            entry->due = clock_monotonic() + export_delay(entry->failed++);
-        snprintf(entry->problem, sizeof entry->problem, "%s", problem);
+    else
         entry->again = false;
-    }
     pthread_cond_broadcast(&exporter->wake);
+}
+
+/* With the lock. */
+static bool export_has_turn(const struct exporter *exporter, const struct export_entry *entry)
+{
+    for (size_t i = 0; i < exporter->count; i++) {
+        const struct export_entry *other = exporter->entries[i];
+        if (other->running && other->uid == entry->uid && entry->uid != EXPORT_NOBODY)
+            return false;
+    }
+    return !entry->running;
 }
 
 /* With the lock. The one that is due for longest; NULL: none is. */
@@ -275,7 +361,7 @@ static struct export_entry *export_next(const struct exporter *exporter)
     int64_t now = clock_monotonic();
     for (size_t i = 0; i < exporter->count && now >= exporter->halted; i++) {
         struct export_entry *entry = exporter->entries[i];
-        if (entry->due <= now && (!next || entry->due < next->due))
+        if (entry->due <= now && (!next || entry->due < next->due) && export_has_turn(exporter, entry))
             next = entry;
     }
     return next;
@@ -316,9 +402,9 @@ static bool export_tell_queued(struct exporter *exporter, uint64_t ino, struct c
     pthread_mutex_lock(&exporter->lock);
     const struct export_entry *entry = export_find(exporter, ino);
     if (entry) {
-        answer->state = exporter->running == ino ? CONTROL_EXPORT_RUNNING
-                        : entry->failed > 0      ? CONTROL_EXPORT_FAILED
-                                                 : CONTROL_EXPORT_WAITING;
+        answer->state = entry->running      ? CONTROL_EXPORT_RUNNING
+                        : entry->failed > 0 ? CONTROL_EXPORT_FAILED
+                                            : CONTROL_EXPORT_WAITING;
         snprintf(answer->text, sizeof answer->text, "%s", entry->problem);
     }
     pthread_mutex_unlock(&exporter->lock);
@@ -351,7 +437,7 @@ bool export_halt(struct filesystem *fs)
     if (!exporter)
         return false;
     pthread_mutex_lock(&exporter->lock);
-    bool runs = exporter->running;
+    bool runs = exporter->running > 0;
     exporter->halted = clock_monotonic() + EXPORT_HALT_SECONDS * CLOCK_NS_PER_SECOND;
     if (runs)
         export_end_child(exporter);
@@ -391,11 +477,14 @@ errint export_start(struct filesystem *fs)
     errint error = exporter->end_fd < 0 ? -errno : 0;
     for (unsigned i = 0; i < EXPORT_REASONS && !error; i++)
         error = export_load(exporter, (enum export_reason)i);
-    if (!error)
-        error = -pthread_create(&exporter->thread, NULL, export_thread, exporter);
-    exporter->thread_runs = !error;
-    if (!error)
-        pthread_setname_np(exporter->thread, "export");
+    while (!error && exporter->thread_count < EXPORT_THREADS) {
+        pthread_t *thread = &exporter->threads[exporter->thread_count];
+        error = -pthread_create(thread, NULL, export_thread, exporter);
+        if (error)
+            break;
+        pthread_setname_np(*thread, "export");
+        exporter->thread_count++;
+    }
     return error;
 }
 
@@ -409,8 +498,8 @@ void export_stop(struct filesystem *fs)
     export_end_child(exporter);
     pthread_cond_broadcast(&exporter->wake);
     pthread_mutex_unlock(&exporter->lock);
-    if (exporter->thread_runs)
-        pthread_join(exporter->thread, NULL);
+    for (size_t i = 0; i < exporter->thread_count; i++)
+        pthread_join(exporter->threads[i], NULL);
     while (exporter->count > 0)
         export_remove(exporter, exporter->entries[0]);
     free(exporter->entries);

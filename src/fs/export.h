@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Exports by policy: checkpoints go to a directory of the plain disk, one after the other, by the program's
- * own `export` command, which runs as the user who set the policy and reads through the mount as anybody
- * does. A thread of its own starts it and waits for it; nothing else waits, and no lock is held meanwhile.
+ * Exports by policy: checkpoints go to a directory of the plain disk, those of each user one after the other,
+ * by the program's own `export` command, which runs as the user who set the policy and reads through the
+ * mount as anybody does. A few threads start it and wait for it; nothing else waits, and no lock is held
+ * meanwhile.
  *
  * That a checkpoint is to be exported is recorded with its directory until it is done, so that a stop, a
- * crash or an export that fails loses nothing: it is tried again, after a minute first, then less often.
+ * crash or an export that fails loses nothing: it is tried again, after a minute first, then less often. An
+ * event tells of the first failure, and of each with another reason.
  */
 #ifndef CKPTFS_FS_EXPORT_H
 #define CKPTFS_FS_EXPORT_H
@@ -18,6 +20,8 @@
 
 struct filesystem;
 struct control_export;
+
+enum { EXPORT_PROBLEM_MAX = 1000 };
 
 /* Takes up what was left. Does nothing where the mount is read-only. */
 errint export_start(struct filesystem *fs);
@@ -45,5 +49,15 @@ bool export_halt(struct filesystem *fs);
 
 /* Checkpoints that are to be exported. */
 size_t export_waiting(struct filesystem *fs);
+
+/* One of them, as it is told to people. */
+struct export_told {
+    uint64_t ino;
+    bool running;
+    unsigned failures;
+    char problem[EXPORT_PROBLEM_MAX]; /* of the last one; "": none */
+};
+/* The first ones, at most `room`: how many there are of these. */
+size_t export_list(struct filesystem *fs, struct export_told *out, size_t room);
 
 #endif

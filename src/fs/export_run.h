@@ -5,9 +5,8 @@
 #ifndef CKPTFS_FS_EXPORT_RUN_H
 #define CKPTFS_FS_EXPORT_RUN_H
 
+#include "fs/export.h"
 #include "fs/export_order.h"
-
-enum { EXPORT_PROBLEM_MAX = 1000 };
 
 /*
  * Blocks until the command has ended. It is made to end when `end_fd` becomes readable, and when the mount is

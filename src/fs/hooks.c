@@ -21,9 +21,11 @@
 #include "meta/event.h"
 
 enum {
-    HOOKS_AT_A_TIME = 2,
-    HOOKS_WAITING = 1000, /* more are left to the next start */
-    HOOKS_LINES = 200,    /* of one hook's output, that are logged */
+    HOOKS_AT_A_TIME = 8,
+    HOOKS_OF_ONE_USER = 2,       /* at a time: nobody's hooks keep those of all others waiting */
+    HOOKS_WAITING_OF_ONE = 1000, /* more are left to the next start */
+    HOOKS_WAITING = 16 * HOOKS_WAITING_OF_ONE,
+    HOOKS_LINES = 200, /* of one hook's output, that are logged */
     HOOKS_MOMENT_NS = 50 * 1000 * 1000,
 };
 
@@ -31,13 +33,19 @@ struct hooks {
     struct workers *workers;
     int stop_fd; /* can be read while those that run are to be killed */
     atomic_bool stopping;
-    atomic_uint waiting, running;
-    pthread_mutex_t lock;
-    int64_t paused_until; /* clock_monotonic(); INT64_MAX: for ever */
+    atomic_uint running;
+    pthread_mutex_t lock;            /* guards all below */
+    int64_t paused_until;            /* clock_monotonic(); INT64_MAX: for ever */
+    struct hooks_job *first, **last; /* that wait */
+    size_t waiting;
+    uint32_t users[HOOKS_AT_A_TIME]; /* of those that have been taken */
+    size_t taken;
 };
 
 struct hooks_job {
+    struct hooks_job *next;
     struct filesystem *fs;
+    uint32_t uid; /* who has set the hook; UINT32_MAX: nobody any more */
     uint64_t sequence, directory;
     struct hook_facts facts;
     char *text;
@@ -193,16 +201,20 @@ static void hooks_free_job(struct hooks_job *job)
     free(job);
 }
 
-static void hooks_run(void *context, unsigned worker)
+/* What somebody else has set meanwhile need not see the event. */
+static errint hooks_find_for(const struct hooks_job *job, struct policy_value *value)
 {
-    (void)worker;
-    struct hooks_job *job = context;
+    errint error = hooks_find(job->fs, job->directory, job->key, value);
+    return error ? error : value->found.uid == job->uid ? 0 : -ENOENT;
+}
+
+static void hooks_run(struct hooks_job *job)
+{
     struct filesystem *fs = job->fs;
     struct policy_value value;
     errint error = -ECANCELED;
-    atomic_fetch_sub(&fs->hooks->waiting, 1);
     while (error == -ECANCELED && hooks_wait_for_pause(fs->hooks)) {
-        error = hooks_find(fs, job->directory, job->key, &value);
+        error = hooks_find_for(job, &value);
         atomic_fetch_add(&fs->hooks->running, 1);
         if (!error)
             error = hooks_run_command(job, &value);
@@ -215,9 +227,74 @@ static void hooks_run(void *context, unsigned worker)
     hooks_free_job(job);
 }
 
+/* -- turns ------------------------------------------------------------------------------------------------
+ */
+
+/* With the lock. */
+static size_t hooks_count_taken(const struct hooks *hooks, uint32_t uid)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < hooks->taken; i++)
+        count += hooks->users[i] == uid;
+    return count;
+}
+
+/* With the lock. */
+static size_t hooks_count_waiting(const struct hooks *hooks, uint32_t uid)
+{
+    size_t count = 0;
+    for (const struct hooks_job *job = hooks->first; job; job = job->next)
+        count += job->uid == uid;
+    return count;
+}
+
+/* The first one whose user has a turn; NULL: none. */
+static struct hooks_job *hooks_take(struct hooks *hooks)
+{
+    struct hooks_job *job = NULL;
+    pthread_mutex_lock(&hooks->lock);
+    for (struct hooks_job **link = &hooks->first; *link && !job; link = &(*link)->next) {
+        if (hooks_count_taken(hooks, (*link)->uid) >= HOOKS_OF_ONE_USER)
+            continue;
+        job = *link;
+        *link = job->next;
+        hooks->last = *link ? hooks->last : link;
+        hooks->waiting--;
+        hooks->users[hooks->taken++] = job->uid;
+        break;
+    }
+    pthread_mutex_unlock(&hooks->lock);
+    return job;
+}
+
+static void hooks_give_turn_back(struct hooks *hooks, uint32_t uid)
+{
+    size_t i = 0;
+    pthread_mutex_lock(&hooks->lock);
+    while (hooks->users[i] != uid)
+        i++;
+    hooks->users[i] = hooks->users[--hooks->taken];
+    pthread_mutex_unlock(&hooks->lock);
+}
+
+/* For each that was added: runs those whose turn it is. One that waits for its user's turn is taken by who
+ * gives that back. */
+static void hooks_work(void *context, unsigned worker)
+{
+    (void)worker;
+    struct hooks *hooks = context;
+    struct hooks_job *job;
+    while ((job = hooks_take(hooks))) {
+        uint32_t uid = job->uid;
+        hooks_run(job);
+        hooks_give_turn_back(hooks, uid);
+    }
+}
+
 static struct hooks_job *hooks_make_job(struct filesystem *fs, uint64_t sequence, uint64_t directory,
                                         const char *text)
 {
+    struct policy_value value;
     struct hooks_job *job = calloc(1, sizeof *job);
     if (!job)
         return NULL;
@@ -225,10 +302,25 @@ static struct hooks_job *hooks_make_job(struct filesystem *fs, uint64_t sequence
     if (job->text && hook_facts_read(text, &job->facts) == 0) {
         snprintf(job->key, sizeof job->key, POLICY_HOOK "%.32s", job->facts.event);
         event_make_readable(job->text);
+        job->uid = hooks_find(fs, directory, job->key, &value) == 0 ? value.found.uid : UINT32_MAX;
         return job;
     }
     hooks_free_job(job);
     return NULL;
+}
+
+/* False: too many wait. */
+static bool hooks_queue(struct hooks *hooks, struct hooks_job *job)
+{
+    pthread_mutex_lock(&hooks->lock);
+    bool fits = hooks->waiting < HOOKS_WAITING && hooks_count_waiting(hooks, job->uid) < HOOKS_WAITING_OF_ONE;
+    if (fits) {
+        *hooks->last = job;
+        hooks->last = &job->next;
+        hooks->waiting++;
+    }
+    pthread_mutex_unlock(&hooks->lock);
+    return fits;
 }
 
 void hooks_add(struct filesystem *fs, uint64_t sequence, uint64_t directory, const char *text)
@@ -236,16 +328,15 @@ void hooks_add(struct filesystem *fs, uint64_t sequence, uint64_t directory, con
     struct hooks *hooks = fs->hooks;
     if (!hooks || atomic_load(&hooks->stopping))
         return;
-    bool full = atomic_load(&hooks->waiting) >= HOOKS_WAITING;
-    struct hooks_job *job = full ? NULL : hooks_make_job(fs, sequence, directory, text);
-    atomic_fetch_add(&hooks->waiting, 1);
-    if (job && workers_submit(hooks->workers, hooks_run, job) == 0)
+    struct hooks_job *job = hooks_make_job(fs, sequence, directory, text);
+    bool queued = job && hooks_queue(hooks, job);
+    /* Without memory it waits for whoever runs next. */
+    if (queued && workers_submit(hooks->workers, hooks_work, hooks) == 0)
         return;
-    atomic_fetch_sub(&hooks->waiting, 1);
-    if (job)
-        hooks_free_job(job);
     log_warning("event %llu: its hook is not run now: %s; the next start runs it",
-                (unsigned long long)sequence, full ? "too many wait" : "no memory");
+                (unsigned long long)sequence, job && !queued ? "too many wait" : "no memory");
+    if (job && !queued)
+        hooks_free_job(job);
 }
 
 /* -- start and end ----------------------------------------------------------------------------------------
@@ -276,6 +367,7 @@ errint hooks_start(struct filesystem *fs)
     if (!hooks)
         return -ENOMEM;
     pthread_mutex_init(&hooks->lock, NULL);
+    hooks->last = &hooks->first;
     hooks->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     errint error = hooks->stop_fd < 0 ? -errno : workers_start(HOOKS_AT_A_TIME, "hook", &hooks->workers);
     if (error) {
@@ -298,6 +390,11 @@ void hooks_stop(struct filesystem *fs)
     eventfd_write(hooks->stop_fd, 1);
     pthread_mutex_unlock(&hooks->lock);
     workers_stop(hooks->workers);
+    /* Those whose worker could not be told are left to the next start. */
+    for (struct hooks_job *job; (job = hooks->first);) {
+        hooks->first = job->next;
+        hooks_free_job(job);
+    }
     pthread_mutex_destroy(&hooks->lock);
     fs->hooks = NULL;
     close(hooks->stop_fd);

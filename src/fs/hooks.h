@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Commands that users have set for events (the policies hook-complete, hook-best, ...), run one after the
- * other as the user who set them (fs/run_as.h). An event reaches a hook when that user may see it
- * (fs/events.h). Each gets the event's facts in its environment and its line of JSON on standard input; what
- * it writes is logged; after its time, and at the end of the mount, it is killed. What was not run to its end
- * then, or when the daemon died, is run again by the next daemon. How it ends changes nothing but the log.
+ * Commands that users have set for events (the policies hook-complete, hook-best, ...), run as the user
+ * who set them (fs/run_as.h), a few at a time, and of one user fewer. An event reaches a hook when that user
+ * may see it (fs/events.h). Each gets the event's facts in its environment and its line of JSON on standard
+ * input; what it writes is logged; after its time, and at the end of the mount, it is killed. What was not
+ * run to its end then, or when the daemon died, is run again by the next daemon. How it ends changes nothing
+ * but the log.
  */
 #ifndef CKPTFS_FS_HOOKS_H
 #define CKPTFS_FS_HOOKS_H
@@ -24,7 +25,8 @@ void hooks_stop(struct filesystem *fs);
 /* Whether a hook is set for this event of the directory, by somebody who may see what is `owner`'s. Reads the
  * namespace. */
 bool hooks_want(struct filesystem *fs, uint64_t directory, uint32_t owner, enum event_kind kind);
-/* Runs it when its turn comes. `text`: the event as event_print has it; copied. Does not block. */
+/* Runs it when its turn comes, in the order of each user's. `text`: the event as event_print has it; copied.
+ * Reads the namespace. */
 void hooks_add(struct filesystem *fs, uint64_t sequence, uint64_t directory, const char *text);
 
 /* Kills those that run, which are run again when the pause is over, and starts none before; 0 s: for ever. */

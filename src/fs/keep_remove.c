@@ -265,30 +265,78 @@ static bool keep_to_trash(struct filesystem *fs, uint64_t ino, const struct meta
     return !error;
 }
 
-errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
-{
-    cleanup_free char *path = NULL;
+/* Where it lies. */
+struct keep_place {
     struct meta_name name;
+    char *path;
+};
+
+static errint keep_find_place(struct filesystem *fs, uint64_t ino, struct keep_place *out)
+{
     size_t count = 0;
     errint error = keep_check(fs, ino);
     if (!error)
-        error = meta_find_names(fs->meta, ino, NULL, &name, 1, &count);
+        error = meta_find_names(fs->meta, ino, NULL, &out->name, 1, &count);
     if (!error && count == 0)
         error = -ENOENT;
-    if (!error)
-        error = meta_path(fs->meta, ino, &path);
-    if (error)
-        return error;
-    bool trashed = keep_to_trash(fs, ino, &name, reason);
-    error = trashed ? 0 : keep_hide(fs, ino, &name);
-    if (error)
-        return error;
+    return error ? error : meta_path(fs->meta, ino, &out->path);
+}
+
+/* It is out of sight. `place`: whose owner may know. */
+static void keep_finish(struct filesystem *fs, uint64_t ino, uint64_t place, const char *path,
+                        const char *reason, bool trashed)
+{
     log_info("%s: removed: %s", path, reason);
     events_emit(
-        fs, &(struct event){.kind = EVENT_REMOVED, .path = path, .step = -1, .bytes = -1, .reason = reason});
-    error = trashed ? 0 : keep_take_apart(fs, ino);
+        fs,
+        &(struct event){
+            .kind = EVENT_REMOVED, .ino = place, .path = path, .step = -1, .bytes = -1, .reason = reason});
+    errint error = trashed ? 0 : keep_take_apart(fs, ino);
     writeback_kick(fs);
     if (error)
         log_warning("%s: its space is given back at the next start: %s", path, strerror(-error));
+}
+
+errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
+{
+    struct keep_place place = {0};
+    errint error = keep_find_place(fs, ino, &place);
+    cleanup_free char *path = place.path;
+    if (error)
+        return error;
+    bool trashed = keep_to_trash(fs, ino, &place.name, reason);
+    error = trashed ? 0 : keep_hide(fs, ino, &place.name);
+    if (!error)
+        keep_finish(fs, ino, 0, path, reason, trashed);
+    return error;
+}
+
+/* Directories of the view that have nothing left in them. */
+static void keep_prune(struct filesystem *fs, uint64_t directory)
+{
+    uint64_t above;
+    while (meta_parent(fs->meta, directory, &above) == 0 && above != META_HIDDEN_PARENT &&
+           keep_drop_directory(fs, directory) == 0)
+        directory = above;
+}
+
+errint keep_remove_for_good(struct filesystem *fs, uint64_t ino, uint64_t run, const char *reason)
+{
+    struct keep_place place = {0};
+    cleanup_free char *shown = NULL;
+    errint error = keep_find_place(fs, ino, &place);
+    cleanup_free char *path = place.path;
+    if (error)
+        return error;
+    static const char hidden[] = "/" META_HIDDEN_TEXT;
+    bool within = strncmp(path, hidden, sizeof hidden - 1) == 0;
+    if (asprintf(&shown, "%s%s", within ? "/" FS_CONTROL_NAME : "",
+                 within ? path + sizeof hidden - 1 : path) < 0)
+        return -ENOMEM;
+    error = keep_hide(fs, ino, &place.name);
+    if (error)
+        return error;
+    keep_finish(fs, ino, run, shown, reason, false);
+    keep_prune(fs, place.name.parent);
     return 0;
 }

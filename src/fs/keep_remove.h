@@ -19,6 +19,12 @@ struct filesystem;
  */
 errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason);
 
+/*
+ * The same of what lies below a hidden directory that .ckptfs shows: it does not go to the trash, and
+ * directories that are empty then go with it. `run`: the directory on the mount whose owner is told of it.
+ */
+errint keep_remove_for_good(struct filesystem *fs, uint64_t ino, uint64_t run, const char *reason);
+
 /* Takes apart a directory that lies in META_HIDDEN_REMOVED, under its number. */
 errint keep_remove_hidden(struct filesystem *fs, uint64_t ino);
 

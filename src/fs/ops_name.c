@@ -308,6 +308,7 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
         .directory = kind == OPS_RMDIR,
         .remover = remover,
         .now = clock_file_time(),
+        .removed = clock_wall(),
     };
     node_lock(node);
     error = ops_remove_locked(fs, kind, &removal, &freed);

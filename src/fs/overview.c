@@ -13,8 +13,12 @@
 #include "format/plain_text.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
+#include "fs/export.h"
 #include "fs/trash.h"
 #include "fs/visible.h"
+
+/* So many of those that are to be exported are told. */
+enum { OVERVIEW_EXPORTS = 50 };
 
 /* Later members matter too: each returns whether it worked. */
 static bool overview_add_text(cJSON *object, const char *key, const char *text)
@@ -204,6 +208,35 @@ static bool overview_add_space(cJSON *document, const struct overview *overview)
     return fine;
 }
 
+/* -- exports ----------------------------------------------------------------------------------------------
+ */
+
+static bool overview_add_export(cJSON *array, struct filesystem *fs, const struct export_told *told)
+{
+    cleanup_free char *path = NULL;
+    if (meta_path(fs->meta, told->ino, &path) < 0)
+        return true; /* it is gone */
+    cJSON *row = overview_add_row(array);
+    const char *state = told->running ? "running" : told->failures > 0 ? "failed" : "waiting";
+    return row && overview_add_text(row, "path", path) && overview_add_text(row, "state", state) &&
+           cJSON_AddNumberToObject(row, "failures", told->failures) &&
+           overview_add_text(row, "problem", told->problem[0] ? told->problem : NULL);
+}
+
+static bool overview_add_exports(cJSON *document, const struct report *report)
+{
+    struct filesystem *fs = report->fs;
+    cJSON *array = cJSON_AddArrayToObject(document, "exports");
+    cleanup_free struct export_told *told = calloc(OVERVIEW_EXPORTS, sizeof *told);
+    bool fine = array && told;
+    size_t count = fine ? export_list(fs, told, OVERVIEW_EXPORTS) : 0;
+    for (size_t i = 0; i < count && fine; i++) {
+        if (visible_to_caller(report->request, told[i].ino))
+            fine = overview_add_export(array, fs, &told[i]);
+    }
+    return fine;
+}
+
 /* -- all of it --------------------------------------------------------------------------------------------
  */
 
@@ -260,7 +293,7 @@ errint control_describe_all(struct report *report, cJSON **out)
         return error;
     cJSON *document = control_describe(report->fs, report->uid);
     if (document && overview_add_saves(document, &overview.saves) && overview_add_runs(document, &overview) &&
-        overview_add_space(document, &overview)) {
+        overview_add_space(document, &overview) && overview_add_exports(document, report)) {
         *out = document;
         return 0;
     }

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 
 #include "base/clock.h"
+#include "fs/run_as_attend.h"
 #include "fs/service.h"
 
 enum {
@@ -34,7 +35,6 @@ enum {
 /* What is found out before the fork. */
 struct run_as_child {
     const struct run_as *order;
-    pid_t parent;
     int input, output; /* its descriptors */
     bool becomes;      /* another user than the daemon's, or the same again without its groups */
 };
@@ -117,19 +117,28 @@ static bool run_as_change(const struct run_as_child *child)
     return run_as_become(child) && (itself || run_as_drop_capabilities());
 }
 
-static _Noreturn void run_as_exec(const struct run_as_child *child)
+/* The daemon's descriptors go before anybody waits: others would wait for their end. */
+static bool run_as_take_files(const struct run_as_child *child)
+{
+    return dup2(child->input, STDIN_FILENO) >= 0 && dup2(child->output, STDOUT_FILENO) >= 0 &&
+           dup2(child->output, STDERR_FILENO) >= 0 &&
+           syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) == 0;
+}
+
+static _Noreturn void run_as_exec(const struct run_as_child *child, const struct run_as_attendant *attendant)
 {
     const struct run_as *order = child->order;
     const char *const shell[] = {"sh", "-c", order->command, NULL};
+    pid_t parent;
+    if (chdir("/") < 0 || !run_as_take_files(child))
+        _exit(RUN_AS_NOT_STARTED);
+    run_as_attend(attendant, &parent);
     setpgid(0, 0);
     run_as_reset_signals();
     bool fine = run_as_change(child);
     /* Changing the user undoes it: so it comes behind that. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    fine = fine && getppid() == child->parent && chdir("/") == 0 && dup2(child->input, STDIN_FILENO) >= 0 &&
-           dup2(child->output, STDOUT_FILENO) >= 0 && dup2(child->output, STDERR_FILENO) >= 0 &&
-           syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) == 0;
-    if (fine)
+    if (fine && getppid() == parent)
         execve(order->command ? "/bin/sh" : "/proc/self/exe",
                (char *const *)(order->command ? shell : order->arguments), (char *const *)order->environment);
     _exit(RUN_AS_NOT_STARTED);
@@ -210,30 +219,26 @@ static bool run_as_await_end(const struct run_as *order, int pid_fd)
     return fds[0].revents || poll(fds, 1, RUN_AS_LAST_MS) > 0;
 }
 
-/* So that it can note how far it is. */
-static void run_as_ask_to_end(const struct run_as *order, pid_t pid, int pid_fd)
+/*
+ * Ends all of it, then takes its status. Whoever is stopped waits for a moment only: what is killed may have
+ * to close a file on the mount first, and a daemon that ends does not answer any more.
+ */
+static errint run_as_reap(const struct run_as *order, const struct run_as_attendant *attendant, int pid_fd,
+                          int *status, errint error)
 {
     struct pollfd end = {.fd = pid_fd, .events = POLLIN};
-    if (kill(-pid, SIGTERM) == 0)
+    if (error == -ECANCELED && order->patience > 0) {
+        /* So that it can note how far it is. */
+        run_as_attend_ask(attendant);
         poll(&end, 1, (int)order->patience);
-}
-
-/*
- * Ends the group while the number is still its own, then takes the process's status. Whoever is stopped waits
- * for a moment only: what is killed may have to close a file on the mount first, and a daemon that ends does
- * not answer any more.
- */
-static errint run_as_reap(const struct run_as *order, pid_t pid, int pid_fd, int *status, errint error)
-{
-    if (error == -ECANCELED && order->patience > 0)
-        run_as_ask_to_end(order, pid, pid_fd);
-    /* The group exists once the child made it; before, there is only the child. */
-    if (kill(-pid, SIGKILL) < 0)
-        kill(pid, SIGKILL);
+    }
+    if (error)
+        run_as_attend_end(attendant, pid_fd);
     bool ended = pid_fd >= 0 && run_as_await_end(order, pid_fd);
-    if (waitpid(pid, status, ended ? 0 : WNOHANG) == pid || error)
-        return error;
-    return -ECANCELED;
+    if (waitpid(attendant->pid, status, ended ? 0 : WNOHANG) != attendant->pid)
+        return error ? error : -ECANCELED;
+    *status = run_as_attend_status(attendant, *status);
+    return error;
 }
 
 errint run_as_find_user(uid_t uid, gid_t gid, struct run_as_user *out)
@@ -268,19 +273,20 @@ static int run_as_make_input(const struct run_as *order)
 static errint run_as_start(struct run_as_child *child, int read_end, int *status)
 {
     struct run_as_output output = {.order = child->order, .fd = read_end};
-    child->parent = getpid();
-    pid_t pid = fork();
-    if (pid == 0)
-        run_as_exec(child);
-    if (pid < 0)
-        return -errno;
-    close(child->output);
-    child->output = -1;
-    cleanup_fd int pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    errint error = pid_fd < 0 ? -errno : run_as_watch(child->order, pid_fd, &output);
-    error = run_as_reap(child->order, pid, pid_fd, status, error);
-    run_as_drain(&output);
-    run_as_end_line(&output);
+    struct run_as_attendant attendant;
+    errint error = run_as_attend_fork(&attendant);
+    if (!error && attendant.pid == 0)
+        run_as_exec(child, &attendant);
+    if (!error) {
+        close(child->output);
+        child->output = -1;
+        cleanup_fd int pid_fd = (int)syscall(SYS_pidfd_open, attendant.pid, 0);
+        error = pid_fd < 0 ? -errno : run_as_watch(child->order, pid_fd, &output);
+        error = run_as_reap(child->order, &attendant, pid_fd, status, error);
+        run_as_drain(&output);
+        run_as_end_line(&output);
+    }
+    run_as_attend_release(&attendant);
     return error;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A process that the daemon runs for a user, as that user: with the user's id and groups, without a way to
- * get more privileges, and without the daemon's descriptors. In a process group that ends with it.
+ * get more privileges, and without the daemon's descriptors. What it starts ends with it
+ * (fs/run_as_attend.h).
  *
  * It is a command line of the user's, without any capabilities and with the limits that programs expect; or
  * this program itself, with low priority, and, where the daemon is root's, in a namespace of mounts of its
@@ -53,7 +54,7 @@ errint run_as_find_user(uid_t uid, gid_t gid, struct run_as_user *out);
 
 /*
  * Runs it in the root directory and waits for it. `status` is what waitpid(2) says. 0; -ETIME when it took
- * too long, -ECANCELED when it was stopped: then it has ended, with all of its group; -EPERM: not as this
+ * too long, -ECANCELED when it was stopped: then it has ended, with all that it started; -EPERM: not as this
  * user; or another negative errno. Thread-safe; the thread must live until it returns, or the process dies.
  */
 errint run_as(const struct run_as *order, int *status);

@@ -90,7 +90,7 @@ static void status_append_scalar(struct text *out, const char *key, const cJSON 
 
 static bool status_is_watched(const char *key)
 {
-    static const char *const keys[] = {"saves", "other_writers", "runs", "runs_left_out", "space"};
+    static const char *const keys[] = {"saves", "other_writers", "runs", "runs_left_out", "space", "exports"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (strcmp(key, keys[i]) == 0)
             return true;
@@ -305,9 +305,43 @@ static void status_append_space(struct text *out, const cJSON *document)
     }
 }
 
+/* -- exports ----------------------------------------------------------------------------------------------
+ */
+
+static void status_append_export(struct text *out, const cJSON *export)
+{
+    double failures = status_number(export, "failures");
+    text_append_word(out, "  ");
+    status_append_plain(out, status_string(export, "path"));
+    text_append_word(out, ", ");
+    text_append_word(out, status_string(export, "state"));
+    if (failures > 1)
+        text_print(out, " %.0f times", failures);
+    else if (failures > 0)
+        text_append_word(out, " once");
+    if (cJSON_IsString(cJSON_GetObjectItemCaseSensitive(export, "problem"))) {
+        text_append_word(out, ": ");
+        status_append_plain(out, status_string(export, "problem"));
+    }
+    text_append_word(out, "\n");
+}
+
+static void status_append_exports(struct text *out, const cJSON *document)
+{
+    const cJSON *exports = cJSON_GetObjectItemCaseSensitive(document, "exports"), *export;
+    if (!exports || !exports->child)
+        return;
+    text_append_word(out, "to be exported\n");
+    cJSON_ArrayForEach(export, exports)
+    {
+        status_append_export(out, export);
+    }
+}
+
 void status_text_watch(struct text *out, const cJSON *document)
 {
     status_append_saves(out, document);
     status_append_runs(out, document);
     status_append_space(out, document);
+    status_append_exports(out, document);
 }

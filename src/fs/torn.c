@@ -224,6 +224,7 @@ static errint torn_move(struct filesystem *fs, const struct checkpoints_found *f
     torn_tell(fs, row, path);
     if (way.kept)
         torn_returned(fs, &way, path, row->step);
+    trash_note_entry(fs);
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "fs/keep_room.h"
 #include "fs/policy.h"
 #include "fs/rewrite.h"
+#include "fs/torn_expire.h"
 #include "fs/trash_internal.h"
 #include "fs/writeback.h"
 
@@ -189,7 +190,7 @@ errint trash_take_directory(struct filesystem *fs, uint64_t directory, const cha
     if (!error && count == 0)
         error = -ENOENT;
     if (!error)
-        error = meta_trash_take(fs->meta, directory, geteuid(), reason, clock_file_time());
+        error = meta_trash_take(fs->meta, directory, geteuid(), reason, clock_file_time(), clock_wall());
     if (error)
         return error;
     atomic_store(&fs->trash->any, true);
@@ -262,18 +263,24 @@ bool trash_make_room(struct filesystem *fs, uint64_t given, bool (*stops)(void *
     return made;
 }
 
+static int trash_compare_size(const void *key, const void *member)
+{
+    uint64_t ino = *(const uint64_t *)key, other = ((const struct trash_size *)member)->ino;
+    return (ino > other) - (ino < other);
+}
+
 bool trash_find_size(struct filesystem *fs, uint64_t ino, struct trash_size *out)
 {
     struct trash *trash = fs->trash;
-    bool found = false;
     if (!trash)
         return false;
     pthread_mutex_lock(&trash->lock);
-    for (size_t i = 0; i < trash->size_count && !found; i++) {
-        found = trash->sizes[i].ino == ino;
-        if (found)
-            *out = trash->sizes[i];
-    }
+    const struct trash_size *found =
+        trash->size_count == 0
+            ? NULL
+            : bsearch(&ino, trash->sizes, trash->size_count, sizeof *trash->sizes, trash_compare_size);
+    if (found)
+        *out = *found;
     pthread_mutex_unlock(&trash->lock);
     return found;
 }
@@ -290,9 +297,10 @@ static errint trash_load(struct filesystem *fs, struct trash *trash)
         if (rows[i].kind == META_TRASH_OPEN)
             error = ids_append(&trash->begun, rows[i].directory);
     }
-    atomic_store(&trash->any, count > 0);
+    bool any = count > 0 || torn_has_any(fs);
+    atomic_store(&trash->any, any);
     atomic_store(&trash->begun_count, trash->begun.count);
-    trash->kicked = count > 0;
+    trash->kicked = any;
     return error;
 }
 

@@ -8,6 +8,8 @@
  * in the trash had: below that the oldest entries are given up. While there is little more, new files are not
  * written by passthrough, so that their writers can wait for more to be given up (fs/retry.h).
  *
+ * What was torn (fs/torn_expire.h) goes likewise, and before it where the space is wanted.
+ *
  * Thread-safe. Where the mount is read-only nothing is done, and nothing can be removed either.
  */
 #ifndef CKPTFS_FS_TRASH_H
@@ -79,7 +81,9 @@ bool trash_make_room(struct filesystem *fs, uint64_t given, bool (*stops)(void *
 struct trash_size {
     uint64_t ino, files;
     int64_t bytes;        /* the sum of the files' sizes */
+    int64_t save_bytes;   /* that had to be written for it */
     int64_t unique_bytes; /* of the disk, that no other file has */
+    bool closed;          /* it gets no more files */
 };
 /* As of the last count. False: it was not counted yet. */
 bool trash_find_size(struct filesystem *fs, uint64_t ino, struct trash_size *out);

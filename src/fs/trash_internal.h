@@ -13,7 +13,7 @@
 enum { TRASH_RECENT = 8 };
 
 struct trash {
-    atomic_bool any;            /* there are rows */
+    atomic_bool any;            /* there are rows, or something torn */
     atomic_size_t begun_count;  /* of `begun` */
     _Atomic int64_t bytes;      /* that only the trash has */
     _Atomic int64_t wanted;     /* to be kept free, at least, while there is something in the trash */
@@ -29,10 +29,11 @@ struct trash {
         uint64_t directory, checkpoint; /* 0: none */
     } recent[TRASH_RECENT];
     size_t next_recent;
-    struct trash_size *sizes;
+    struct trash_size *sizes; /* in the order of their numbers */
     size_t size_count;
-    int64_t
-        policies_at; /* the thread's own: before that time (clock_monotonic) policies have nothing to give */
+    /* The thread's own: when the next entry's time is up (clock_wall); and the time (clock_monotonic) before
+     * which policies have nothing to give. */
+    int64_t due, policies_at;
 };
 
 /* The thread. */

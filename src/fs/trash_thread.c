@@ -13,13 +13,16 @@
 #include "fs/keep_room.h"
 #include "fs/policy.h"
 #include "fs/rewrite.h"
+#include "fs/torn_expire.h"
 #include "fs/trash_internal.h"
 #include "meta/hidden.h"
 #include "meta/usage.h"
+#include "store/object.h"
 
 enum {
-    TRASH_BATCH = 256,    /* names that are given up in one transaction */
-    TRASH_DISK_PART = 32, /* of the disk is kept free in any case */
+    TRASH_BATCH = 256,     /* names that are given up in one transaction */
+    TRASH_RECOUNTED = 256, /* entries, at most, that are all counted anew whenever something is changed */
+    TRASH_DISK_PART = 32,  /* of the disk is kept free in any case */
 };
 
 /* A removal is counted when it is over: the names of one come close together. */
@@ -28,6 +31,8 @@ enum {
  * free. In between only the disk is, since what is written by passthrough cannot wait (room_pace). */
 #define TRASH_LOOK_NS  CLOCK_NS_PER_SECOND
 #define TRASH_WATCH_NS (CLOCK_NS_PER_SECOND / 10)
+/* Whatever has changed the policies that hold for an entry, it is seen after so long. */
+#define TRASH_REVIEW_NS (60 * CLOCK_NS_PER_SECOND)
 /* When policies have nothing to give up, they are asked again after so long, unless somebody waits. */
 #define TRASH_POLICIES_NS (5 * CLOCK_NS_PER_SECOND)
 
@@ -81,45 +86,46 @@ static bool trash_is_entry(const struct meta_trash *row)
     return row->kind == META_TRASH_CLOSED || row->kind == META_TRASH_OPEN;
 }
 
-/* The nearest directory above the entry that is on the mount still. */
-static uint64_t trash_find_above(const struct trash_round *round, const struct meta_trash *row)
-{
-    uint64_t above = row->directory ? row->directory : row->parent;
-    for (size_t i = 0, steps = 0; i < round->count && steps < round->count; i++) {
-        if (round->rows[i].ino == above) {
-            above = round->rows[i].parent;
-            steps++;
-            i = (size_t)-1;
-        }
-    }
-    return above;
-}
-
-/* Why it goes, by the policy of the directory that it was in; NULL: it stays. */
-static const char *trash_find_end(const struct trash_round *round, const struct meta_trash *row, int64_t now)
+/* Why it goes, by the policy of the directory that it was in; NULL: it stays, until `*end` at the latest. */
+static const char *trash_find_end(struct filesystem *fs, const struct meta_trash *row, int64_t now,
+                                  int64_t *end)
 {
     bool keeps;
     int64_t age;
-    if (policy_trash(round->fs, trash_find_above(round, row), &keeps, &age) != 0)
+    uint64_t above;
+    *end = INT64_MAX;
+    if (meta_trash_find_above(fs->meta, row, &above) != 0 || policy_trash(fs, above, &keeps, &age) != 0)
         return NULL;
-    return !keeps ? "the trash is off" : now - row->removed >= age ? "its time is up" : NULL;
+    *end = row->removed + age;
+    return !keeps ? "the trash is off" : now >= *end ? "its time is up" : NULL;
 }
 
 static void trash_give_up_expired(struct trash_round *round)
 {
-    int64_t now = clock_file_time();
-    for (size_t i = 0; i < round->count && !trash_stops(round->fs); i++) {
+    struct filesystem *fs = round->fs;
+    int64_t now = clock_wall(), due = now + TRASH_REVIEW_NS;
+    for (size_t i = 0; i < round->count && !trash_stops(fs); i++) {
+        int64_t end = INT64_MAX;
         struct meta_trash *row = &round->rows[i];
-        const char *why = trash_is_entry(row) ? trash_find_end(round, row, now) : NULL;
+        const char *why = trash_is_entry(row) ? trash_find_end(fs, row, now, &end) : NULL;
         if (why || row->kind == META_TRASH_GOING)
             trash_give_up(round, row, why);
+        else if (end < due)
+            due = end;
     }
+    round->given += torn_expire(fs, now, &due);
+    fs->trash->due = due;
 }
 
-/* The oldest entries, until there is room: at least one of them, if somebody waits. */
+/* What was torn, then the oldest entries, until there is room: at least one of them, if somebody waits. */
 static void trash_give_up_for_room(struct trash_round *round, bool asked)
 {
     struct filesystem *fs = round->fs;
+    while (!trash_stops(fs) && (asked || room_free(fs) < trash_kept(fs)) && torn_give_up_first(fs)) {
+        round->given++;
+        discard_flush(fs);
+        asked = false;
+    }
     for (size_t i = 0; i < round->count && !trash_stops(fs); i++) {
         if (!trash_is_entry(&round->rows[i]))
             continue;
@@ -170,16 +176,33 @@ static void trash_ask_policies(struct trash_round *round, bool asked)
 /* -- counting ---------------------------------------------------------------------------------------------
  */
 
+struct trash_counting {
+    struct filesystem *fs;
+    int64_t disk; /* bytes that the disk has for the objects */
+};
+
 static bool trash_count_stops(void *context)
 {
-    return trash_stops(context);
+    const struct trash_counting *counting = context;
+    return trash_stops(counting->fs);
+}
+
+static void trash_count_object(void *context, uint64_t object)
+{
+    struct trash_counting *counting = context;
+    int64_t bytes = object_file_stored_bytes(counting->fs->store, object);
+    counting->disk += bytes > 0 ? bytes : 0;
 }
 
 static errint trash_count(struct filesystem *fs, uint64_t ino, struct trash_size *out)
 {
     struct meta_usage usage;
-    const struct meta_usage_request request = {
-        .ino = ino, .everybody = true, .stop = trash_count_stops, .context = fs};
+    struct trash_counting counting = {.fs = fs};
+    const struct meta_usage_request request = {.ino = ino,
+                                               .everybody = true,
+                                               .stop = trash_count_stops,
+                                               .object = trash_count_object,
+                                               .context = &counting};
     errint error = meta_usage_compute(fs->meta, &request, &usage);
     *out = (struct trash_size){.ino = ino};
     if (error)
@@ -187,7 +210,27 @@ static errint trash_count(struct filesystem *fs, uint64_t ino, struct trash_size
     out->files = usage.files;
     out->bytes = usage.logical_bytes;
     out->unique_bytes = usage.unique_bytes;
+    /* Holes are none of what a save has to write, and a file of nothing but holes may have any size. */
+    out->save_bytes = counting.disk < usage.logical_bytes ? counting.disk : usage.logical_bytes;
     return 0;
+}
+
+/* Of many, those that get no more files are counted once, though what only they have may change later. */
+static bool trash_count_entry(const struct trash_round *round, const struct meta_trash *row,
+                              struct trash_size *out)
+{
+    bool known = round->count > TRASH_RECOUNTED && row->kind == META_TRASH_CLOSED &&
+                 trash_find_size(round->fs, row->ino, out) && out->closed;
+    if (!known && trash_count(round->fs, row->ino, out) != 0)
+        return false;
+    out->closed = row->kind == META_TRASH_CLOSED;
+    return true;
+}
+
+static int trash_compare_sizes(const void *a, const void *b)
+{
+    const struct trash_size *left = a, *right = b;
+    return (left->ino > right->ino) - (left->ino < right->ino);
 }
 
 /* What is kept free: as much as the largest entry had, or a part of the disk. */
@@ -198,7 +241,7 @@ static int64_t trash_wants(struct filesystem *fs, const struct trash_size *sizes
     if (fstatvfs(fs->store->fd, &disk) == 0)
         wanted = (int64_t)(disk.f_blocks * disk.f_frsize) / TRASH_DISK_PART;
     for (size_t i = 0; i < count; i++)
-        wanted = sizes[i].bytes > wanted ? sizes[i].bytes : wanted;
+        wanted = sizes[i].save_bytes > wanted ? sizes[i].save_bytes : wanted;
     return wanted;
 }
 
@@ -211,9 +254,11 @@ static void trash_count_all(struct trash_round *round)
     struct trash_size *sizes = calloc(round->count + 1, sizeof *sizes);
     size_t counted = 0;
     for (size_t i = 0; sizes && i < round->count; i++) {
-        if (trash_is_entry(&round->rows[i]) && trash_count(fs, round->rows[i].ino, &sizes[counted]) == 0)
-            counted++;
+        const struct meta_trash *row = &round->rows[i];
+        counted += trash_is_entry(row) && trash_count_entry(round, row, &sizes[counted]);
     }
+    if (counted > 0)
+        qsort(sizes, counted, sizeof *sizes, trash_compare_sizes);
     if (counted > 0 && meta_hidden_find(fs->meta, META_HIDDEN_TRASH, &hidden) == 0)
         trash_count(fs, hidden, &all);
     atomic_store(&trash->wanted, trash_wants(fs, sizes, counted));
@@ -228,30 +273,46 @@ static void trash_count_all(struct trash_round *round)
 /* -- the thread -------------------------------------------------------------------------------------------
  */
 
+static void trash_look_at_rows(struct trash_round *round, bool changed, bool asked)
+{
+    struct filesystem *fs = round->fs;
+    if (trash_read(round) != 0)
+        return;
+    trash_give_up_expired(round);
+    if (round->given > 0)
+        discard_flush(fs);
+    if (changed || round->given > 0)
+        trash_count_all(round);
+    trash_give_up_for_room(round, asked && round->given == 0);
+}
+
+/* Whether an entry's time is up, or the space is wanted: to read all of them is much when they are many. */
+static bool trash_is_called_for(struct filesystem *fs)
+{
+    return trash_has_any(fs) && (clock_wall() >= fs->trash->due || room_free(fs) < trash_kept(fs));
+}
+
 /* The number of entries that were given up. */
 static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
 {
     struct trash_round round = {.fs = fs};
-    if (trash_read(&round) != 0)
-        return 0;
     room_look(fs);
-    trash_give_up_expired(&round);
-    if (round.given > 0)
-        discard_flush(fs);
-    if (changed || round.given > 0)
-        trash_count_all(&round);
+    bool looks = changed || asked || trash_is_called_for(fs);
+    if (looks)
+        trash_look_at_rows(&round, changed, asked);
     size_t before = round.given;
-    trash_give_up_for_room(&round, asked && before == 0);
     if (keep_room_is_possible(fs))
-        trash_ask_policies(&round, asked && round.given == 0);
+        trash_ask_policies(&round, asked && before == 0);
     if (round.given > 0 && trash_read(&round) == 0)
         trash_count_all(&round);
     if (asked && round.given == 0)
         round.given += rewrite_give_up(fs);
+    looks |= round.given > 0;
+    bool any = looks && (round.count > 0 || torn_has_any(fs));
     pthread_mutex_lock(&fs->trash->lock);
     /* One that came meanwhile has kicked. */
-    if (!fs->trash->kicked)
-        atomic_store(&fs->trash->any, round.count > 0);
+    if (looks && !fs->trash->kicked)
+        atomic_store(&fs->trash->any, any);
     pthread_mutex_unlock(&fs->trash->lock);
     free(round.rows);
     return round.given;

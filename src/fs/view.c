@@ -93,7 +93,7 @@ enum { VIEW_LINK_RUN_BITS = 40, VIEW_LINK_HASH_BITS = VIEW_KIND_SHIFT - VIEW_LIN
 
 static uint64_t view_link_run(uint64_t number)
 {
-    return view_target(number) & ((UINT64_C(1) << VIEW_LINK_RUN_BITS) - 1);
+    return number & ((UINT64_C(1) << VIEW_LINK_RUN_BITS) - 1);
 }
 
 /* 0: the run has no such link. */

@@ -54,7 +54,9 @@ static inline uint64_t view_target(uint64_t ino)
 {
     if (!view_has(ino))
         return ino;
-    return view_kind(ino) == VIEW_STATUS ? 0 : ino & VIEW_TARGET_MASK;
+    enum view_kind kind = view_kind(ino);
+    bool alone = kind == VIEW_STATUS || kind == VIEW_LATEST_LINK || kind == VIEW_BEST_LINK;
+    return alone ? 0 : ino & VIEW_TARGET_MASK;
 }
 
 /* The number of what stands for an inode; 0 for an inode number that is none. */

@@ -15,9 +15,13 @@
 /* Numbers of handles that the state memory never gives out. */
 #define VIEW_STATUS_FH (UINT64_C(1) << 63)
 
+/* So many texts one user has open at a time: they take memory. */
+enum { VIEW_TEXTS_OF_ONE = 64 };
+
 struct view_text {
     struct view_text *next;
     uint64_t fh;
+    uint32_t uid; /* whose handle it is */
     struct text text;
 };
 
@@ -78,6 +82,16 @@ static void view_text_free(struct view_text *text)
     free(text);
 }
 
+static bool view_text_may_open(uint32_t uid)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&view_texts_lock);
+    for (const struct view_text *text = view_texts; text; text = text->next)
+        count += text->uid == uid;
+    pthread_mutex_unlock(&view_texts_lock);
+    return count < VIEW_TEXTS_OF_ONE;
+}
+
 /* `fh`: 0 for a new handle; *fh is the text's then. */
 static errint view_text_make(struct report *report, uint64_t *fh)
 {
@@ -94,6 +108,7 @@ static errint view_text_make(struct report *report, uint64_t *fh)
     }
     pthread_mutex_lock(&view_texts_lock);
     text->fh = *fh ? *fh : view_texts_next++;
+    text->uid = report->uid;
     text->next = view_texts;
     view_texts = text;
     *fh = text->fh;
@@ -107,7 +122,7 @@ static errint view_text_make(struct report *report, uint64_t *fh)
 static void view_text_answer_open(struct report *report)
 {
     uint64_t fh = 0;
-    errint error = view_text_make(report, &fh);
+    errint error = view_text_may_open(report->uid) ? view_text_make(report, &fh) : -EMFILE;
     if (error) {
         report_fail(report, error);
         return;

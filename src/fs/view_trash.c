@@ -32,9 +32,9 @@ errint view_trash_find(fuse_req_t request, uint64_t parent, const char *name, ui
 }
 
 static bool view_list_removed(void *context, const char *name, size_t length, uint64_t cookie,
-                              const struct meta_inode *inode, const struct meta_trash *row)
+                              const struct meta_inode *inode, bool is_entry)
 {
-    uint64_t number = view_number(row ? VIEW_ENTRY : VIEW_TRASH, inode->ino);
+    uint64_t number = view_number(is_entry ? VIEW_ENTRY : VIEW_TRASH, inode->ino);
     return !number || listing_add(context, name, length, cookie, number, inode);
 }
 

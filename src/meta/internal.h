@@ -191,7 +191,8 @@ struct name_removal {
     bool reap;
     int64_t now;
     uint64_t trash;   /* the checkpoint that it is removed from, which the trash keeps; 0: none */
-    uint32_t remover; /* who does it: for the trash */
+    uint32_t remover; /* who does it, and when by the clock of ages: for the trash */
+    int64_t removed;
 };
 /* As meta_unlink, meta_rmdir and meta_trash_remove. */
 errint name_remove(struct change *change, const struct name_removal *removal);

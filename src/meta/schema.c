@@ -96,6 +96,7 @@
     " parent INTEGER NOT NULL, name BLOB NOT NULL, removed INTEGER NOT NULL, remover INTEGER NOT NULL,"      \
     " reason BLOB NOT NULL);"                                                                                \
     "CREATE INDEX trash_by_parent ON trash (parent);"                                                        \
+    "CREATE INDEX trash_by_name ON trash (parent, name);"                                                    \
     "CREATE INDEX trash_by_directory ON trash (directory) WHERE directory <> 0;"
 
 static const char schema_tables[] =

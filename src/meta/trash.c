@@ -159,9 +159,13 @@ static errint trash_copy_directory(struct change *change, uint64_t from, uint64_
                        DB_INTEGER(*out), DB_INTEGER(from));
     if (!error)
         error = db_run(meta->db,
-                       "INSERT INTO policy (directory, key, value) SELECT $1, p.key, p.value FROM policy p"
+                       "INSERT INTO policy (directory, key, value, uid, gid)"
+                       " SELECT $1, p.key, p.value, p.uid, p.gid FROM policy p"
                        " WHERE p.directory = $2 AND p.key <> $3",
                        DB_INTEGER(*out), DB_INTEGER(from), DB_BLOB("template", strlen("template")));
+    if (!error)
+        error = db_run(meta->db, "INSERT INTO pin (ino) SELECT $1 FROM pin p WHERE p.ino = $2",
+                       DB_INTEGER(*out), DB_INTEGER(from));
     return error;
 }
 
@@ -246,7 +250,7 @@ static errint trash_open_entry(struct change *change, const struct name_removal 
         .kind = META_TRASH_OPEN,
         .parent = name.parent,
         .length = name.length,
-        .removed = removal->now,
+        .removed = removal->removed,
         .remover = removal->remover,
     };
     memcpy(row.name, name.bytes, name.length);
@@ -324,6 +328,7 @@ errint meta_trash_remove(struct meta *meta, const struct meta_trash_removal *rem
         .now = removal->now,
         .trash = removal->checkpoint,
         .remover = removal->remover,
+        .removed = removal->removed,
     };
     errint error = name_check(removal->name, removal->length, false);
     if (error)
@@ -374,12 +379,13 @@ errint trash_directory_removed(struct change *change, const struct trash_removed
 {
     struct meta *meta = change->meta;
     uint64_t ino = removed->inode->ino;
-    errint error = db_run(meta->db,
-                          "UPDATE trash SET directory = 0, removed = CASE kind WHEN 1 THEN $1 ELSE removed"
-                          " END, kind = CASE kind WHEN 1 THEN 0 ELSE kind END, parent = $2, name = $3"
-                          " WHERE directory = $4 AND directory <> 0",
-                          DB_INTEGER(removed->now), DB_INTEGER(removed->parent),
-                          DB_BLOB(removed->name, removed->length), DB_INTEGER(ino));
+    errint error = db_run(
+        meta->db,
+        "UPDATE trash SET directory = 0, removed = CASE WHEN kind = 1 AND removed < $1"
+        " THEN $1 ELSE removed END, kind = CASE kind WHEN 1 THEN 0 ELSE kind END, parent = $2, name = $3"
+        " WHERE directory = $4 AND directory <> 0",
+        DB_INTEGER(removed->now), DB_INTEGER(removed->parent), DB_BLOB(removed->name, removed->length),
+        DB_INTEGER(ino));
     int leads = error ? error : trash_leads_on(meta, ino);
     return leads > 0 ? trash_put_above(change, removed) : leads;
 }
@@ -435,15 +441,24 @@ errint trash_take(struct change *change, uint64_t directory, struct meta_trash *
     return error ? error : trash_insert(meta, row);
 }
 
+static errint trash_stamp(struct meta *meta, uint64_t ino, int64_t removed)
+{
+    return db_run(meta->db, "UPDATE trash SET removed = $1 WHERE ino = $2", DB_INTEGER(removed),
+                  DB_INTEGER(ino));
+}
+
 errint meta_trash_take(struct meta *meta, uint64_t directory, uint32_t remover, const char *reason,
-                       int64_t now)
+                       int64_t now, int64_t removed)
 {
     if (directory == META_ROOT_INO)
         return -EBUSY;
     struct meta_trash row = {.kind = META_TRASH_CLOSED, .removed = now, .remover = remover};
     snprintf(row.reason, sizeof row.reason, "%s", reason);
     struct change change = {.meta = meta, .spends = true};
-    while (change_next(&change))
+    while (change_next(&change)) {
         change.error = trash_take(&change, directory, &row);
+        if (!change.error && removed != now && row.ino)
+            change.error = trash_stamp(meta, row.ino, removed);
+    }
     return change.error;
 }

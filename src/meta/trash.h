@@ -52,7 +52,8 @@ struct meta_trash_removal {
     uint64_t expected; /* as meta_unlink */
     bool directory;    /* a subdirectory, which must be empty */
     uint32_t remover;
-    int64_t now;
+    int64_t now;     /* that files and directories are stamped with */
+    int64_t removed; /* that ages count from */
 };
 /*
  * As meta_unlink and meta_rmdir, but the file goes into the trash, and of a subdirectory its attributes.
@@ -67,17 +68,25 @@ errint meta_trash_close(struct meta *meta, uint64_t directory);
 /*
  * A whole directory, with all that is below it, becomes an entry; what is left of a checkpoint joins what was
  * removed of it, and the directory is told by meta_shadows_released, for the caller to meta_reap. -ENOENT
- * when it has no name or is hidden already; -EBUSY for the root.
+ * when it has no name or is hidden already; -EBUSY for the root. `now`, `removed`: as in struct
+ * meta_trash_removal.
  */
 errint meta_trash_take(struct meta *meta, uint64_t directory, uint32_t remover, const char *reason,
-                       int64_t now);
+                       int64_t now, int64_t removed);
 
 /* All rows, the oldest removal first. The caller frees *out. */
 errint meta_trash_read(struct meta *meta, struct meta_trash **out, size_t *count);
+/* The entry with the lowest number above `after`, of those whose directory is `uid`'s (0: of all). -ENOENT.
+ */
+errint meta_trash_next(struct meta *meta, uint64_t after, uint32_t uid, struct meta_trash *out);
 /* -ENOENT. */
 errint meta_trash_find(struct meta *meta, uint64_t ino, struct meta_trash *out);
 /* Where it was, as a path from the root; the caller frees it. What is left of it may be elsewhere now. */
 errint meta_trash_path(struct meta *meta, const struct meta_trash *trash, char **out);
+
+/* The nearest directory that is left on the mount of those that the entry was in, whose policies hold for it.
+ */
+errint meta_trash_find_above(struct meta *meta, const struct meta_trash *trash, uint64_t *out);
 
 /* Whether a file has no name left on the mount, because it was removed: 1, 0 or an error. */
 int meta_trash_has(struct meta *meta, uint64_t ino);
@@ -114,12 +123,12 @@ int meta_trash_give_up(struct meta *meta, uint64_t ino, unsigned limit, int64_t 
 /*
  * What was removed from a directory (on the mount, or a row of META_TRASH_ABOVE), and the subdirectories that
  * lead to such. `uid`: whose entries are shown; 0: everybody's. Of entries with one name the last has it; the
- * others, and directories above whose name another directory has, are called NAME~NUMBER. `row` NULL: a
+ * others, and directories above whose name another directory has, are called NAME~NUMBER. `is_entry` false: a
  * directory that leads to one. As meta_list otherwise.
  */
 errint meta_trash_list(struct meta *meta, uint64_t directory, uint32_t uid, uint64_t after,
                        bool (*entry)(void *context, const char *name, size_t length, uint64_t cookie,
-                                     const struct meta_inode *inode, const struct meta_trash *row),
+                                     const struct meta_inode *inode, bool is_entry),
                        void *context);
 /* The same for one name; NAME~NUMBER is found whether it is shown or not. *is_entry: false for a directory
  * that leads to one. -ENOENT. */

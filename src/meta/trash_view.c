@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/arena.h"
+#include "base/name_table.h"
 #include "meta/hidden.h"
 #include "meta/trash_internal.h"
 
@@ -55,6 +57,21 @@ errint meta_trash_read(struct meta *meta, struct meta_trash **out, size_t *count
     *count = all.count;
     *out = steal_pointer(all.at);
     return 0;
+}
+
+errint meta_trash_next(struct meta *meta, uint64_t after, uint32_t uid, struct meta_trash *out)
+{
+    META_LOCKED(meta);
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT " TRASH_COLUMNS " FROM trash t WHERE t.ino > $1 AND t.kind < 2 AND"
+                             " ($2 = 0 OR (SELECT o.uid FROM inode o WHERE o.ino = t.ino) = $2)"
+                             " ORDER BY t.ino LIMIT 1",
+                             DB_INTEGER(after), DB_INTEGER(uid));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    return trash_from_row(&rows, out);
 }
 
 errint meta_trash_find(struct meta *meta, uint64_t ino, struct meta_trash *out)
@@ -117,6 +134,21 @@ errint meta_trash_path(struct meta *meta, const struct meta_trash *trash, char *
     return 0;
 }
 
+errint meta_trash_find_above(struct meta *meta, const struct meta_trash *trash, uint64_t *out)
+{
+    META_LOCKED(meta);
+    struct meta_trash row;
+    errint error = 0;
+    *out = trash->directory ? trash->directory : trash->parent;
+    for (int level = 0; level < TRASH_LEVELS_MAX; level++) {
+        error = trash_load(meta, *out, &row);
+        if (error)
+            break;
+        *out = row.parent;
+    }
+    return error == -ENOENT ? 0 : error ? error : -ELOOP;
+}
+
 /* -- a directory of the view ------------------------------------------------------------------------------
  */
 
@@ -127,20 +159,20 @@ errint meta_trash_path(struct meta *meta, const struct meta_trash *trash, char *
     " (SELECT w.parent FROM name w WHERE w.ino = up.ino LIMIT 1)) FROM up WHERE up.ino > 1)"                 \
     " SELECT ino FROM up WHERE ino IS NOT NULL)"
 
-/* Whether a subdirectory of that name leads to an entry: 1, 0 or an error. `out` may be NULL. */
+/* Whether a subdirectory of that name leads to an entry: 1, 0 or an error. */
 static int trash_find_way(struct meta *meta, uint64_t directory, const char *name, size_t length,
                           struct meta_inode *out)
 {
-    cleanup_rows struct db_rows rows;
-    errint error = db_select(meta->db, &rows,
-                             "SELECT " INODE_COLUMNS " FROM name n JOIN inode i ON i.ino = n.ino"
-                             " WHERE n.parent = $1 AND n.name = $2 AND (i.mode & 61440) = 16384"
-                             " AND n.ino IN " TRASH_WAYS,
-                             DB_INTEGER(directory), DB_BLOB(name, length));
-    int found = error ? error : db_next(&rows);
-    if (found > 0 && out)
-        inode_from_row(&rows, out);
-    return found;
+    cleanup_ids struct ids found = {0};
+    uint64_t ino;
+    /* The ways are many: most names are none on the mount. */
+    errint error = name_find(meta, directory, name, length, &ino);
+    if (!error)
+        error = trash_collect(meta, "SELECT i.ino FROM inode i WHERE i.ino = $1 AND i.ino IN " TRASH_WAYS,
+                              ino, &found);
+    if (!error && found.count > 0)
+        error = inode_load(meta, ino, out);
+    return error && error != -ENOENT ? error : !error && found.count > 0;
 }
 
 static bool trash_is_entry(const struct meta_trash *row)
@@ -148,56 +180,132 @@ static bool trash_is_entry(const struct meta_trash *row)
     return row->kind == META_TRASH_CLOSED || row->kind == META_TRASH_OPEN;
 }
 
-/* What was removed from the directory and may be shown, the last removal first, entries before others. */
-static errint trash_read_removed(struct meta *meta, uint64_t directory, uint32_t uid, struct trash_rows *out)
+#define TRASH_SHOWN                                                                                          \
+    " t.kind < 3 AND ($2 = 0 OR t.kind = 2 OR (SELECT o.uid FROM inode o WHERE o.ino = t.ino) = $2)"
+
+/* What was removed from a directory and may be shown, in the order of the numbers. */
+struct trash_removal {
+    uint64_t ino;
+    int64_t removed;
+    bool entry;
+    const char *name;
+    uint32_t plain; /* of the first with a name: the index of the one that shows it as it is */
+};
+
+struct trash_removals {
+    struct trash_removal *at;
+    size_t count, capacity;
+    struct arena names;
+    struct name_table by_name;
+    struct ids ways; /* of all directories, ordered */
+};
+
+static void trash_removals_release(struct trash_removals *removals)
+{
+    free(removals->at);
+    arena_release(&removals->names);
+    name_table_release(&removals->by_name);
+    ids_release(&removals->ways);
+}
+
+#define cleanup_trash_removals __attribute__((cleanup(trash_removals_release)))
+
+/* Entries before directories above some, then the last removal first. */
+static bool trash_has_precedence(const struct trash_removal *one, const struct trash_removal *other)
+{
+    if (one->entry != other->entry)
+        return one->entry;
+    return one->removed != other->removed ? one->removed > other->removed : one->ino > other->ino;
+}
+
+static errint trash_removals_append(struct trash_removals *removals, const struct db_rows *rows)
+{
+    if (removals->count == removals->capacity) {
+        size_t capacity = removals->capacity ? removals->capacity * 2 : 64;
+        struct trash_removal *at = reallocarray(removals->at, capacity, sizeof *at);
+        if (!at || capacity > UINT32_MAX)
+            return -ENOMEM;
+        removals->at = at;
+        removals->capacity = capacity;
+    }
+    size_t length;
+    const char *name = db_bytes(rows, 3, &length);
+    uint32_t index = (uint32_t)removals->count;
+    struct trash_removal *removal = &removals->at[index];
+    *removal = (struct trash_removal){.ino = (uint64_t)db_integer(rows, 0),
+                                      .removed = db_integer(rows, 1),
+                                      .entry = db_integer(rows, 2) != META_TRASH_ABOVE,
+                                      .name = arena_copy_text(&removals->names, name, length),
+                                      .plain = index};
+    errint error = removal->name ? name_table_add(&removals->by_name, removal->name, index) : -ENOMEM;
+    if (error && error != -EEXIST)
+        return error;
+    removals->count++;
+    name_table_find(&removals->by_name, removal->name, &index);
+    struct trash_removal *first = &removals->at[index];
+    if (trash_has_precedence(removal, &removals->at[first->plain]))
+        first->plain = (uint32_t)(removal - removals->at);
+    return 0;
+}
+
+static errint trash_read_removed(struct meta *meta, uint64_t directory, uint32_t uid,
+                                 struct trash_removals *out)
 {
     cleanup_rows struct db_rows rows;
-    int found = db_select(meta->db, &rows,
-                          "SELECT " TRASH_COLUMNS " FROM trash t WHERE t.parent = $1 AND t.kind < 3"
-                          " ORDER BY t.kind = 2, t.removed DESC, t.ino DESC",
-                          DB_INTEGER(directory));
-    while (!found && (found = db_next(&rows)) > 0) {
-        found = trash_rows_append(out, &rows);
-        const struct meta_trash *row = found ? NULL : &out->at[out->count - 1];
-        if (row && uid != 0 && trash_is_entry(row) && row->uid != uid)
-            out->count--;
-    }
-    return found;
+    out->names.limit = SIZE_MAX;
+    int found =
+        db_select(meta->db, &rows,
+                  "SELECT t.ino, t.removed, t.kind, t.name FROM trash t WHERE t.parent = $1 AND" TRASH_SHOWN
+                  " ORDER BY t.ino",
+                  DB_INTEGER(directory), DB_INTEGER(uid));
+    while (!found && (found = db_next(&rows)) > 0)
+        found = trash_removals_append(out, &rows);
+    return found ? found
+                 : trash_collect(meta, "SELECT ino FROM " TRASH_WAYS " WHERE ino > $1 ORDER BY ino", 0,
+                                 &out->ways);
 }
 
-/* Whether the row's name is shown as it is: 1, 0 or an error. */
-static int trash_has_plain_name(struct meta *meta, const struct trash_rows *removed, size_t i)
+static int trash_compare_inodes(const void *a, const void *b)
 {
-    const struct meta_trash *row = &removed->at[i];
-    for (size_t j = 0; j < i; j++) {
-        const struct meta_trash *before = &removed->at[j];
-        if (before->length == row->length && memcmp(before->name, row->name, row->length) == 0)
-            return 0;
-    }
-    int taken = trash_find_way(meta, row->parent, row->name, row->length, NULL);
-    return taken < 0 ? taken : !taken;
+    const uint64_t *left = a, *right = b;
+    return (*left > *right) - (*left < *right);
 }
 
-enum { TRASH_SHOWN_MAX = META_NAME_MAX + 24 };
-
-static int trash_print_name(struct meta *meta, const struct trash_rows *removed, size_t i,
-                            char out[TRASH_SHOWN_MAX])
+/* Whether a directory of that name is shown, which leads to entries: 1, 0 or an error. */
+static int trash_is_taken(struct meta *meta, const struct trash_removals *removals, uint64_t directory,
+                          const char *name)
 {
-    const struct meta_trash *row = &removed->at[i];
-    int plain = trash_has_plain_name(meta, removed, i);
-    if (plain < 0)
-        return plain;
-    if (plain)
-        return snprintf(out, TRASH_SHOWN_MAX, "%s", row->name);
+    uint64_t ino;
+    errint error = name_find(meta, directory, name, strlen(name), &ino);
+    if (error)
+        return error == -ENOENT ? 0 : error;
+    return removals->ways.count > 0 &&
+           bsearch(&ino, removals->ways.at, removals->ways.count, sizeof ino, trash_compare_inodes);
+}
+
+enum { TRASH_NAME_SHOWN_MAX = META_NAME_MAX + 24 };
+
+static int trash_print_name(struct meta *meta, const struct trash_removals *removals, size_t i,
+                            uint64_t directory, char out[TRASH_NAME_SHOWN_MAX])
+{
+    const struct trash_removal *removal = &removals->at[i];
+    size_t length = strlen(removal->name);
+    uint32_t first;
+    bool plain = name_table_find(&removals->by_name, removal->name, &first) && removals->at[first].plain == i;
+    int taken = plain ? trash_is_taken(meta, removals, directory, removal->name) : 1;
+    if (taken < 0)
+        return taken;
+    if (!taken)
+        return snprintf(out, TRASH_NAME_SHOWN_MAX, "%s", removal->name);
     char number[24];
-    int digits = snprintf(number, sizeof number, "~%" PRIu64, row->ino);
+    int digits = snprintf(number, sizeof number, "~%" PRIu64, removal->ino);
     size_t room = META_NAME_MAX - (size_t)digits;
-    return snprintf(out, TRASH_SHOWN_MAX, "%.*s%s", (int)(row->length < room ? row->length : room), row->name,
+    return snprintf(out, TRASH_NAME_SHOWN_MAX, "%.*s%s", (int)(length < room ? length : room), removal->name,
                     number);
 }
 
 typedef bool trash_entry(void *context, const char *name, size_t length, uint64_t cookie,
-                         const struct meta_inode *inode, const struct meta_trash *row);
+                         const struct meta_inode *inode, bool is_entry);
 
 /* 1: the receiver has enough. */
 static int trash_list_ways(struct meta *meta, uint64_t directory, uint64_t after, trash_entry *entry,
@@ -216,40 +324,27 @@ static int trash_list_ways(struct meta *meta, uint64_t directory, uint64_t after
         struct meta_inode inode;
         const char *name = db_bytes(&rows, INODE_COLUMN_COUNT, &length);
         inode_from_row(&rows, &inode);
-        if (!entry(context, name, length, (uint64_t)db_integer(&rows, INODE_COLUMN_COUNT + 1), &inode, NULL))
+        if (!entry(context, name, length, (uint64_t)db_integer(&rows, INODE_COLUMN_COUNT + 1), &inode, false))
             return 1;
         found = 0;
     }
     return found;
 }
 
-static int trash_compare_numbers(const void *a, const void *b)
+static errint trash_list_removed(struct meta *meta, const struct trash_removals *removals, uint64_t directory,
+                                 uint64_t after, trash_entry *entry, void *context)
 {
-    const struct meta_trash *const *left = a, *const *right = b;
-    return ((*left)->ino > (*right)->ino) - ((*left)->ino < (*right)->ino);
-}
-
-static errint trash_list_removed(struct meta *meta, const struct trash_rows *removed, uint64_t after,
-                                 trash_entry *entry, void *context)
-{
-    cleanup_free const struct meta_trash **order = calloc(removed->count + 1, sizeof *order);
-    if (!order)
-        return -ENOMEM;
-    for (size_t i = 0; i < removed->count; i++)
-        order[i] = &removed->at[i];
-    qsort(order, removed->count, sizeof *order, trash_compare_numbers);
-    for (size_t i = 0; i < removed->count; i++) {
-        char name[TRASH_SHOWN_MAX];
+    for (size_t i = 0; i < removals->count; i++) {
+        char name[TRASH_NAME_SHOWN_MAX];
         struct meta_inode inode;
-        const struct meta_trash *row = order[i];
-        if (META_TRASH_COOKIE + row->ino <= after)
+        const struct trash_removal *removal = &removals->at[i];
+        if (META_TRASH_COOKIE + removal->ino <= after)
             continue;
-        errint error = inode_load_directory(meta, row->ino, &inode);
-        int length = error ? error : trash_print_name(meta, removed, (size_t)(row - removed->at), name);
+        errint error = inode_load_directory(meta, removal->ino, &inode);
+        int length = error ? error : trash_print_name(meta, removals, i, directory, name);
         if (length < 0)
             return length;
-        if (!entry(context, name, (size_t)length, META_TRASH_COOKIE + row->ino, &inode,
-                   trash_is_entry(row) ? row : NULL))
+        if (!entry(context, name, (size_t)length, META_TRASH_COOKIE + removal->ino, &inode, removal->entry))
             return 0;
     }
     return 0;
@@ -259,12 +354,12 @@ errint meta_trash_list(struct meta *meta, uint64_t directory, uint32_t uid, uint
                        trash_entry *entry, void *context)
 {
     META_LOCKED(meta);
-    cleanup_trash_rows struct trash_rows removed = {0};
+    cleanup_trash_removals struct trash_removals removals = {0};
     int enough = trash_list_ways(meta, directory, after, entry, context);
     if (enough)
         return enough < 0 ? enough : 0;
-    errint error = trash_read_removed(meta, directory, uid, &removed);
-    return error ? error : trash_list_removed(meta, &removed, after, entry, context);
+    errint error = trash_read_removed(meta, directory, uid, &removals);
+    return error ? error : trash_list_removed(meta, &removals, directory, after, entry, context);
 }
 
 /* The number at the end of NAME~NUMBER; 0: there is none. */
@@ -280,33 +375,50 @@ static uint64_t trash_parse_number(const char *name, size_t length)
     return number;
 }
 
-static bool trash_matches(const struct meta_trash *row, uint64_t number, const char *name, size_t length)
+/* What a name of the directory means; -ENOENT. */
+static errint trash_find_named(struct meta *meta, uint64_t directory, uint32_t uid, const char *name,
+                               size_t length, struct meta_trash *out)
 {
-    if (number == row->ino) {
-        const char *tilde = memrchr(name, '~', length);
-        size_t before = (size_t)(tilde - name);
-        return before <= row->length && memcmp(row->name, name, before) == 0;
-    }
-    return row->length == length && memcmp(row->name, name, length) == 0;
+    cleanup_rows struct db_rows rows;
+    errint error = db_select(meta->db, &rows,
+                             "SELECT " TRASH_COLUMNS " FROM trash t WHERE t.parent = $1 AND" TRASH_SHOWN
+                             " AND t.name = $3 ORDER BY t.kind = 2, t.removed DESC, t.ino DESC LIMIT 1",
+                             DB_INTEGER(directory), DB_INTEGER(uid), DB_BLOB(name, length));
+    int found = error ? error : db_next(&rows);
+    if (found <= 0)
+        return found < 0 ? found : -ENOENT;
+    return trash_from_row(&rows, out);
+}
+
+/* The same for NAME~NUMBER, where NAME may have been cut. */
+static errint trash_find_numbered(struct meta *meta, uint64_t directory, uint32_t uid, const char *name,
+                                  size_t length, struct meta_trash *out)
+{
+    uint64_t number = trash_parse_number(name, length);
+    errint error = number ? trash_load(meta, number, out) : -ENOENT;
+    if (error)
+        return error;
+    const char *tilde = memrchr(name, '~', length);
+    size_t before = (size_t)(tilde - name);
+    bool named = out->parent == directory && before <= out->length && memcmp(out->name, name, before) == 0;
+    bool shown = out->kind != META_TRASH_GOING && (uid == 0 || !trash_is_entry(out) || out->uid == uid);
+    return named && shown ? 0 : -ENOENT;
 }
 
 errint meta_trash_lookup(struct meta *meta, uint64_t directory, uint32_t uid, const char *name, size_t length,
                          struct meta_inode *out, bool *is_entry)
 {
     META_LOCKED(meta);
-    cleanup_trash_rows struct trash_rows removed = {0};
-    uint64_t number = trash_parse_number(name, length);
+    struct meta_trash row;
     *is_entry = false;
     int way = trash_find_way(meta, directory, name, length, out);
     if (way)
         return way < 0 ? way : 0;
-    errint error = trash_read_removed(meta, directory, uid, &removed);
-    for (size_t i = 0; i < removed.count && !error; i++) {
-        const struct meta_trash *row = &removed.at[i];
-        if (!trash_matches(row, number, name, length))
-            continue;
-        *is_entry = trash_is_entry(row);
-        return inode_load_directory(meta, row->ino, out);
-    }
-    return error ? error : -ENOENT;
+    errint error = trash_find_named(meta, directory, uid, name, length, &row);
+    if (error == -ENOENT)
+        error = trash_find_numbered(meta, directory, uid, name, length, &row);
+    if (error)
+        return error;
+    *is_entry = trash_is_entry(&row);
+    return inode_load_directory(meta, row.ino, out);
 }

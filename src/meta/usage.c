@@ -407,6 +407,8 @@ static errint usage_sweep_object(struct usage *usage, uint64_t object)
     } while (count == USAGE_ROWS);
     usage->out->stored_bytes += sweep.set.length;
     usage->out->unique_bytes += sweep.both.length - sweep.others.length;
+    if (usage->request->object)
+        usage->request->object(usage->request->context, object);
     return 0;
 }
 

@@ -32,6 +32,8 @@ struct meta_usage_request {
     bool (*stop)(void *context);
     /* The present size of a META_OBJECT file; called without the lock. NULL: the one recorded. */
     int64_t (*size)(void *context, const struct meta_inode *row);
+    /* Told of each sealed object that they lie in, once; called without the lock. NULL: nobody asks. */
+    void (*object)(void *context, uint64_t id);
     void *context;
 };
 

@@ -211,11 +211,17 @@ int object_can_punch(struct store *store)
     return can;
 }
 
+static errint object_file_status(const struct store *store, uint64_t id, struct stat *out)
+{
+    struct object_path path = object_path_of(id);
+    return fstatat(store->objects_fd, path.file, out, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : -errno;
+}
+
 int64_t object_file_size(const struct store *store, uint64_t id)
 {
     struct stat status;
-    struct object_path path = object_path_of(id);
-    return fstatat(store->objects_fd, path.file, &status, AT_SYMLINK_NOFOLLOW) == 0 ? status.st_size : -errno;
+    errint error = object_file_status(store, id, &status);
+    return error ? error : status.st_size;
 }
 
 static int64_t object_status_bytes(const struct stat *status)
@@ -227,6 +233,13 @@ int64_t object_stored_bytes(int fd)
 {
     struct stat status;
     return fstat(fd, &status) == 0 ? object_status_bytes(&status) : -errno;
+}
+
+int64_t object_file_stored_bytes(const struct store *store, uint64_t id)
+{
+    struct stat status;
+    errint error = object_file_status(store, id, &status);
+    return error ? error : object_status_bytes(&status);
 }
 
 /* -- listing --------------------------------------------------------------------------------------------- */

@@ -46,8 +46,10 @@ errint object_punch(int fd, int64_t offset, int64_t length);
 int object_can_punch(struct store *store);
 /* The length of its file, without an open that others would notice; -ENOENT when it is missing. */
 int64_t object_file_size(const struct store *store, uint64_t id);
-/* The bytes that the disk keeps for an object, or a negative errno. */
+/* The bytes that the disk keeps for an object, or a negative errno; by its number also as object_file_size.
+ */
 int64_t object_stored_bytes(int fd);
+int64_t object_file_stored_bytes(const struct store *store, uint64_t id);
 
 /*
  * The bytes that the disk keeps for all objects and their tables. Reads all directories of objects: blocks

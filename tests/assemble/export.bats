@@ -316,6 +316,18 @@ turn() {
     ckptfs_umount "$TEST_DIR/elsewhere"
 }
 
+@test "of a run the checkpoint is picked that a job would resume from, where there is one" {
+    local run=$TEST_DIR/plain/run
+    python3 "$CKPTFS_TREE/tests/lib/make_checkpoint.py" "$run/checkpoint-5" 1000
+    python3 "$CKPTFS_TREE/tests/lib/make_checkpoint.py" "$run/checkpoint-7" 1000
+    rm "$run/checkpoint-7"/*.pt "$run/checkpoint-7"/*.pth
+    export_ "$run" "$OUT" --pick latest --link latest
+    [ "$(readlink "$OUT/latest")" = checkpoint-5 ]
+    rm "$run/checkpoint-5"/*.pt "$run/checkpoint-5"/*.pth
+    export_ "$run" "$OUT" --pick latest --link latest
+    [ "$(readlink "$OUT/latest")" = checkpoint-7 ]
+}
+
 @test "damage in the store is not exported" {
     ckptfs_mount
     one_file "$MNT/model" 20

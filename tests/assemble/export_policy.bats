@@ -112,6 +112,42 @@ end_slow_export() {
 }
 nothing_hidden() { [ -z "$(find "$OUT" -maxdepth 1 -name '.?*')" ]; }
 
+@test "an export that hangs keeps only its user's waiting, and one that fails is told of" {
+    require_root
+    mkdir -m 777 "$OUT" "$TEST_DIR/ours"
+    mkdir -m 700 "$TEST_DIR/closed"
+    mkdir "$MNT/theirs"
+    save_model "$MNT/theirs/checkpoint-1"
+    chown -R "$owner" "$MNT/theirs"
+    exec 7>"$OUT/.ckptfs-export-checkpoint-1.lock"
+    flock 7
+    run_as_user "$CKPTFS" policy set "$MNT/theirs" export="$OUT" 7>&-
+    (export_ "$MNT/theirs/checkpoint-1" >"$TEST_DIR/asked" 2>&1 || true) 7>&- &
+    wait_until 60 lock_is_waited_for
+    save_model "$RUN/checkpoint-1"
+    policy set "$RUN" export="$TEST_DIR/ours"
+    timeout 60 "$CKPTFS" export "$RUN/checkpoint-1"
+    sums_hold "$TEST_DIR/ours/checkpoint-1"
+    jq -e '[.exports[] | [.path, .state, .failures, .problem]] == [["/theirs/checkpoint-1", "running", 0, null]]' \
+        <"$MNT/.ckptfs/status.json"
+    exec 7>&-
+    wait
+    # The reason is there for whoever looks, and for who waits to be told.
+    run_as_user "$CKPTFS" policy set "$MNT/theirs" export="$TEST_DIR/closed" hook-export-failed="cat >$OUT/told"
+    refused "Permission denied" export_ "$MNT/theirs/checkpoint-1"
+    run_as_user "$CKPTFS" events --json "$MNT" |
+        jq -es 'map(select(.event == "export-failed")) | length == 1 and (.[0].reason | contains("Permission denied")) and
+            .[0].path == "theirs/checkpoint-1"'
+    wait_until 30 grep -q '"export-failed"' "$OUT/told"
+    run_as_user cat "$MNT/.ckptfs/status.json" |
+        jq -e '.exports[0] | .state == "failed" and .failures == 1 and (.problem | contains("Permission denied"))'
+    grep -q '/theirs/checkpoint-1, failed once: .*Permission denied' "$MNT/.ckptfs/status"
+    # Who may not look into the directory is not told of it.
+    chmod 700 "$MNT/theirs"
+    chown root "$MNT/theirs"
+    run_as_user cat "$MNT/.ckptfs/status.json" | jq -e '.exports == []'
+}
+
 @test "an export under way keeps no mount from ending, and is made by the next" {
     begin_slow_export
     ckptfs_umount 7>&-

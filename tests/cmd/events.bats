@@ -69,6 +69,22 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     [ "$status" -eq 30 ]
 }
 
+@test "a name makes no lines in the log" {
+    local forged=$'run\n2026-01-01T00:00:00Z ckptfs: forged \e[31mline'
+    mkdir "$MNT/$forged"
+    python3 "$CKPTFS_TREE/tests/lib/make_checkpoint.py" "$MNT/$forged/checkpoint-5" 1000
+    wait_until 20 grep -qF 'run?2026-01-01T00:00:00Z ckptfs: forged ?[31mline/checkpoint-5' "$CKPTFS_LOG"
+    [ "$(grep -c '^2026-01-01' "$CKPTFS_LOG")" -eq 0 ]
+}
+
+@test "events of a directory whose name is no UTF-8 are found by its path" {
+    local name=$'odd\xff"\nname'
+    mkdir "$RUN/$name"
+    tell "$RUN/$name"
+    tell "$RUN"
+    [ "$("$CKPTFS" events --json "$RUN/$name" | jq -c .path)" = '"run/odd?\"\nname"' ]
+}
+
 @test "a reader of .ckptfs/events gets what comes, line by line, and waits for it" {
     tell "$RUN" off
     reader cat cat "$EVENTS"

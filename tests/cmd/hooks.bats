@@ -25,8 +25,8 @@ is_logged() { grep -qF -- "$1" "$CKPTFS_LOG"; }
 has_lines() { [ "$(cat "$1" 2>/dev/null | wc -l)" -ge "$2" ]; }
 ends_hook() { wait_until 30 is_logged "$1"; }
 none() { if "$@"; then return 1; fi; }
-# The hook that has written its process number into the file is gone.
-is_gone() { ! kill -0 "$(cat "$1")" 2>/dev/null; }
+# What has the file locked since then is gone.
+is_gone() { flock -n "$1" true; }
 
 @test "a hook gets the facts, and nothing of the daemon's" {
     policy set "$RUN" hook-assembled="env >$OUT/env; cat >$OUT/json; pwd >$OUT/pwd; cat /proc/self/status >$OUT/status
@@ -101,19 +101,38 @@ is_gone() { ! kill -0 "$(cat "$1")" 2>/dev/null; }
     is_logged "checkpoint-1: what it writes from here on is dropped"
     none is_logged "checkpoint-1: 201"
     # The time limit ends all that it has started.
-    policy set "$RUN" hook-assembled="sh -c 'echo \$\$ >$OUT/pid; sleep 1000' & wait"
+    policy set "$RUN" hook-assembled="exec 9>$OUT/lock; flock 9; sleep 1000 & setsid sh -c 'sleep 1000 & sleep 1000' & wait"
     assemble checkpoint-2
     ends_hook "checkpoint-2: took longer than 1 s and was killed"
-    wait_until 10 is_gone "$OUT/pid"
+    wait_until 10 is_gone "$OUT/lock"
     # What it leaves running when it ends goes with it.
-    policy set "$RUN" hook-timeout=600 hook-assembled="sleep 1000 & echo \$! >$OUT/pid"
+    policy set "$RUN" hook-timeout=600 hook-assembled="exec 9>$OUT/lock; flock 9; sleep 1000 & setsid sleep 1000 & echo left"
     assemble checkpoint-3
     ends_hook "checkpoint-3: done"
-    wait_until 10 is_gone "$OUT/pid"
+    wait_until 10 is_gone "$OUT/lock"
     "$CKPTFS" ls "$RUN" >/dev/null
     shards same "$VIEW/run/checkpoint-3/model.safetensors" --shards 2 --mib 1
     policy unset "$RUN" hook-assembled
     policy show --json "$RUN" | jq -e '.policies[] | select(.key == "hook-assembled").value == null'
+}
+
+@test "a user's hooks do not keep those of others waiting" {
+    require_root
+    local user=${CKPTFS_TEST_USER:-nobody} name
+    mkdir "$MNT/theirs"
+    chown "$user" "$MNT/theirs"
+    run_as_user "$CKPTFS" policy set "$MNT/theirs" hook-assembled="echo >>$OUT/theirs; sleep 1000"
+    for name in 1 2 3; do
+        save_model "$MNT/theirs/checkpoint-$name" --shards 2 --mib 1
+        chown -R "$user" "$MNT/theirs/checkpoint-$name"
+    done
+    # What they are told of comes when it is theirs.
+    touch "$MNT/theirs"/*/config.json
+    wait_until 30 has_lines "$OUT/theirs" 2
+    policy set "$RUN" hook-assembled="echo >>$OUT/ours"
+    assemble checkpoint-1
+    ends_hook "hook-assembled run/checkpoint-1: done"
+    [ "$(wc -l <"$OUT/theirs")" -eq 2 ]
 }
 
 @test "no more than two at a time, and those that did not end are run again" {

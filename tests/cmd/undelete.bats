@@ -103,10 +103,14 @@ teardown() { ckptfs_teardown; }
     checkpoint "$RUN/a/checkpoint-5" 10000
     mv "$WAS" "$TEST_DIR/first"
     checkpoint "$RUN/a/checkpoint-6" 10000
+    chmod 700 "$RUN"
+    chmod 750 "$RUN/a"
     rm -r "$RUN"
     [ ! -e "$RUN" ]
     [ "$(ls "$MNT/.ckptfs/trash/run/a")" = $'checkpoint-5\ncheckpoint-6' ]
     "$CKPTFS" undelete "$RUN"
+    # Who could not look into it cannot now.
+    [ "$(stat -c %a "$RUN" "$RUN/a")" = $'700\n750' ]
     same_tree "$TEST_DIR/first" "$RUN/a/checkpoint-5"
     same_tree "$WAS" "$RUN/a/checkpoint-6"
     trash_is_empty
@@ -194,6 +198,21 @@ is_incomplete() {
     "$CKPTFS" fsck "$STORE"
 }
 
+@test "ages in the trash count by the clock that policies go by" {
+    export CKPTFS_TEST_CLOCK=$TEST_DIR/clock
+    echo $((10 * 86400)) >"$CKPTFS_TEST_CLOCK"
+    ckptfs_mount trash-age=7d
+    checkpoint "$RUN/checkpoint-5" 10000
+    rm -r "$RUN/checkpoint-5"
+    # A change has it looked at.
+    "$CKPTFS" policy set "$MNT" trash=on
+    wait_until 20 trash_is_counted
+    [ -n "$(trash_field path)" ]
+    echo $((18 * 86400)) >"$CKPTFS_TEST_CLOCK"
+    wait_until 20 trash_is_empty
+    grep -q '/run/checkpoint-5: removed from the trash: its time is up' "$CKPTFS_LOG"
+}
+
 no_objects() { [ "$(ckptfs_status_field objects)" -eq 0 ]; }
 
 available() { df --output=avail -B1 "$1" | tail -n 1; }
@@ -212,6 +231,29 @@ counts_as_free() {
     wait_until 20 counts_as_free
     trash_is_counted
     [ "$(trash_field unique_bytes)" -ge 29000000 ]
+}
+
+@test "a file of holes does not drive others out of the trash" {
+    ckptfs_mount
+    checkpoint "$RUN/checkpoint-5" 10000
+    rm -r "$RUN/checkpoint-5"
+    checkpoint "$MNT/other/checkpoint-5" 10000
+    truncate -s 1T "$MNT/other/checkpoint-5/holes"
+    sync -f "$MNT"
+    rm -r "$MNT/other/checkpoint-5"
+    wait_until 20 holds_both
+    look_once_more
+    holds_both
+}
+
+holds_both() { [ "$(trash_field path | wc -l)" -eq 2 ] && trash_is_counted; }
+
+# The daemon has looked at the trash once more: the entry that is switched off is gone.
+look_once_more() {
+    checkpoint "$MNT/third/checkpoint-5" 10000
+    rm -r "$MNT/third/checkpoint-5"
+    "$CKPTFS" policy set "$MNT/third" trash=off
+    wait_until 20 grep -q '/third/checkpoint-5: removed from the trash' "$CKPTFS_LOG"
 }
 
 @test "each user has his own" {

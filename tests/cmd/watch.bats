@@ -214,6 +214,25 @@ freed_is() {
     wait_until 30 says '.runs | length' ${#names[@]}
 }
 
+@test "a user cannot have the daemon keep any number of texts" {
+    ckptfs_mount
+    python3 - "$MNT/.ckptfs/status" <<'END'
+import errno, sys
+files = []
+try:
+    while len(files) < 1000:
+        files.append(open(sys.argv[1]))
+except OSError as error:
+    assert error.errno == errno.EMFILE and len(files) >= 64, (error, len(files))
+else:
+    sys.exit("there was no end to it")
+for file in files:
+    assert file.read()
+    file.close()
+open(sys.argv[1]).read()
+END
+}
+
 @test "what is open stays as it was, and a new daemon goes on telling" {
     ckptfs_mount
     mkdir -p "$RUN/checkpoint-5"

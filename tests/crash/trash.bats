@@ -115,4 +115,25 @@ rotate() {
     cmp "$TEST_DIR/new" "$MNT/new"
 }
 
+@test "what was torn is given up before what was removed" {
+    disk_create ext4 96
+    ckptfs_mount passthrough=off
+    checkpoint "$MNT/run/checkpoint-1" 4000000
+    checkpoint "$MNT/run/checkpoint-2" 4000000
+    python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "$MNT/run" 3 --bytes 8000000 --hang-in optimizer.pt "$TEST_DIR/hung" 3>&- &
+    wait_until 30 test -e "$TEST_DIR/hung"
+    kill -9 "$!"
+    wait "$!" || [ $? -eq 137 ]
+    find "$MNT/run" >"$TEST_DIR/found"
+    [ -d "$MNT/.ckptfs/torn/run/checkpoint-3" ]
+    rmtree "$MNT/run/checkpoint-1"
+    wait_until 20 trash_is_counted
+    head -c $(($(available "$DISK") - 500000)) /dev/urandom >"$TEST_DIR/new"
+    cp "$TEST_DIR/new" "$MNT/new"
+    [ ! -e "$MNT/.ckptfs/torn/run/checkpoint-3" ]
+    [ -n "$(trash_field path)" ]
+    grep -q '/.ckptfs/torn/run/checkpoint-3: removed: it was torn, and the space is needed' "$CKPTFS_LOG"
+    cmp "$TEST_DIR/new" "$MNT/new"
+}
+
 available() { df --output=avail -B1 "$1" | tail -n 1; }

@@ -42,6 +42,8 @@ teardown() { ckptfs_teardown; }
     [ "$(best run)" = checkpoint-30 ]
     # What the links name is the checkpoint, whatever way it is gone.
     cmp "$MNT/.ckptfs/latest/run/optimizer.pt" "$MNT/run/checkpoint-30/optimizer.pt"
+    [ -z "$(ls -lR "$MNT/.ckptfs/latest" 2>&1 >"$TEST_DIR/listed")" ]
+    grep -q 'run -> ../../run/checkpoint-30' "$TEST_DIR/listed"
     (cd "$MNT/.ckptfs/latest" && [ "$(cd run && pwd -P)" = "$(cd "$MNT/run/checkpoint-30" && pwd -P)" ])
     [ "$(log_count '^.* complete path="/run/checkpoint-30" step=30 ')" -eq 1 ]
 }

@@ -72,6 +72,28 @@ lists() { [ "$(listed "$1")" = "$2" ]; }
     "$CKPTFS" fsck "$STORE"
 }
 
+nothing_is_torn() { [ -z "$(ls -A "$MNT/.ckptfs/torn")" ]; }
+
+@test "what was torn stays as long as the trash keeps things, and its end is told" {
+    save "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
+    hang "$MNT/run" 30 optimizer.pt
+    kill_saver
+    lists "$MNT/run" "checkpoint-10"
+    [ -e "$MNT/.ckptfs/torn/run/checkpoint-30" ]
+    "$CKPTFS" policy set "$MNT/run" trash-age=1s
+    wait_until 20 nothing_is_torn
+    [ "$(log_count '/.ckptfs/torn/run/checkpoint-30: removed: it was torn, and its time is up')" -eq 1 ]
+    wait_until 20 tells_of_the_end
+    lists "$MNT/run" "checkpoint-10"
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
+tells_of_the_end() {
+    "$CKPTFS" events --json "$MNT" |
+        jq -es 'any(.event == "removed" and .path == ".ckptfs/torn/run/checkpoint-30" and (.reason | contains("torn")))'
+}
+
 @test "what is torn can be moved back, and removed" {
     save "$MNT/run" 10
     wait_until 20 latest_is run checkpoint-10

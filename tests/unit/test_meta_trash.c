@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "meta/check.h"
 #include "meta/hidden.h"
+#include "meta/pin.h"
 #include "meta/policy.h"
 #include "test_meta_frame.h"
 
@@ -39,6 +41,7 @@ static errint trash_remove(uint64_t parent, const char *name, bool directory)
         .directory = directory,
         .remover = OWNER,
         .now = FRAME_NOW + LATER,
+        .removed = FRAME_NOW + LATER,
     };
     struct ids freed = {0};
     errint error = meta_trash_remove(meta, &removal, 0, &freed);
@@ -133,6 +136,24 @@ static void test_remove_and_restore(void)
     CHECK_EQUAL(-ENOENT, restore(row.ino, run, "again", &back));
 }
 
+/* A hook is run as who has set it. */
+static void test_settings_come_back(void)
+{
+    const struct meta_policy_change hook = {"hook-complete", "true"};
+    struct meta_policy_found found = {0};
+    uint64_t back = 0;
+    make_checkpoint();
+    CHECK_EQUAL(0, meta_policy_change_by(meta, checkpoint, &hook, 1, OWNER, OTHER));
+    CHECK_EQUAL(0, meta_pin_set(meta, checkpoint, true));
+    remove_all();
+    CHECK_EQUAL(0, restore(row_at(0).ino, run, "checkpoint", &back));
+    CHECK_EQUAL(0, meta_policy_find(meta, back, "hook-complete", &found));
+    CHECK_TEXT("true", found.value);
+    CHECK_EQUAL(OWNER, found.uid);
+    CHECK_EQUAL(OTHER, found.gid);
+    CHECK_EQUAL(1, meta_pin_has(meta, back));
+}
+
 static void test_part_is_completed(void)
 {
     make_checkpoint();
@@ -196,16 +217,16 @@ static void test_take_and_give_up(void)
     struct meta_inode out;
     CHECK_EQUAL(0, meta_link(meta, frame_find(checkpoint, "optimizer"), run, "kept", 4, FRAME_NOW, 0, &out));
     linked = out.ino;
-    CHECK_EQUAL(-EBUSY, meta_trash_take(meta, META_ROOT_INO, 0, "", FRAME_NOW));
-    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW));
-    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, checkpoint, 0, "", FRAME_NOW));
-    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, part, 0, "", FRAME_NOW));
+    CHECK_EQUAL(-EBUSY, meta_trash_take(meta, META_ROOT_INO, 0, "", FRAME_NOW, FRAME_NOW));
+    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW, FRAME_NOW));
+    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, checkpoint, 0, "", FRAME_NOW, FRAME_NOW));
+    CHECK_EQUAL(-ENOENT, meta_trash_take(meta, part, 0, "", FRAME_NOW, FRAME_NOW));
     CHECK_EQUAL(0, frame_find(run, "checkpoint"));
     CHECK_TEXT("keep-last", row_at(0).reason);
     CHECK_EQUAL(0, restore(checkpoint, run, "checkpoint", &back));
     CHECK_EQUAL(checkpoint, back);
     CHECK_EQUAL(model, frame_find(back, "sealed"));
-    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW));
+    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "keep-last", FRAME_NOW, FRAME_NOW));
     cleanup_ids struct ids released = {0};
     CHECK_EQUAL(1, meta_trash_give_up(meta, checkpoint, 1, FRAME_NOW, &released));
     CHECK_EQUAL(-ENOENT, restore(checkpoint, run, "checkpoint", &back));
@@ -225,7 +246,8 @@ static void test_rest_follows(void)
     CHECK_EQUAL(0, trash_remove(checkpoint, "model", false));
     CHECK(make_file(part, "rank2") != 0);
     CHECK_EQUAL(0, trash_remove(part, "rank", false));
-    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "the removal was broken off", FRAME_NOW + LATER));
+    CHECK_EQUAL(0, meta_trash_take(meta, checkpoint, 0, "the removal was broken off", FRAME_NOW + LATER,
+                                   FRAME_NOW + LATER));
     CHECK_EQUAL(0, meta_shadows_released(meta, &released));
     CHECK(frame_has(&released, checkpoint));
     CHECK_EQUAL(0, meta_reap_all(meta, &released, &freed));
@@ -262,11 +284,11 @@ static void test_path_survives_what_is_above(void)
 static char listed[1024];
 
 static bool list_entry(void *context, const char *name, size_t length, uint64_t cookie,
-                       const struct meta_inode *inode, const struct meta_trash *row)
+                       const struct meta_inode *inode, bool is_entry)
 {
     (void)context, (void)cookie, (void)inode;
     size_t used = strlen(listed);
-    snprintf(listed + used, sizeof listed - used, "%.*s%s ", (int)length, name, row ? "*" : "/");
+    snprintf(listed + used, sizeof listed - used, "%.*s%s ", (int)length, name, is_entry ? "*" : "/");
     return true;
 }
 
@@ -304,7 +326,7 @@ static void test_view(void)
     CHECK_EQUAL(0, look_up(run, OWNER, "checkpoint", &found));
     CHECK_EQUAL(first, found);
     second = frame_make(run, "checkpoint", S_IFDIR | 0755);
-    CHECK_EQUAL(0, meta_trash_take(meta, second, 0, "", FRAME_NOW + 2 * LATER));
+    CHECK_EQUAL(0, meta_trash_take(meta, second, 0, "", FRAME_NOW + 2 * LATER, FRAME_NOW + 2 * LATER));
     snprintf(text, sizeof text,
              second < first ? "checkpoint* checkpoint~%llu* " : "checkpoint~%llu* checkpoint* ",
              (unsigned long long)first);
@@ -320,6 +342,57 @@ static void test_view(void)
     CHECK_EQUAL(0, look_up(META_ROOT_INO, 0, "run", &found));
     CHECK_EQUAL(0, look_up(found, 0, "checkpoint", &found));
     CHECK_EQUAL(second, found);
+}
+
+enum { MANY = 10000, MANY_SECONDS = 10 };
+
+/* Where a listing in pieces is, as a directory's is that is read with getdents(2). */
+struct piece {
+    uint64_t after;
+    unsigned count, numbered;
+};
+
+static bool list_piece(void *context, const char *name, size_t length, uint64_t cookie,
+                       const struct meta_inode *inode, bool is_entry)
+{
+    (void)inode, (void)is_entry;
+    struct piece *piece = context;
+    piece->after = cookie;
+    piece->numbered += memchr(name, '~', length) != NULL;
+    return ++piece->count % 50 != 0;
+}
+
+/* Half of them have one name, the others one each. */
+static void make_many(void)
+{
+    char name[32];
+    run = frame_make(META_ROOT_INO, "run", S_IFDIR | 0755);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof name, "checkpoint-%d", i % 2 ? i : 0);
+        uint64_t directory = frame_make(run, name, S_IFDIR | 0755);
+        CHECK_EQUAL(0, meta_trash_take(meta, directory, OWNER, "", FRAME_NOW + i, FRAME_NOW + i));
+    }
+}
+
+static void test_many(void)
+{
+    struct piece piece = {0};
+    struct meta_trash row = {0};
+    unsigned before = 1, found = 0;
+    make_many();
+    /* Of the processor, whatever else the machine does. */
+    int64_t began = clock_read_ns(CLOCK_PROCESS_CPUTIME_ID);
+    while (before != piece.count) {
+        before = piece.count;
+        CHECK_EQUAL(0, meta_trash_list(meta, run, 0, piece.after, list_piece, &piece));
+    }
+    CHECK_EQUAL(MANY, piece.count);
+    CHECK_EQUAL(MANY / 2 - 1, piece.numbered);
+    while (meta_trash_next(meta, row.ino, 0, &row) == 0)
+        found++;
+    CHECK_EQUAL(MANY, found);
+    CHECK(clock_read_ns(CLOCK_PROCESS_CPUTIME_ID) - began < MANY_SECONDS * CLOCK_NS_PER_SECOND);
+    CHECK_EQUAL(-ENOENT, meta_trash_next(meta, 0, OTHER, &row));
 }
 
 /* -- the check --------------------------------------------------------------------------------------------
@@ -455,6 +528,7 @@ static void test_random(void)
 int main(void)
 {
     frame_run("what is removed of a checkpoint comes back as it was", test_remove_and_restore);
+    frame_run("what was set for it comes back with it", test_settings_come_back);
     frame_run("what is removed in part is completed", test_part_is_completed);
     frame_run("nothing is replaced by what comes back", test_nothing_is_replaced);
     frame_run("what is made anew is not of the entry before", test_closed);
@@ -462,6 +536,7 @@ int main(void)
     frame_run("the rest of a checkpoint follows what was removed of it", test_rest_follows);
     frame_run("a path outlives the directories on it", test_path_survives_what_is_above);
     frame_run("the view shows it to its owner, under its path", test_view);
+    frame_run("thousands of entries are listed in no time to speak of", test_many);
     frame_run("the check mends it", test_check);
     frame_run("a random sequence leaves the tables consistent", test_random);
     return check_done();

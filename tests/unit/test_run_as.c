@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands that are run for a user: what they get, how they end, and that nothing of them is left. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -136,7 +138,9 @@ static void test_stop_kindly(void)
     CHECK_EQUAL(-ECANCELED, run(&order));
     CHECK(strstr(said, "noted|") != NULL);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
-    order.command = "trap '' TERM; while :; do sleep 0.01; done";
+    eventfd_t count;
+    CHECK_EQUAL(0, eventfd_read(stopper, &count));
+    order.command = "trap '' TERM; echo begun; while :; do sleep 0.01; done";
     order.patience = 1;
     CHECK_EQUAL(-ECANCELED, run(&order));
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -166,27 +170,46 @@ static void test_itself(void)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 5);
 }
 
-/* What holds the output open keeps nobody waiting, and does not outlive its shell. */
+/* What holds a lock on the file has ended, or ends within some seconds: whoever reaps it may take a moment.
+ */
+static bool is_unlocked(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool free = false;
+    for (int i = 0; i < 1000 && fd >= 0 && !free; i++) {
+        free = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        if (!free)
+            nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+    }
+    close(fd);
+    return free;
+}
+
+/* What holds the output open keeps nobody waiting, and does not outlive what was run, wherever it went. */
+static void check_left_behind(const char *how, const char *end, unsigned seconds, errint expected)
+{
+    char path[] = "/tmp/test_run_as.XXXXXX", command[512];
+    int64_t begun = clock_monotonic();
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    snprintf(command, sizeof command, "exec 9<%s; flock 9; %s echo begun; %s", path, how, end);
+    struct run_as order = order_of(command);
+    order.seconds = seconds;
+    CHECK_EQUAL(expected, run(&order));
+    CHECK_TEXT("begun|", said);
+    CHECK(is_unlocked(path));
+    CHECK(clock_monotonic() - begun < 30 * CLOCK_NS_PER_SECOND);
+    close(fd);
+    unlink(path);
+}
+
 static void test_left_behind(void)
 {
-    int64_t begun = clock_monotonic();
-    CHECK_EQUAL(0, run_command("sleep 1000 & echo $!"));
-    CHECK(clock_monotonic() - begun < 30 * CLOCK_NS_PER_SECOND);
-    pid_t left = (pid_t)atol(said);
-    /* It is killed; whoever reaps it may take a moment. */
-    for (int i = 0; i < 1000 && left > 0 && kill(left, 0) == 0; i++) {
-        char path[64], state[64] = "";
-        snprintf(path, sizeof path, "/proc/%d/stat", (int)left);
-        FILE *file = fopen(path, "r");
-        bool dead = !file || fscanf(file, "%*d %*s %60s", state) != 1 || state[0] == 'Z';
-        if (file)
-            fclose(file);
-        if (dead)
-            break;
-        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
-        CHECK(i < 999);
-    }
-    CHECK(left > 0);
+    check_left_behind("sleep 1000 &", "", 60, 0);
+    check_left_behind("setsid sleep 1000 &", "", 60, 0);
+    check_left_behind("setsid sh -c 'setsid sleep 1000 & setsid sleep 1000 &' &", "sleep 0.2", 60, 0);
+    check_left_behind("setsid sh -c 'setsid sleep 1000 & exit' ;", "sleep 1000", 1, -ETIME);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 static void test_other_user(void)
