@@ -54,7 +54,7 @@ static errint build_mode(const struct namespace_folder *folder, const struct met
         errint error = namespace_find(folder->fs, directory->ino, configs[i], strlen(configs[i]), &row);
         if (error && error != -ENOENT)
             return error;
-        if (!error && S_ISREG(row.mode) && row.uid == directory->uid) {
+        if (!error && S_ISREG(row.mode) && row.uid == directory->uid && !(row.state & META_LENT)) {
             *mode = row.mode & 0666;
             return 0;
         }

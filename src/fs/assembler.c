@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "fs/assemble_build.h"
 #include "fs/assemble_former.h"
+#include "fs/assemble_lend.h"
 #include "fs/assemble_request.h"
 #include "fs/directory_queue.h"
 #include "fs/events.h"
@@ -207,6 +208,8 @@ static int64_t assembler_visit(struct filesystem *fs, struct directory_turn *tur
     bool asked = assemble_requests_wants(fs->assembler->requests, turn->directory);
     errint error =
         asked ? assembler_look_asked(fs, turn->directory) : assembler_look(fs, turn->directory, NULL);
+    if (!error)
+        error = assemble_lend_around(fs, turn->directory, assembler_stops);
     assembler_report(turn->directory, error);
     int64_t rest = (clock_monotonic() - begun) * ASSEMBLER_REST;
     turn->rest = rest < ASSEMBLER_REST_MAX_NS ? rest : ASSEMBLER_REST_MAX_NS;

@@ -130,6 +130,13 @@ errint assembled_withdraw(struct change *change, uint64_t directory)
                              DB_INTEGER(directory));
     if (!error)
         error = assembled_collect(&rows, &inodes);
+    /* With the model there what was removed was lent: with the next model it is lent again. */
+    if (!error && inodes.count > 0)
+        error = db_run(change->meta->db,
+                       "DELETE FROM assembled_removed WHERE directory = $1 AND EXISTS (SELECT 1"
+                       " FROM assembled a JOIN inode i ON i.ino = a.ino WHERE a.directory = $1"
+                       " AND (i.state & 8) = 0)",
+                       DB_INTEGER(directory));
     for (size_t i = 0; !error && i < inodes.count; i++)
         error = assembled_let_go(change, inodes.at[i]);
     change->nothing = inodes.count == 0;
@@ -263,7 +270,8 @@ errint meta_assembled_find(struct meta *meta, uint64_t directory, const char *na
     errint error =
         db_select(meta->db, &rows,
                   "SELECT " INODE_COLUMNS " FROM assembled a JOIN inode i ON i.ino = a.ino"
-                  " WHERE a.directory = $1 AND (a.name = $2 OR $3) ORDER BY a.ino LIMIT 1",
+                  " WHERE a.directory = $1 AND (a.name = $2 OR ($3 AND (i.state & 8) = 0))"
+                  " ORDER BY a.ino LIMIT 1",
                   DB_INTEGER(directory), DB_BLOB(name ? name : "", name ? length : 0), DB_INTEGER(!name));
     int found = error ? error : db_next(&rows);
     if (found <= 0)

@@ -57,7 +57,8 @@ errint meta_assembled_withdraw(struct meta *meta, uint64_t directory, bool *chan
 /* Withdraws all that was made from the file; the directories that showed it are appended. */
 errint meta_assembled_withdraw_input(struct meta *meta, uint64_t input, struct ids *directories);
 
-/* -ENOENT when the directory shows nothing of that name (NULL: nothing at all). */
+/* -ENOENT when the directory shows nothing of that name (NULL: nothing at all, but for what is lent to it).
+ */
 errint meta_assembled_find(struct meta *meta, uint64_t directory, const char *name, size_t length,
                            struct meta_inode *out);
 /* Whether a directory shows the inode: 1, 0 or an error. */

@@ -45,6 +45,7 @@ enum meta_state {
     META_DIRTY = 1,     /* may have bytes or attributes that are not on stable storage */
     META_TORN = 2,      /* lost bytes in a crash, or may have */
     META_ASSEMBLED = 4, /* is shown by a directory (meta/assembled.h), and has a name there or none */
+    META_LENT = 8,      /* with the former: is a clone of another directory's file (meta/lent.h) */
 };
 
 struct meta_inode {
