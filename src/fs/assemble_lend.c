@@ -2,19 +2,23 @@
 /* Configuration and tokenizer beside assembled models. */
 #include "fs/assemble_lend.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "ckpt/tied.h"
+#include "fs/assembler.h"
 #include "fs/models.h"
+#include "fs/namespace_folder.h"
 #include "fs/policy.h"
 #include "fs/writeback.h"
 #include "meta/lent.h"
 
 /* More than a template has files, and names that are lent. */
-enum { LEND_FILES_MAX = 128 };
+enum { LEND_FILES_MAX = 128, LEND_CONFIG_MAX = 1 << 20 };
 
 struct lend_list {
     char names[LEND_FILES_MAX][META_NAME_MAX + 1];
@@ -47,7 +51,42 @@ static bool lend_note(void *context, const char *name, size_t length, uint64_t c
     return list->count < LEND_FILES_MAX;
 }
 
-static errint lend_to(struct filesystem *fs, uint64_t directory)
+/* Trainer reads a configuration that it finds where it resumes, and takes any object for one. 1, 0 or an
+ * error. */
+static int lend_is_config(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
+{
+    cleanup_namespace_folder struct namespace_folder folder = {0};
+    cleanup_free char *text = NULL;
+    struct folder reader;
+    size_t length;
+    errint error = namespace_folder_open(fs, directory, stops, &folder, &reader);
+    folder.lends = folder.looks = true;
+    if (!error)
+        error = folder_read_text(&reader, TIED_CONFIG_NAME, LEND_CONFIG_MAX, &text, &length);
+    if (error)
+        return error == -ENOENT || error == -EFBIG ? 0 : error;
+    cJSON *config = cJSON_ParseWithLength(text, length);
+    bool is = cJSON_IsObject(config);
+    cJSON_Delete(config);
+    return is;
+}
+
+/* Takes off what would be no configuration to whoever resumes. */
+static errint lend_check_config(struct filesystem *fs, uint64_t directory, struct lend_list *list,
+                                bool (*stops)(struct filesystem *fs))
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (strcmp(list->files[i].name, TIED_CONFIG_NAME) != 0)
+            continue;
+        int is = lend_is_config(fs, directory, stops);
+        if (is == 0)
+            list->files[i] = list->files[--list->count];
+        return is < 0 && is != -EBUSY ? is : 0;
+    }
+    return 0;
+}
+
+static errint lend_to(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
 {
     enum policy_assembling assembling;
     bool changed = false;
@@ -59,13 +98,16 @@ static errint lend_to(struct filesystem *fs, uint64_t directory)
         return -ENOMEM;
     error = models_list_lent_files(fs, directory, lend_note, list);
     if (!error)
+        error = lend_check_config(fs, directory, list, stops);
+    if (!error)
         error = meta_lent_set(fs->meta, directory, list->files, list->count, &changed);
     if (changed) {
         cleanup_free char *path = NULL;
         if (meta_path(fs->meta, directory, &path) < 0)
             path = NULL;
         log_info("lent path=\"%s\" files=%zu", path ? path : "?", list->count);
-        writeback_kick(fs); /* that one removes what was withdrawn */
+        writeback_kick(fs);                       /* that one removes what was withdrawn */
+        assembler_touch_directory(fs, directory); /* for what the configuration says of the model */
     }
     return error;
 }
@@ -78,7 +120,7 @@ errint assemble_lend_around(struct filesystem *fs, uint64_t directory, bool (*st
         return 0; /* the next look adds it */
     errint error = meta_lent_find_borrowers(fs->meta, directory, &borrowers);
     for (size_t i = 0; i < borrowers.count && !error; i++) {
-        error = stops(fs) ? -ECANCELED : lend_to(fs, borrowers.at[i]);
+        error = stops(fs) ? -ECANCELED : lend_to(fs, borrowers.at[i], stops);
         busy |= error == -EBUSY;
         error = error == -EBUSY || error == -ENOENT ? 0 : error;
     }

@@ -122,6 +122,8 @@ static errint assembler_withdraw(struct filesystem *fs, uint64_t directory)
 {
     bool changed = false;
     errint error = meta_assembled_withdraw(fs->meta, directory, &changed);
+    if (!error)
+        error = meta_assembled_drop_input(fs->meta, directory, ASSEMBLE_ASKED_NAME);
     if (changed) {
         writeback_kick(fs); /* that one removes what was withdrawn */
         events_emit(fs, &(struct event){.kind = EVENT_WITHDRAWN,
@@ -139,6 +141,18 @@ static errint assembler_refuse(struct assemble_asked *asked)
     return -EPERM;
 }
 
+/* Whether a model is made here unasked: 1, 0 or an error. What was asked for once comes again with its
+ * shards. */
+static int assembler_wants(struct filesystem *fs, uint64_t directory, enum policy_assembling assembling)
+{
+    switch (assembling) {
+    case POLICY_ASSEMBLING_AUTO:
+    case POLICY_ASSEMBLING_VIEW: return 1;
+    case POLICY_ASSEMBLING_ASK: return assemble_was_asked(fs, directory);
+    default: return 0;
+    }
+}
+
 static errint assembler_look(struct filesystem *fs, uint64_t directory, struct assemble_asked *asked)
 {
     struct meta_inode row;
@@ -154,10 +168,12 @@ static errint assembler_look(struct filesystem *fs, uint64_t directory, struct a
         return error;
     if (assembling == POLICY_ASSEMBLING_OFF && set)
         return asked ? assembler_refuse(asked) : assembler_withdraw(fs, directory);
-    int holds = assemble_check(fs, directory);
-    bool unasked = assembling == POLICY_ASSEMBLING_AUTO || assembling == POLICY_ASSEMBLING_VIEW;
-    if (holds || (!asked && !unasked))
+    int holds = assemble_check(fs, directory, assembler_stops);
+    if (holds)
         return holds < 0 ? holds : 0;
+    int wanted = asked ? 1 : assembler_wants(fs, directory, assembling);
+    if (wanted <= 0)
+        return wanted;
     if (atomic_load(&fs->disk_full))
         return asked ? -ENOSPC : -EBUSY;
     return assemble_build(fs, directory, asked, assembler_stops);

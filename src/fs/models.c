@@ -273,8 +273,8 @@ static size_t models_lent_index(const char *name, size_t length)
     return i;
 }
 
-static errint models_find_lent(struct filesystem *fs, const struct models_view *view, const char *name,
-                               size_t length, struct meta_inode *out)
+static errint models_find_borrowed(struct filesystem *fs, const struct models_view *view, const char *name,
+                                   size_t length, struct meta_inode *out)
 {
     struct models_lenders lenders;
     size_t i = models_lent_index(name, length);
@@ -306,7 +306,7 @@ errint models_find(struct filesystem *fs, uint64_t directory, const char *name, 
     error = meta_lookup(fs->meta, directory, name, length, out);
     if (!error && models_is_stand_in(out, name, length)) {
         const struct meta_inode clone = *out;
-        error = models_find_lent(fs, &view, name, length, out);
+        error = models_find_borrowed(fs, &view, name, length, out);
         *out = error == -ENOENT ? clone : *out;
         return error == -ENOENT ? 0 : error;
     }
@@ -316,7 +316,7 @@ errint models_find(struct filesystem *fs, uint64_t directory, const char *name, 
     }
     if (error == -ENOENT)
         error = meta_assembled_find(fs->meta, directory, name, length, out);
-    return error == -ENOENT ? models_find_lent(fs, &view, name, length, out) : error;
+    return error == -ENOENT ? models_find_borrowed(fs, &view, name, length, out) : error;
 }
 
 errint models_find_source(struct filesystem *fs, uint64_t directory, const char *name,
@@ -482,4 +482,11 @@ errint models_list_lent_files(struct filesystem *fs, uint64_t directory, models_
     struct models_list list = {.entry = entry, .context = context, .checkpoint = true, .lends = true};
     errint error = models_look(fs, directory, &view);
     return error || !view.checkpoint ? error : models_list_lent(fs, &view, MODELS_COOKIE_ASSEMBLED, &list);
+}
+
+errint models_find_lent(struct filesystem *fs, uint64_t directory, const char *name, struct meta_inode *out)
+{
+    struct models_view view;
+    errint error = models_look(fs, directory, &view);
+    return error ? error : models_find_borrowed(fs, &view, name, strlen(name), out);
 }

@@ -168,7 +168,7 @@ static errint assembled_withdraw_input(struct change *change, uint64_t input, st
     cleanup_rows struct db_rows rows;
     errint error = db_select(change->meta->db, &rows,
                              "SELECT DISTINCT a.directory FROM assembled_input i JOIN assembled a"
-                             " ON a.directory = i.directory WHERE i.input = $1",
+                             " ON a.directory = i.directory WHERE i.input = $1 AND i.input <> i.directory",
                              DB_INTEGER(input));
     if (!error)
         error = assembled_collect(&rows, &found);
@@ -230,6 +230,22 @@ errint meta_assembled_publish(struct meta *meta, uint64_t directory, const char 
     struct change change = {.meta = meta};
     while (change_next(&change))
         change.error = assembled_publish(&change, directory, name, ino, beside, inputs, count);
+    return change.error;
+}
+
+static errint assembled_drop_input(struct change *change, uint64_t directory, const char *path)
+{
+    errint error = db_run(change->meta->db, "DELETE FROM assembled_input WHERE directory = $1 AND path = $2",
+                          DB_INTEGER(directory), DB_BLOB(path, strlen(path)));
+    change->nothing = !error && db_changed(change->meta->db) == 0;
+    return error;
+}
+
+errint meta_assembled_drop_input(struct meta *meta, uint64_t directory, const char *path)
+{
+    struct change change = {.meta = meta, .spends = true};
+    while (change_next(&change))
+        change.error = assembled_drop_input(&change, directory, path);
     return change.error;
 }
 
@@ -343,7 +359,9 @@ static errint assembled_find_all(struct meta *meta, const char *text, struct ids
 errint meta_assembled_all_inputs(struct meta *meta, struct ids *out)
 {
     return assembled_find_all(
-        meta, "SELECT DISTINCT i.input FROM assembled_input i JOIN assembled a ON a.directory = i.directory",
+        meta,
+        "SELECT DISTINCT i.input FROM assembled_input i JOIN assembled a ON a.directory = i.directory"
+        " WHERE i.input <> i.directory",
         out);
 }
 

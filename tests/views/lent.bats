@@ -10,6 +10,7 @@ setup_file() {
     if [ -x "$PYTHON" ]; then
         loaded_start
         loaded_python 300 1 "$VIEWS_TREE/beside.py" save "$BATS_FILE_TMPDIR"
+        loaded_python 300 1 "$VIEWS_TREE/beside.py" save-equal "$BATS_FILE_TMPDIR"
     fi
 }
 teardown_file() { loaded_end; }
@@ -309,5 +310,62 @@ WHOLE="config.json generation_config.json model.safetensors optimizer_0 pytorch_
     cmp "$RUN/config.json" "$VIEW/run/checkpoint-2/config.json"
     settle
     [ -z "$(find "$RUN/checkpoint-2" -name '*.json' ! -name trainer_state.json)" ]
+    end_and_check
+}
+
+# has_names FILE NAME...: those are its tensors.
+has_names() { [ "$(python3 "$VIEWS_TREE/beside.py" names "$1" 2>/dev/null)" = "${*:2}" ]; }
+
+@test "an output layer that equals the embedding is kept where a lent configuration says that it is not tied" {
+    mkdir "$TEST_DIR/tied" "$TEST_DIR/untied"
+    echo '{"model_type": "llama"}' >"$TEST_DIR/tied/config.json"
+    echo '{"model_type": "llama", "tie_word_embeddings": false}' >"$TEST_DIR/untied/config.json"
+    save_checkpoint equal
+    # In the view alone, where the shards are the directory.
+    cp -r "$SAVED/fsdp-equal/pytorch_model_fsdp_0" "$RUN/bare"
+    appears "$VIEW/run/bare/model.safetensors"
+    has_names "$MODEL" model.embed_tokens.weight
+    has_names "$VIEW/run/bare/model.safetensors" model.embed_tokens.weight
+    "$CKPTFS" template "$RUN" "$TEST_DIR/untied"
+    wait_until 20 has_names "$MODEL" lm_head.weight model.embed_tokens.weight
+    wait_until 20 has_names "$VIEW/run/bare/model.safetensors" lm_head.weight model.embed_tokens.weight
+    appears "$LENT"
+    settle
+    # It was made so from the start where the configuration was there before, and stays so.
+    save_checkpoint equal "$RUN/checkpoint-2"
+    has_names "$RUN/checkpoint-2/model.safetensors" lm_head.weight model.embed_tokens.weight
+    local number
+    number=$(stat -c %i "$RUN/checkpoint-2/model.safetensors")
+    "$CKPTFS" template "$RUN" "$TEST_DIR/untied"
+    settle
+    ckptfs_remount
+    settle
+    [ "$(stat -c %i "$RUN/checkpoint-2/model.safetensors")" = "$number" ]
+    "$CKPTFS" template "$RUN" "$TEST_DIR/tied"
+    wait_until 20 has_names "$MODEL" model.embed_tokens.weight
+    mv "$CHECKPOINT" "$RUN/checkpoint-3"
+    settle
+    has_names "$RUN/checkpoint-3/model.safetensors" model.embed_tokens.weight
+    # What cannot be made anew stays.
+    rm -r "$RUN/checkpoint-3/pytorch_model_fsdp_0"
+    "$CKPTFS" template "$RUN" "$TEST_DIR/untied"
+    wait_until 20 has_names "$RUN/checkpoint-2/model.safetensors" lm_head.weight model.embed_tokens.weight
+    settle
+    has_names "$RUN/checkpoint-3/model.safetensors" model.embed_tokens.weight
+    end_and_check
+}
+
+@test "what is no configuration is not lent, since whoever resumes would stumble over it" {
+    make_config "$RUN" run
+    echo '{"model_type": ' >"$RUN/config.json"
+    save_checkpoint 1
+    appears "$CHECKPOINT/tokenizer.json"
+    settle
+    [ ! -e "$LENT" ]
+    cmp "$RUN/config.json" "$SHOWN/config.json"
+    echo '{"model_type": "llama"}' >"$RUN/config.json"
+    appears "$LENT"
+    echo '["model_type"]' >"$RUN/config.json"
+    vanishes "$LENT"
     end_and_check
 }
