@@ -203,11 +203,24 @@ errint complete_judge(const struct folder *folder, const struct complete_asked *
     return error;
 }
 
+/*
+ * Whether a checkpoint may lack what the others have. Where the Trainer's last file is there, and nothing
+ * that it writes before it for a resume, it was told to save the model only. And what loaders need beside
+ * shards is lent to those that have it not.
+ */
+static bool complete_may_lack(const struct complete *complete, bool model_only, const char *name)
+{
+    return (model_only && complete_names_is_for_resume(name)) ||
+           (complete->sharded && complete_names_is_lent(name));
+}
+
 errint complete_expect(struct complete *complete, const struct complete_names *expected)
 {
     errint error = 0;
+    bool model_only = complete->state == COMPLETE_WEIGHTS && complete->progress.whole;
     for (size_t i = 0; i < expected->count && !error; i++) {
-        if (complete_names_has(&complete->names, expected->at[i]))
+        const char *name = expected->at[i];
+        if (complete_names_has(&complete->names, name) || complete_may_lack(complete, model_only, name))
             continue;
         complete->state = COMPLETE_NOT;
         error = complete_add_note(complete, true, "%s is missing: the run's other checkpoints have it",

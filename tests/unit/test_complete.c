@@ -82,10 +82,23 @@ static void test_weights_only(void)
         run_remove(path);
     }
     CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("checkpoint-10"));
-    /* Beside one that has an optimizer it lacks one. */
+    /* Also beside those that have one, when the run goes on in another way: what is written last is there. */
     run_put_trainer("checkpoint-5");
+    run_put_trainer("checkpoint-20");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("checkpoint-10"));
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-20"));
+    run_remove("checkpoint-20/optimizer.pt");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-20"));
+    run_put_trainer("checkpoint-20");
+    /* Everything else is missed as before. */
+    run_remove("checkpoint-10/training_args.bin");
     CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
-    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-5"));
+    run_put_trainer_file("checkpoint-10", "training_args.bin");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("checkpoint-10"));
+    run_put_text("checkpoint-10/trainer_state.json", "{\"global_step\": 1");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+    run_remove("checkpoint-10/trainer_state.json");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
 }
 
 static void test_a_name_that_a_trainer_gives(void)

@@ -10,7 +10,6 @@ setup_file() {
     if [ -x "$PYTHON" ]; then
         loaded_start
         loaded_python 300 1 "$VIEWS_TREE/beside.py" save "$BATS_FILE_TMPDIR"
-        loaded_python 300 1 "$VIEWS_TREE/beside.py" save-equal "$BATS_FILE_TMPDIR"
     fi
 }
 teardown_file() { loaded_end; }
