@@ -101,8 +101,9 @@ static int former_config_holds(const struct former_look *look, uint64_t director
     folder.lends = folder.looks = true;
     if (!error)
         error = tied_is_ruled_out(&reader, &untied);
-    /* What is written now says it when it is whole. */
-    return error ? error : folder.busy || untied == (input->row.mtime == ASSEMBLE_UNTIED);
+    if (folder.busy)
+        return -EBUSY; /* what is written now says it when it is whole */
+    return error ? error : untied == (input->row.mtime == ASSEMBLE_UNTIED);
 }
 
 /* Whether all shards lie where they lay: 1, 0 or an error. */

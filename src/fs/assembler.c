@@ -44,6 +44,7 @@ struct assembler {
     struct directory_queue *queue;
     struct trees trees;
     struct assemble_requests *requests;
+    struct assemble_lenders lenders;
 };
 
 static bool assembler_stops(struct filesystem *fs)
@@ -225,7 +226,7 @@ static int64_t assembler_visit(struct filesystem *fs, struct directory_turn *tur
     errint error =
         asked ? assembler_look_asked(fs, turn->directory) : assembler_look(fs, turn->directory, NULL);
     if (!error)
-        error = assemble_lend_around(fs, turn->directory, assembler_stops);
+        error = assemble_lend_around(fs, &fs->assembler->lenders, turn->directory, assembler_stops);
     assembler_report(turn->directory, error);
     int64_t rest = (clock_monotonic() - begun) * ASSEMBLER_REST;
     turn->rest = rest < ASSEMBLER_REST_MAX_NS ? rest : ASSEMBLER_REST_MAX_NS;

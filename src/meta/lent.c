@@ -213,13 +213,11 @@ errint meta_lent_find_borrowers(struct meta *meta, uint64_t above, struct ids *o
 {
     META_LOCKED(meta);
     cleanup_rows struct db_rows rows;
-    errint error =
-        db_select(meta->db, &rows,
-                  "SELECT DISTINCT a.directory FROM assembled a JOIN name n ON n.parent = a.directory"
-                  " AND n.name = a.name AND n.ino = a.ino"
-                  " WHERE a.directory = $1 OR EXISTS (SELECT 1 FROM name d WHERE d.ino = a.directory"
-                  " AND d.parent = $1)",
-                  DB_INTEGER(above));
+    errint error = db_select(meta->db, &rows,
+                             "SELECT DISTINCT a.directory FROM name d JOIN assembled a ON a.directory = d.ino"
+                             " JOIN name n ON n.parent = a.directory AND n.name = a.name AND n.ino = a.ino"
+                             " WHERE d.parent = $1",
+                             DB_INTEGER(above));
     return error ? error : lent_append_all(&rows, out);
 }
 

@@ -27,8 +27,7 @@ struct meta_lent {
 errint meta_lent_set(struct meta *meta, uint64_t directory, const struct meta_lent *files, size_t count,
                      bool *changed);
 
-/* The directories right below the one, and itself, that have an assembled model beside their shards.
- * Appended. */
+/* The directories right below the one that have an assembled model beside their shards. Appended. */
 errint meta_lent_find_borrowers(struct meta *meta, uint64_t above, struct ids *out);
 
 #endif
