@@ -203,28 +203,34 @@ errint complete_judge(const struct folder *folder, const struct complete_asked *
     return error;
 }
 
-/*
- * Whether a checkpoint may lack what the others have. Where the Trainer's last file is there, and nothing
- * that it writes before it for a resume, it was told to save the model only. And what loaders need beside
- * shards is lent to those that have it not.
- */
-static bool complete_may_lack(const struct complete *complete, bool model_only, const char *name)
+/* What a checkpoint may lack that the others have. */
+struct complete_leave {
+    bool
+        resume; /* it was saved as a model only: the Trainer's last file is there, and nothing for a resume */
+    bool lent;  /* its shards came without anything that loaders need besides: the others were lent theirs */
+};
+
+static struct complete_leave complete_find_leave(const struct complete *complete)
 {
-    return (model_only && complete_names_is_for_resume(name)) ||
-           (complete->sharded && complete_names_is_lent(name));
+    struct complete_leave leave = {.resume = complete->state == COMPLETE_WEIGHTS && complete->progress.whole,
+                                   .lent = complete->sharded};
+    for (size_t i = 0; i < complete->names.count && leave.lent; i++)
+        leave.lent = !complete_names_is_lent(complete->names.at[i]);
+    return leave;
 }
 
 errint complete_expect(struct complete *complete, const struct complete_names *expected)
 {
     errint error = 0;
-    bool model_only = complete->state == COMPLETE_WEIGHTS && complete->progress.whole;
+    const struct complete_leave leave = complete_find_leave(complete);
     for (size_t i = 0; i < expected->count && !error; i++) {
         const char *name = expected->at[i];
-        if (complete_names_has(&complete->names, name) || complete_may_lack(complete, model_only, name))
+        if (complete_names_has(&complete->names, name) ||
+            (leave.resume && complete_names_is_for_resume(name)) ||
+            (leave.lent && complete_names_is_lent(name)))
             continue;
         complete->state = COMPLETE_NOT;
-        error = complete_add_note(complete, true, "%s is missing: the run's other checkpoints have it",
-                                  expected->at[i]);
+        error = complete_add_note(complete, true, "%s is missing: the run's other checkpoints have it", name);
     }
     return error;
 }

@@ -222,7 +222,7 @@ errint tied_mark(const struct folder *folder, struct model *model)
         return 0;
     bool ruled_out;
     errint error = tied_is_ruled_out(folder, &ruled_out);
-    if (error || ruled_out)
+    if (error || ruled_out || model->untied)
         return error;
     cleanup_free uint8_t *buffers = malloc((size_t)2 * TIED_BLOCK);
     if (!buffers)

@@ -101,6 +101,30 @@ static void test_weights_only(void)
     CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
 }
 
+/* Beside some shards a mount shows what others lend; beside others not yet, or it was removed. */
+static void test_lent(void)
+{
+    static const char *const all[] = {"checkpoint-10", "checkpoint-20", "checkpoint-30"};
+    run_begin();
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/pytorch_model_fsdp_rank0.bin", all[i]);
+        run_put_torch(path);
+        for (size_t file = 5; trainer_files[file]; file++)
+            run_put_trainer_file(all[i], trainer_files[file]);
+    }
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t file = 0; file < 4; file++)
+            run_put_trainer_file(all[i], trainer_files[file]);
+    }
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
+    /* One that has some of its own has lost what it lacks. */
+    run_put_trainer_file("checkpoint-30", "config.json");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-30"));
+}
+
 static void test_a_name_that_a_trainer_gives(void)
 {
     run_begin();
@@ -538,6 +562,7 @@ int main(void)
     check_run("no prefix of a save is complete", test_every_prefix_of_a_save);
     check_run("every file removed or cut is noticed", test_every_file_removed_or_cut);
     check_run("a save without what a resume needs", test_weights_only);
+    check_run("what others lend is not missed beside shards", test_lent);
     check_run("weights under a name that a Trainer gives", test_a_name_that_a_trainer_gives);
     check_run("checkpoints of another configuration are not compared", test_other_configuration);
     check_run("names that say that it is not finished", test_unfinished);

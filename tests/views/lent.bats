@@ -330,6 +330,10 @@ has_names() { [ "$(python3 "$VIEWS_TREE/beside.py" names "$1" 2>/dev/null)" = "$
     wait_until 20 has_names "$VIEW/run/bare/model.safetensors" lm_head.weight model.embed_tokens.weight
     appears "$LENT"
     settle
+    # Files that are made of it, too.
+    "$CKPTFS" assemble "$RUN/bare" -o "$TEST_DIR/out"
+    has_names "$TEST_DIR/out/model.safetensors" lm_head.weight model.embed_tokens.weight
+    "$CKPTFS" inspect "$RUN/bare" | grep -qE "^tensors +2, 0 of them tied"
     # It was made so from the start where the configuration was there before, and stays so.
     save_checkpoint equal "$RUN/checkpoint-2"
     has_names "$RUN/checkpoint-2/model.safetensors" lm_head.weight model.embed_tokens.weight
