@@ -19,8 +19,9 @@ errint tied_is_ruled_out(const struct folder *folder, bool *out);
 /*
  * Marks the tensors that transformers ties to another by their names (its models' _tied_weights_keys, 5.23),
  * when shape, type and every byte are equal, and notes it. Not when the folder's
- * configuration rules it out, or the model is said to be `untied`: then both are kept, whatever they hold. Reads the bytes of such pairs until
- * they differ, a few MiB at a time. 0; -ENOMEM or what the folder returned.
+ * configuration rules it out, or the model is said to be `untied`: then both are kept, whatever they hold.
+ * Reads the bytes of such pairs until they differ, a few MiB at a time. 0; -ENOMEM or what the folder
+ * returned.
  */
 errint tied_mark(const struct folder *folder, struct model *model);
 
