@@ -16,6 +16,9 @@
  * deepspeed-zeroN: DeepSpeed reads the file `latest`, and then below the directory that it names; Trainer
  * looks for global_step* before anything else.
  *
+ * What is lent beside it (configuration, tokenizer, code) none of them reads, but for config.json: a Trainer
+ * that resumes compares the version of transformers that it names with its own, and warns.
+ *
  * Not here, among others: dcp-huggingface, whose loader takes every *.safetensors in the directory for a
  * shard; fsdp-ranks (LOCAL_STATE_DICT) and xla-fsdp, where another model file leads the Trainer another way;
  * dcp, torchtitan and megatron-torch-dist, whose shards lie in the directory itself; sharded and single,

@@ -218,15 +218,34 @@ errint complete_judge(const struct folder *folder, const struct complete_asked *
     return error;
 }
 
+/* What a checkpoint may lack that the others have. */
+struct complete_leave {
+    bool
+        resume; /* it was saved as a model only: the Trainer's last file is there, and nothing for a resume */
+    bool lent;  /* its shards came without anything that loaders need besides: the others were lent theirs */
+};
+
+static struct complete_leave complete_find_leave(const struct complete *complete)
+{
+    struct complete_leave leave = {.resume = complete->state == COMPLETE_WEIGHTS && complete->progress.whole,
+                                   .lent = complete->sharded};
+    for (size_t i = 0; i < complete->names.count && leave.lent; i++)
+        leave.lent = !complete_names_is_lent(complete->names.at[i]);
+    return leave;
+}
+
 errint complete_expect(struct complete *complete, const struct complete_names *expected)
 {
     errint error = 0;
+    const struct complete_leave leave = complete_find_leave(complete);
     for (size_t i = 0; i < expected->count && !error; i++) {
-        if (complete_names_has(&complete->names, expected->at[i]))
+        const char *name = expected->at[i];
+        if (complete_names_has(&complete->names, name) ||
+            (leave.resume && complete_names_is_for_resume(name)) ||
+            (leave.lent && complete_names_is_lent(name)))
             continue;
         complete->state = COMPLETE_NOT;
-        error = complete_add_note(complete, true, "%s is missing: the run's other checkpoints have it",
-                                  expected->at[i]);
+        error = complete_add_note(complete, true, "%s is missing: the run's other checkpoints have it", name);
     }
     return error;
 }

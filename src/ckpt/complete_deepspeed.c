@@ -106,14 +106,14 @@ static errint deepspeed_take_notes(struct deepspeed_judge *judge)
     return error;
 }
 
-/* A pipeline's layers are known by what the model is made of; experts are not. */
+/* A pipeline's layers, and experts, are known by what the model is made of; some experts are not. */
 static errint deepspeed_judge_other(struct deepspeed_judge *judge, bool pipeline)
 {
     cleanup_model struct model model;
-    if (!pipeline)
+    errint error = framework_load(judge->work->folder, NULL, &model);
+    if (!pipeline && !error && !model_is_whole(&model))
         return complete_doubt(judge->work,
                               "experts are in files of their own: how many there are is not known");
-    errint error = framework_load(judge->work->folder, NULL, &model);
     judge->work->missing |= model.missing;
     for (size_t i = 0; i < model.note_count && !error; i++) {
         if (model.notes[i].missing)

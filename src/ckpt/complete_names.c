@@ -118,6 +118,18 @@ bool complete_names_has(const struct complete_names *names, const char *name)
     return names->count > 0 && bsearch(&name, names->at, names->count, sizeof name, names_compare);
 }
 
+bool complete_names_is_for_resume(const char *name)
+{
+    static const char *const patterns[] = {"optimizer*",     "scheduler.*", "scaler.pt",
+                                           "rng_state*.pth", "latest",      "*_states.pt"};
+    return names_match(name, patterns, sizeof patterns / sizeof *patterns);
+}
+
+bool complete_names_is_lent(const char *name)
+{
+    return strcmp(name, "model.safetensors") == 0 || (!strchr(name, '/') && side_file_is(name));
+}
+
 /* -- learning ---------------------------------------------------------------------------------------------
  */
 

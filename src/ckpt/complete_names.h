@@ -13,6 +13,10 @@
 /* The names of a checkpoint's files, in the arena: sorted, distinct. -ENOMEM. */
 errint complete_names_collect(const struct tree *tree, struct arena *arena, struct complete_names *out);
 bool complete_names_has(const struct complete_names *names, const char *name);
+/* Whether such a name is of a file that the Trainer leaves out when it saves the model only. */
+bool complete_names_is_for_resume(const char *name);
+/* Whether it is one of those that a mount of ours shows beside shards by itself (ckpt/beside.h). */
+bool complete_names_is_lent(const char *name);
 
 /*
  * What the checkpoint `of` has to have: the names that all others near it have which are complete, or

@@ -70,6 +70,9 @@ int deepspeed_file_open(const struct deepspeed_tag *tag, const char *name, struc
 /* Fills in the step and the number of ranks. */
 void deepspeed_note_progress(struct deepspeed_tag *tag, const struct saved_file *states);
 
+/* Names the framework after the stage of ZeRO, when there is such a one. */
+void deepspeed_name_stage(struct model *model, int64_t stage);
+
 /* The module as it was saved (deepspeed_module.c): ZeRO-0 to 2. */
 int deepspeed_load_module(struct deepspeed_tag *tag, struct saved_file *states);
 /* The FP32 copy in the partitions of ZeRO-1, ZeRO-2 and BF16_Optimizer (deepspeed_partitions.c). */
@@ -78,6 +81,8 @@ int deepspeed_load_partitions(struct deepspeed_tag *tag, struct saved_file *stat
 int deepspeed_load_zero3(struct deepspeed_tag *tag);
 /* The layers of a pipeline (deepspeed_pipeline.c). */
 int deepspeed_load_pipeline(struct deepspeed_tag *tag, bool master);
+/* A mixture of experts, each in a file of its own (deepspeed_experts.c); `whole`: the rest. */
+int deepspeed_load_experts(struct deepspeed_tag *tag, const struct deepspeed_name *whole, bool master);
 /* The slices of tensor-parallel ranks (deepspeed_tensor_parallel.c). */
 int deepspeed_load_tensor_parallel(struct deepspeed_tag *tag, bool master);
 /* The FP32 copy was asked for, and is not assembled from such a checkpoint. */

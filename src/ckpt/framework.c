@@ -54,6 +54,7 @@ errint framework_load(const struct folder *folder, const struct framework_wish *
     cleanup_folder_listing struct folder_listing listing = {0};
     const struct framework *row;
     model_begin(out);
+    out->untied = wish && wish->untied;
     errint error = folder_read(folder, "", &listing);
     if (!error)
         error = framework_recognise(folder, &listing, &row);

@@ -12,6 +12,7 @@
 /* What is asked for, beyond what costs nothing. */
 struct framework_wish {
     bool master; /* the FP32 copy that an optimizer holds, where the 16-bit model is the free one */
+    bool untied; /* a configuration that lies elsewhere rules out tied weights (ckpt/tied.h) */
 };
 
 struct framework {

@@ -156,7 +156,7 @@ static int deepspeed_refuse(struct deepspeed_tag *tag, const struct deepspeed_na
     return error ? error : FORMAT_FOREIGN;
 }
 
-static void deepspeed_name_stage(struct model *model, int64_t stage)
+void deepspeed_name_stage(struct model *model, int64_t stage)
 {
     static const char *const names[] = {"deepspeed-zero0", "deepspeed-zero1", "deepspeed-zero2",
                                         "deepspeed-zero3"};
@@ -215,6 +215,28 @@ static int deepspeed_load_whole(struct deepspeed_tag *tag, const struct deepspee
     return error || !partitioned ? error : deepspeed_check_optimizers(tag, &states);
 }
 
+/* Experts in files of their own are understood where they alone are: each rank has all of the rest. */
+static int deepspeed_load_mixture(struct deepspeed_tag *tag, const struct deepspeed_name *expert, bool master)
+{
+    static const enum deepspeed_kind others[] = {DEEPSPEED_LAYER, DEEPSPEED_PARTITIONED};
+    size_t count, wholes;
+    const struct deepspeed_name *whole = deepspeed_tag_find(tag, DEEPSPEED_MODEL, &wholes);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (deepspeed_tag_find(tag, others[i], &count))
+            return deepspeed_refuse(tag, expert,
+                                    "experts of ZeRO-3, or of a pipeline, are not assembled; "
+                                    "ds_to_universal.py converts them");
+    }
+    const struct deepspeed_name *last = deepspeed_tag_find(tag, DEEPSPEED_EXPERT, &count) + count - 1;
+    if (last->mp > 0 || (whole && whole[wholes - 1].mp > 0))
+        return deepspeed_refuse(tag, expert,
+                                "experts with tensor parallelism are not assembled; ds_to_universal.py "
+                                "converts them");
+    if (!whole)
+        return deepspeed_refuse(tag, expert, "an expert, but no mp_rank_00_model_states.pt is here");
+    return deepspeed_load_experts(tag, whole, master);
+}
+
 static int deepspeed_load_tag(struct deepspeed_tag *tag, const struct framework_wish *wish)
 {
     size_t experts, layers, wholes, parts;
@@ -223,9 +245,7 @@ static int deepspeed_load_tag(struct deepspeed_tag *tag, const struct framework_
     const struct deepspeed_name *whole = deepspeed_tag_find(tag, DEEPSPEED_MODEL, &wholes);
     const struct deepspeed_name *part = deepspeed_tag_find(tag, DEEPSPEED_PARTITIONED, &parts);
     if (expert)
-        return deepspeed_refuse(tag, expert,
-                                "experts in files of their own are not assembled; ds_to_universal.py "
-                                "converts them");
+        return deepspeed_load_mixture(tag, expert, wish->master);
     if (layer)
         return deepspeed_load_pipeline(tag, wish->master);
     if (whole && part)

@@ -65,6 +65,7 @@ struct model {
     const char *stem;             /* "model" or "adapter_model": what the assembled file is called */
     int64_t world_size;           /* 0: not known */
     int64_t step;                 /* -1: not known */
+    bool untied;                  /* no tensor is tied because its bytes are another's */
     struct model_tensor *tensors; /* in the order of the checkpoint; names are distinct */
     size_t tensor_count, tensor_capacity;
     struct model_file *files;

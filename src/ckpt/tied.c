@@ -39,17 +39,16 @@ static bool tied_ends_with(const char *name, const char *end)
            (name_length == length || name[name_length - length - 1] == '.');
 }
 
-/* False where a configuration beside the shards says that the output layer is one of its own. */
-static errint tied_is_possible(const struct folder *folder, bool *possible)
+errint tied_is_ruled_out(const struct folder *folder, bool *out)
 {
     cleanup_free char *text = NULL;
     size_t length;
-    *possible = true;
-    errint error = folder_read_text(folder, "config.json", TIED_CONFIG_MAX, &text, &length);
+    *out = false;
+    errint error = folder_read_text(folder, TIED_CONFIG_NAME, TIED_CONFIG_MAX, &text, &length);
     if (error)
         return error == -ENOMEM ? error : 0;
     cJSON *config = cJSON_ParseWithLength(text, length);
-    *possible = !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(config, "tie_word_embeddings"));
+    *out = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(config, "tie_word_embeddings"));
     cJSON_Delete(config);
     return 0;
 }
@@ -221,9 +220,9 @@ errint tied_mark(const struct folder *folder, struct model *model)
     tied_find_candidates(model, false, &inputs);
     if (outputs.count == 0 || inputs.count == 0)
         return 0;
-    bool possible;
-    errint error = tied_is_possible(folder, &possible);
-    if (error || !possible)
+    bool ruled_out;
+    errint error = tied_is_ruled_out(folder, &ruled_out);
+    if (error || ruled_out || model->untied)
         return error;
     cleanup_free uint8_t *buffers = malloc((size_t)2 * TIED_BLOCK);
     if (!buffers)

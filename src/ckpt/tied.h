@@ -9,11 +9,19 @@
 #include "ckpt/folder.h"
 #include "ckpt/model.h"
 
+/* What is asked whether weights may be tied at all. */
+#define TIED_CONFIG_NAME "config.json"
+
+/* Whether the folder's configuration says that the output layer is one of its own ("tie_word_embeddings":
+ * false). It does not where it is missing or cannot be read. 0 or -ENOMEM. */
+errint tied_is_ruled_out(const struct folder *folder, bool *out);
+
 /*
  * Marks the tensors that transformers ties to another by their names (its models' _tied_weights_keys, 5.23),
- * when shape, type and every byte are equal, and notes it. Not when the folder's config.json says
- * "tie_word_embeddings": false: then both are kept, whatever they hold. Reads the bytes of such pairs until
- * they differ, a few MiB at a time. 0; -ENOMEM or what the folder returned.
+ * when shape, type and every byte are equal, and notes it. Not when the folder's
+ * configuration rules it out, or the model is said to be `untied`: then both are kept, whatever they hold.
+ * Reads the bytes of such pairs until they differ, a few MiB at a time. 0; -ENOMEM or what the folder
+ * returned.
  */
 errint tied_mark(const struct folder *folder, struct model *model);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `ckptfs inspect`: what a checkpoint is, what is in it, and why it cannot be assembled. */
 #include "cmd/inspect.h"
+#include "ckpt/tied.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -11,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/size_text.h"
+#include "ckpt/tied.h"
 #include "cmd/assemble_type.h"
 #include "cmd/command.h"
 #include "cmd/exit.h"
@@ -50,9 +52,12 @@ static int64_t inspect_step_of_name(const char *path)
 
 static errint inspect_read(struct inspect *inspect)
 {
-    errint error = framework_load(&inspect->folder, NULL, &inspect->model);
+    struct framework_wish wish = {0};
+    errint error = side_source_open(inspect->path, false, &inspect->side);
     if (!error)
-        error = side_source_open(inspect->path, false, &inspect->side);
+        error = tied_is_ruled_out(&inspect->side.folder, &wish.untied);
+    if (!error)
+        error = framework_load(&inspect->folder, &wish, &inspect->model);
     return error ? error : side_config_read(&inspect->side.folder, &inspect->side.listing, &inspect->config);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ckpt/tied.h"
 #include "cmd/exit.h"
 #include "format/plain_text.h"
 
@@ -24,13 +25,16 @@ int model_source_open(struct model_source *source, const struct framework_wish *
     errint error =
         source->strict ? folder_plain_strict(path, &source->folder) : folder_plain(path, &source->folder);
     if (!error)
-        error = framework_load(&source->folder, wish, &source->model);
+        error = side_source_open(path, source->strict, &source->side);
+    struct framework_wish whole = wish ? *wish : (struct framework_wish){0};
+    if (!error)
+        error = tied_is_ruled_out(&source->side.folder, &whole.untied);
+    if (!error)
+        error = framework_load(&source->folder, &whole, &source->model);
     if (error == -ENOENT && source->folder.context) {
         log_error("%s: no checkpoint of a known kind is there", path);
         return EXIT_FAILED;
     }
-    if (!error)
-        error = side_source_open(path, source->strict, &source->side);
     if (!error)
         error = side_config_read(&source->side.folder, &source->side.listing, &source->config);
     if (error) {

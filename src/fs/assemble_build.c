@@ -16,6 +16,7 @@
 #include "ckpt/assemble_source.h"
 #include "ckpt/beside.h"
 #include "ckpt/framework.h"
+#include "ckpt/tied.h"
 #include "fs/assemble_former.h"
 #include "fs/assemble_names.h"
 #include "fs/assemble_part.h"
@@ -54,7 +55,7 @@ static errint build_mode(const struct namespace_folder *folder, const struct met
         errint error = namespace_find(folder->fs, directory->ino, configs[i], strlen(configs[i]), &row);
         if (error && error != -ENOENT)
             return error;
-        if (!error && S_ISREG(row.mode) && row.uid == directory->uid) {
+        if (!error && S_ISREG(row.mode) && row.uid == directory->uid && !(row.state & META_LENT)) {
             *mode = row.mode & 0666;
             return 0;
         }
@@ -120,6 +121,8 @@ struct build {
     bool named;   /* it gets its name in the directory too */
     uint64_t ino; /* 0: none is made */
     bool mapped;  /* the object is the inode's */
+    bool wanted;  /* it was asked for, now or before */
+    bool untied;  /* others' configuration, which was asked, says so */
     bool second;  /* the directory shows another form of the model already */
 };
 
@@ -254,9 +257,16 @@ static errint build_map(struct build *build)
 static errint build_publish(struct build *build)
 {
     const struct namespace_folder *folder = build->folder;
-    cleanup_free struct meta_assembled_input *inputs = calloc(folder->input_count + 1, sizeof *inputs);
+    cleanup_free struct meta_assembled_input *inputs = calloc(folder->input_count + 2, sizeof *inputs);
+    size_t count = folder->input_count;
     if (!inputs)
         return -ENOMEM;
+    if (build->wanted)
+        inputs[count++] =
+            (struct meta_assembled_input){ASSEMBLE_ASKED_NAME, folder->directory, ASSEMBLE_NO_SHARD};
+    if (folder->lacks) /* what another one may come to say of it */
+        inputs[count++] = (struct meta_assembled_input){TIED_CONFIG_NAME, folder->directory,
+                                                        build->untied ? ASSEMBLE_UNTIED : ASSEMBLE_NO_SHARD};
     for (size_t i = 0; i < folder->input_count; i++)
         inputs[i] = (struct meta_assembled_input){folder->inputs[i].path, folder->inputs[i].row.ino,
                                                   ASSEMBLE_NO_SHARD};
@@ -271,7 +281,7 @@ static errint build_publish(struct build *build)
     if (build->second)
         return inputs_publish_more(build->fs, folder->directory, build->file->name, build->ino);
     error = inputs_publish(build->fs, folder->directory, build->file->name, build->ino, build->named, inputs,
-                           folder->input_count);
+                           count);
     if (!error)
         assemble_withdraw_parts(build->fs, folder->directory, build->model);
     return error;
@@ -432,18 +442,26 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, struct assemble
     errint error = assemble_names_look(fs, directory, &names);
     if (error || (!names.safetensors && !names.torch))
         return error;
+    int before = assemble_was_asked(fs, directory);
+    if (before < 0)
+        return before;
+    bool wanted = asked || before;
     inputs_begin(fs);
     error = namespace_folder_open(fs, directory, stops, &folder, &reader);
     if (error)
         return error;
+    bool untied = false;
     cleanup_model struct model model;
+    folder.lends = true;
     error = framework_load(&reader, NULL, &model);
+    if (!error && folder.lacks)
+        error = tied_is_ruled_out(&reader, &untied);
     if (error == -ENOENT)
         build_refuse(asked, "no checkpoint of a known kind is there");
     else if (!error && !model_is_whole(&model))
         build_explain(asked, &model);
-    bool whole = !error && model_is_whole(&model) && (asked || !build_is_lone_file(&model));
-    int part = whole && !asked ? assemble_is_part(fs, directory, stops) : 0;
+    bool whole = !error && model_is_whole(&model) && (wanted || !build_is_lone_file(&model));
+    int part = whole && !wanted ? assemble_is_part(fs, directory, stops) : 0;
     if (part)
         return part < 0 ? part : 0;
     errint former = whole ? assemble_check_former(&folder, &model) : 0;
@@ -455,6 +473,8 @@ errint assemble_build(struct filesystem *fs, uint64_t directory, struct assemble
                           .sources = {.model = &model, .folder = &reader},
                           .stops = stops,
                           .asked = asked,
+                          .wanted = wanted,
+                          .untied = untied,
                           .fd = -1};
     if (whole)
         error = build_files(&start, &names);

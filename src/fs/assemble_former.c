@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "ckpt/beside.h"
+#include "ckpt/tied.h"
 #include "ckpt/weights.h"
 #include "fs/assemble_names.h"
 #include "fs/events.h"
@@ -25,6 +26,7 @@
 
 struct former_look {
     struct filesystem *fs;
+    bool (*stops)(struct filesystem *fs);
     struct namespace_input *at;
     size_t count, capacity;
     errint error;
@@ -73,6 +75,58 @@ static int former_input_holds(struct filesystem *fs, uint64_t directory, const s
     return !kept ? 0 : error ? 1 : meta_trash_has(fs->meta, row.ino);
 }
 
+static bool former_note_asked(void *context, const char *path, size_t length, uint64_t ino, int64_t mtime)
+{
+    bool *asked = context;
+    (void)path, (void)ino, (void)mtime;
+    *asked = length == strlen(ASSEMBLE_ASKED_NAME);
+    return false; /* it is the first one: they come in order */
+}
+
+int assemble_was_asked(struct filesystem *fs, uint64_t directory)
+{
+    bool asked = false;
+    errint error = meta_assembled_inputs(fs->meta, directory, former_note_asked, &asked);
+    return error ? error : asked;
+}
+
+/* Whether what others lend says still what it said of tied weights: 1, 0 or an error. */
+static int former_config_holds(const struct former_look *look, uint64_t directory,
+                               const struct namespace_input *input)
+{
+    cleanup_namespace_folder struct namespace_folder folder = {0};
+    struct folder reader;
+    bool untied;
+    errint error = namespace_folder_open(look->fs, directory, look->stops, &folder, &reader);
+    folder.lends = folder.looks = true;
+    if (!error)
+        error = tied_is_ruled_out(&reader, &untied);
+    if (folder.busy)
+        return -EBUSY; /* what is written now says it when it is whole */
+    return error ? error : untied == (input->row.mtime == ASSEMBLE_UNTIED);
+}
+
+/* Whether all shards lie where they lay: 1, 0 or an error. */
+static int former_has_shards(const struct former_look *look, uint64_t directory)
+{
+    int has = 1;
+    for (size_t i = 0; i < look->count && has > 0; i++) {
+        if (look->at[i].row.mtime > ASSEMBLE_UNTIED)
+            has = former_input_holds(look->fs, directory, &look->at[i], false);
+    }
+    return has;
+}
+
+/* Whether a note of the directory's own still holds, or nothing could be made anew: 1, 0 or an error. */
+static int former_note_holds(const struct former_look *look, uint64_t directory,
+                             const struct namespace_input *note)
+{
+    if (strcmp(note->path, TIED_CONFIG_NAME) != 0)
+        return 1;
+    int has = former_has_shards(look, directory);
+    return has <= 0 ? (has < 0 ? has : 1) : former_config_holds(look, directory, note);
+}
+
 /*
  * Whether the model outlives its shards. One that was made of a single file is that file in another form, and
  * what the root has would be kept for ever; but what has a name can be removed by it.
@@ -84,7 +138,7 @@ static bool former_outlives(uint64_t directory, const struct meta_inode *shown,
     if (shown->nlink > 0)
         return true;
     for (size_t i = 0; i < look->count; i++)
-        shards += look->at[i].row.mtime != ASSEMBLE_NO_SHARD;
+        shards += look->at[i].row.mtime > ASSEMBLE_UNTIED;
     return directory != META_ROOT_INO && shards > 1;
 }
 
@@ -130,9 +184,9 @@ static int former_is_in_the_way(struct filesystem *fs, uint64_t directory, const
     return error ? error : beside_has_weights(&listing);
 }
 
-int assemble_check(struct filesystem *fs, uint64_t directory)
+int assemble_check(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
 {
-    cleanup_former_look struct former_look look = {.fs = fs};
+    cleanup_former_look struct former_look look = {.fs = fs, .stops = stops};
     struct meta_inode row;
     errint error = meta_assembled_find(fs->meta, directory, NULL, 0, &row);
     if (error)
@@ -148,8 +202,10 @@ int assemble_check(struct filesystem *fs, uint64_t directory)
         holds = changed < 0 ? changed : 0;
     bool outlives = holds > 0 && former_outlives(directory, &row, &look);
     for (size_t i = 0; holds > 0 && i < look.count; i++)
-        holds = former_input_holds(fs, directory, &look.at[i],
-                                   outlives || look.at[i].row.mtime == ASSEMBLE_NO_SHARD);
+        holds = look.at[i].row.ino == directory
+                    ? former_note_holds(&look, directory, &look.at[i])
+                    : former_input_holds(fs, directory, &look.at[i],
+                                         outlives || look.at[i].row.mtime == ASSEMBLE_NO_SHARD);
     if (holds)
         return holds;
     error = meta_assembled_withdraw(fs->meta, directory, NULL);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "fs/assemble_build.h"
 #include "fs/assemble_former.h"
+#include "fs/assemble_lend.h"
 #include "fs/assemble_request.h"
 #include "fs/directory_queue.h"
 #include "fs/events.h"
@@ -43,6 +44,7 @@ struct assembler {
     struct directory_queue *queue;
     struct trees trees;
     struct assemble_requests *requests;
+    struct assemble_lenders lenders;
 };
 
 static bool assembler_stops(struct filesystem *fs)
@@ -121,6 +123,8 @@ static errint assembler_withdraw(struct filesystem *fs, uint64_t directory)
 {
     bool changed = false;
     errint error = meta_assembled_withdraw(fs->meta, directory, &changed);
+    if (!error)
+        error = meta_assembled_drop_input(fs->meta, directory, ASSEMBLE_ASKED_NAME);
     if (changed) {
         writeback_kick(fs); /* that one removes what was withdrawn */
         events_emit(fs, &(struct event){.kind = EVENT_WITHDRAWN,
@@ -138,6 +142,18 @@ static errint assembler_refuse(struct assemble_asked *asked)
     return -EPERM;
 }
 
+/* Whether a model is made here unasked: 1, 0 or an error. What was asked for once comes again with its
+ * shards. */
+static int assembler_wants(struct filesystem *fs, uint64_t directory, enum policy_assembling assembling)
+{
+    switch (assembling) {
+    case POLICY_ASSEMBLING_AUTO:
+    case POLICY_ASSEMBLING_VIEW: return 1;
+    case POLICY_ASSEMBLING_ASK: return assemble_was_asked(fs, directory);
+    default: return 0;
+    }
+}
+
 static errint assembler_look(struct filesystem *fs, uint64_t directory, struct assemble_asked *asked)
 {
     struct meta_inode row;
@@ -153,10 +169,12 @@ static errint assembler_look(struct filesystem *fs, uint64_t directory, struct a
         return error;
     if (assembling == POLICY_ASSEMBLING_OFF && set)
         return asked ? assembler_refuse(asked) : assembler_withdraw(fs, directory);
-    int holds = assemble_check(fs, directory);
-    bool unasked = assembling == POLICY_ASSEMBLING_AUTO || assembling == POLICY_ASSEMBLING_VIEW;
-    if (holds || (!asked && !unasked))
+    int holds = assemble_check(fs, directory, assembler_stops);
+    if (holds)
         return holds < 0 ? holds : 0;
+    int wanted = asked ? 1 : assembler_wants(fs, directory, assembling);
+    if (wanted <= 0)
+        return wanted;
     if (atomic_load(&fs->disk_full))
         return asked ? -ENOSPC : -EBUSY;
     return assemble_build(fs, directory, asked, assembler_stops);
@@ -207,6 +225,8 @@ static int64_t assembler_visit(struct filesystem *fs, struct directory_turn *tur
     bool asked = assemble_requests_wants(fs->assembler->requests, turn->directory);
     errint error =
         asked ? assembler_look_asked(fs, turn->directory) : assembler_look(fs, turn->directory, NULL);
+    if (!error)
+        error = assemble_lend_around(fs, &fs->assembler->lenders, turn->directory, assembler_stops);
     assembler_report(turn->directory, error);
     int64_t rest = (clock_monotonic() - begun) * ASSEMBLER_REST;
     turn->rest = rest < ASSEMBLER_REST_MAX_NS ? rest : ASSEMBLER_REST_MAX_NS;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "ckpt/side_files.h"
+#include "fs/assembler.h"
 #include "fs/control.h"
 #include "fs/control_report.h"
 #include "fs/events.h"
@@ -96,6 +97,7 @@ static errint control_put_template(struct filesystem *fs, uint64_t run, const vo
     }
     if (!error) {
         control_relink(fs, wanted);
+        assembler_look_below(fs, run); /* for what is lent beside the models */
         control_tell_template(fs, run, wanted->path);
         writeback_kick(fs); /* that one removes the files of the one before */
     }
@@ -107,6 +109,7 @@ static errint control_remove_template(struct filesystem *fs, uint64_t run)
     errint error = control_was_done(fs) ? 0 : meta_template_remove(fs->meta, run, fs_current_unique());
     if (!error) {
         control_tell_template(fs, run, NULL);
+        assembler_look_below(fs, run);
         writeback_kick(fs);
     }
     return error;

@@ -80,12 +80,12 @@ struct models_view {
     bool adapter;
 };
 
-/* 1, 0, or an error. */
+/* A file that is not lent to it: 1, 0, or an error. */
 static int models_has_own(struct filesystem *fs, uint64_t directory, const char *name)
 {
     struct meta_inode row;
     errint error = meta_lookup(fs->meta, directory, name, strlen(name), &row);
-    return error ? (error == -ENOENT ? 0 : error) : S_ISREG(row.mode);
+    return error ? (error == -ENOENT ? 0 : error) : S_ISREG(row.mode) && !(row.state & META_LENT);
 }
 
 static errint models_look(struct filesystem *fs, uint64_t directory, struct models_view *view)
@@ -253,7 +253,7 @@ static errint models_borrow(struct filesystem *fs, const struct models_view *vie
             error = meta_get(fs->meta, view->directory, &directory);
         if (error && error != -ENOENT)
             return error;
-        if (!error && S_ISREG(out->mode) && out->uid == directory.uid)
+        if (!error && S_ISREG(out->mode) && out->uid == directory.uid && !(out->state & META_LENT))
             return 0;
     }
     return -ENOENT;
@@ -273,8 +273,8 @@ static size_t models_lent_index(const char *name, size_t length)
     return i;
 }
 
-static errint models_find_lent(struct filesystem *fs, const struct models_view *view, const char *name,
-                               size_t length, struct meta_inode *out)
+static errint models_find_borrowed(struct filesystem *fs, const struct models_view *view, const char *name,
+                                   size_t length, struct meta_inode *out)
 {
     struct models_lenders lenders;
     size_t i = models_lent_index(name, length);
@@ -285,6 +285,12 @@ static errint models_find_lent(struct filesystem *fs, const struct models_view *
         return error ? error : models_borrow(fs, view, &lenders, models_lent[i].name, out, NULL);
     error = lenders.template ? meta_lookup(fs->meta, lenders.template, name, length, out) : -ENOENT;
     return error || S_ISREG(out->mode) ? error : -ENOENT;
+}
+
+/* A clone of what somebody lends, who may have a newer one now. What only a template lends goes with it. */
+static bool models_is_stand_in(const struct meta_inode *row, const char *name, size_t length)
+{
+    return (row->state & META_LENT) && models_lent_index(name, length) < MODELS_LENT_COUNT;
 }
 
 /* -- the contract -----------------------------------------------------------------------------------------
@@ -298,13 +304,19 @@ errint models_find(struct filesystem *fs, uint64_t directory, const char *name, 
     if (error || !view.checkpoint)
         return error ? error : -ENOENT;
     error = meta_lookup(fs->meta, directory, name, length, out);
+    if (!error && models_is_stand_in(out, name, length)) {
+        const struct meta_inode clone = *out;
+        error = models_find_borrowed(fs, &view, name, length, out);
+        *out = error == -ENOENT ? clone : *out;
+        return error == -ENOENT ? 0 : error;
+    }
     if (!error) {
         bool shown = models_is_model(name, length) || models_is_side_file(name, length);
         return S_ISREG(out->mode) && shown ? 0 : -ENOENT;
     }
     if (error == -ENOENT)
         error = meta_assembled_find(fs->meta, directory, name, length, out);
-    return error == -ENOENT ? models_find_lent(fs, &view, name, length, out) : error;
+    return error == -ENOENT ? models_find_borrowed(fs, &view, name, length, out) : error;
 }
 
 errint models_find_source(struct filesystem *fs, uint64_t directory, const char *name,
@@ -335,6 +347,7 @@ struct models_list {
     models_entry *entry;
     void *context;
     bool checkpoint;
+    bool lends; /* what the directory has a clone of, too */
     bool enough;
 };
 
@@ -342,7 +355,7 @@ static bool models_list_name(void *context, const char *name, size_t length, uin
                              const struct meta_inode *inode)
 {
     struct models_list *list = context;
-    bool file = list->checkpoint && S_ISREG(inode->mode) &&
+    bool file = list->checkpoint && S_ISREG(inode->mode) && !models_is_stand_in(inode, name, length) &&
                 (models_is_model(name, length) || models_is_side_file(name, length));
     if (S_ISDIR(inode->mode) || file)
         list->enough = !list->entry(list->context, name, length, cookie, inode);
@@ -411,7 +424,7 @@ static errint models_list_template(struct filesystem *fs, const struct models_vi
         struct meta_inode own;
         const char *name = extra->at[i].name;
         error = meta_lookup(fs->meta, view->directory, name, strlen(name), &own);
-        if (error == -ENOENT) {
+        if (error == -ENOENT || (!error && list->lends && (own.state & META_LENT))) {
             error = 0;
             list->enough = !list->entry(list->context, name, strlen(name),
                                         MODELS_COOKIE_TEMPLATE + extra->at[i].cookie, &extra->at[i].row);
@@ -431,10 +444,17 @@ static errint models_list_lent(struct filesystem *fs, const struct models_view *
         uint64_t cookie = MODELS_COOKIE_LENT + i;
         if (after >= cookie || !models_is_lent(view, i))
             continue;
-        error = meta_lookup(fs->meta, view->directory, name, strlen(name), &row);
-        if (error != -ENOENT)
+        struct meta_inode own;
+        errint found = meta_lookup(fs->meta, view->directory, name, strlen(name), &own);
+        if (found != -ENOENT && (found || !(own.state & META_LENT))) {
+            error = found;
             continue;
+        }
         error = models_borrow(fs, view, &lenders, name, &row, NULL);
+        if (error == -ENOENT && !found) {
+            row = own; /* who lent it has it no more */
+            error = 0;
+        }
         if (!error)
             list->enough = !list->entry(list->context, name, strlen(name), cookie, &row);
         error = error == -ENOENT ? 0 : error;
@@ -447,11 +467,26 @@ errint models_list(struct filesystem *fs, uint64_t directory, uint64_t after, mo
 {
     struct models_view view;
     errint error = models_look(fs, directory, &view);
-    struct models_list list = {entry, context, view.checkpoint, false};
+    struct models_list list = {entry, context, view.checkpoint, false, false};
     if (!error)
         error = meta_list(fs->meta, directory, after, models_list_name, &list);
     if (error || !view.checkpoint || list.enough)
         return error;
     error = models_list_assembled(fs, directory, after, &list);
     return error || list.enough ? error : models_list_lent(fs, &view, after, &list);
+}
+
+errint models_list_lent_files(struct filesystem *fs, uint64_t directory, models_entry *entry, void *context)
+{
+    struct models_view view;
+    struct models_list list = {.entry = entry, .context = context, .checkpoint = true, .lends = true};
+    errint error = models_look(fs, directory, &view);
+    return error || !view.checkpoint ? error : models_list_lent(fs, &view, MODELS_COOKIE_ASSEMBLED, &list);
+}
+
+errint models_find_lent(struct filesystem *fs, uint64_t directory, const char *name, struct meta_inode *out)
+{
+    struct models_view view;
+    errint error = models_look(fs, directory, &view);
+    return error ? error : models_find_borrowed(fs, &view, name, strlen(name), out);
 }

@@ -30,6 +30,19 @@ errint models_list(struct filesystem *fs, uint64_t directory, uint64_t after,
                                  const struct meta_inode *inode),
                    void *context);
 
+/*
+ * Calls `entry` for what others lend to the directory: where that has a clone of theirs (meta/lent.h), for
+ * the file that it is of, and for the clone itself where nobody lends it any more. As models_list; the
+ * cookies mean nothing.
+ */
+errint models_list_lent_files(struct filesystem *fs, uint64_t directory,
+                              bool (*entry)(void *context, const char *name, size_t length, uint64_t cookie,
+                                            const struct meta_inode *inode),
+                              void *context);
+
+/* The file that others lend to the directory under that name, be it a checkpoint or not yet; -ENOENT. */
+errint models_find_lent(struct filesystem *fs, uint64_t directory, const char *name, struct meta_inode *out);
+
 /* Who has a file that a loader wants beside the model. */
 enum models_source {
     MODELS_FROM_NOBODY,

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ckpt/tied.h"
 #include "fs/content.h"
 #include "fs/inputs.h"
+#include "fs/models.h"
 
 /* Directories of more entries are no checkpoints. */
 enum { NAMESPACE_ENTRIES_MAX = 1 << 16 };
@@ -148,16 +150,31 @@ static errint namespace_note(struct namespace_folder *folder, const char *path, 
     return 0;
 }
 
+/* The file of that path; `lent`: it is another directory's. */
+static errint namespace_find_file(struct namespace_folder *folder, const char *path, struct meta_inode *row,
+                                  bool *lent)
+{
+    struct filesystem *fs = folder->fs;
+    errint error = namespace_find(fs, folder->directory, path, strlen(path), row);
+    if (!error && (row->state & META_LENT))
+        error = -ENOENT; /* nobody saved it */
+    *lent = error == -ENOENT && folder->lends && strcmp(path, TIED_CONFIG_NAME) == 0;
+    folder->lacks |= *lent;
+    if (*lent)
+        error = models_find_lent(fs, folder->directory, path, row);
+    return error || S_ISREG(row->mode) ? error : S_ISDIR(row->mode) ? -EISDIR : -ENOENT;
+}
+
 static errint namespace_open(void *context, const char *path, struct format_source *out)
 {
     struct namespace_folder *folder = context;
     struct filesystem *fs = folder->fs;
     struct meta_inode row;
-    errint error = namespace_find(fs, folder->directory, path, strlen(path), &row);
-    if (!error && !S_ISREG(row.mode))
-        error = S_ISDIR(row.mode) ? -EISDIR : -ENOENT;
+    bool lent;
+    errint error = namespace_find_file(folder, path, &row, &lent);
+    bool notes = !folder->looks && !folder->peeks && !lent;
     /* Before it is looked at: whoever changes it from now on is noticed. */
-    if (!error && !folder->compares && !folder->looks && !folder->peeks)
+    if (!error && notes && !folder->compares)
         error = inputs_watch(fs, row.ino);
     struct namespace_file *file = error ? NULL : malloc(sizeof *file);
     struct node *node = file ? node_get(fs, row.ino) : NULL;
@@ -165,7 +182,7 @@ static errint namespace_open(void *context, const char *path, struct format_sour
         error = -ENOMEM;
     if (!error)
         error = namespace_check(fs, node, folder->peeks, &row);
-    if (!error && !folder->looks && !folder->peeks)
+    if (!error && notes)
         error = namespace_note(folder, path, &row);
     folder->busy |= error == -EBUSY;
     if (error == -EBUSY && folder->peeks)

@@ -27,6 +27,10 @@ struct namespace_folder {
     /* Set after the opening: the same, and what is not on stable storage is read, too; a file that somebody
      * can write is as one that was removed (-ENOENT). */
     bool peeks;
+    /* Set after the opening: a configuration (TIED_CONFIG_NAME) that the directory lacks is the one that
+     * others lend to it (fs/models.h). Who lends it is not among the inputs. */
+    bool lends;
+    bool lacks; /* with that: it was asked for, and the directory has none of its own */
     /* Asked at each read: true ends it with -ECANCELED. */
     bool (*stops)(struct filesystem *fs);
 };

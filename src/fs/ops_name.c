@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "ckpt/side_files.h"
 #include "fs/assembler.h"
 #include "fs/caller.h"
 #include "fs/checkpoints.h"
@@ -92,9 +93,10 @@ void ops_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     if (!error && !dots && (row.state & META_ASSEMBLED) && caller_makes(fuse_req_ctx(request)->pid, name))
         error = -ENOENT;
     if (error == -ENOENT && !dots) {
-        /* Only the kernel makes names, so it may remember that there is none; but for those of models. */
-        const struct fuse_entry_param none = {.entry_timeout =
-                                                  models_is_model(name, length) ? 0 : FS_TIMEOUT_SECONDS};
+        /* Only the kernel makes names, so it may remember that there is none; but for those of models, and
+         * of what is lent beside them. */
+        bool comes = models_is_model(name, length) || side_file_is(name);
+        const struct fuse_entry_param none = {.entry_timeout = comes ? 0 : FS_TIMEOUT_SECONDS};
         fuse_reply_entry(request, &none);
         return;
     }

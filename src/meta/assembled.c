@@ -130,6 +130,13 @@ errint assembled_withdraw(struct change *change, uint64_t directory)
                              DB_INTEGER(directory));
     if (!error)
         error = assembled_collect(&rows, &inodes);
+    /* With the model there what was removed was lent: with the next model it is lent again. */
+    if (!error && inodes.count > 0)
+        error = db_run(change->meta->db,
+                       "DELETE FROM assembled_removed WHERE directory = $1 AND EXISTS (SELECT 1"
+                       " FROM assembled a JOIN inode i ON i.ino = a.ino WHERE a.directory = $1"
+                       " AND (i.state & 16) = 0)",
+                       DB_INTEGER(directory));
     for (size_t i = 0; !error && i < inodes.count; i++)
         error = assembled_let_go(change, inodes.at[i]);
     change->nothing = inodes.count == 0;
@@ -161,7 +168,7 @@ static errint assembled_withdraw_input(struct change *change, uint64_t input, st
     cleanup_rows struct db_rows rows;
     errint error = db_select(change->meta->db, &rows,
                              "SELECT DISTINCT a.directory FROM assembled_input i JOIN assembled a"
-                             " ON a.directory = i.directory WHERE i.input = $1",
+                             " ON a.directory = i.directory WHERE i.input = $1 AND i.input <> i.directory",
                              DB_INTEGER(input));
     if (!error)
         error = assembled_collect(&rows, &found);
@@ -226,6 +233,22 @@ errint meta_assembled_publish(struct meta *meta, uint64_t directory, const char 
     return change.error;
 }
 
+static errint assembled_drop_input(struct change *change, uint64_t directory, const char *path)
+{
+    errint error = db_run(change->meta->db, "DELETE FROM assembled_input WHERE directory = $1 AND path = $2",
+                          DB_INTEGER(directory), DB_BLOB(path, strlen(path)));
+    change->nothing = !error && db_changed(change->meta->db) == 0;
+    return error;
+}
+
+errint meta_assembled_drop_input(struct meta *meta, uint64_t directory, const char *path)
+{
+    struct change change = {.meta = meta, .spends = true};
+    while (change_next(&change))
+        change.error = assembled_drop_input(&change, directory, path);
+    return change.error;
+}
+
 static errint assembled_publish_more(struct change *change, uint64_t directory, const char *name,
                                      uint64_t ino)
 {
@@ -263,7 +286,8 @@ errint meta_assembled_find(struct meta *meta, uint64_t directory, const char *na
     errint error =
         db_select(meta->db, &rows,
                   "SELECT " INODE_COLUMNS " FROM assembled a JOIN inode i ON i.ino = a.ino"
-                  " WHERE a.directory = $1 AND (a.name = $2 OR $3) ORDER BY a.ino LIMIT 1",
+                  " WHERE a.directory = $1 AND (a.name = $2 OR ($3 AND (i.state & 16) = 0))"
+                  " ORDER BY a.ino LIMIT 1",
                   DB_INTEGER(directory), DB_BLOB(name ? name : "", name ? length : 0), DB_INTEGER(!name));
     int found = error ? error : db_next(&rows);
     if (found <= 0)
@@ -335,7 +359,9 @@ static errint assembled_find_all(struct meta *meta, const char *text, struct ids
 errint meta_assembled_all_inputs(struct meta *meta, struct ids *out)
 {
     return assembled_find_all(
-        meta, "SELECT DISTINCT i.input FROM assembled_input i JOIN assembled a ON a.directory = i.directory",
+        meta,
+        "SELECT DISTINCT i.input FROM assembled_input i JOIN assembled a ON a.directory = i.directory"
+        " WHERE i.input <> i.directory",
         out);
 }
 

@@ -21,7 +21,7 @@ struct meta_assembled_part {
     int64_t from;           /* offset in that object or file */
 };
 
-/* A file that was read for it. */
+/* A file that was read for it; or a note of the caller's, when it is the directory itself. */
 struct meta_assembled_input {
     const char *path; /* below the directory */
     uint64_t ino;
@@ -57,7 +57,8 @@ errint meta_assembled_withdraw(struct meta *meta, uint64_t directory, bool *chan
 /* Withdraws all that was made from the file; the directories that showed it are appended. */
 errint meta_assembled_withdraw_input(struct meta *meta, uint64_t input, struct ids *directories);
 
-/* -ENOENT when the directory shows nothing of that name (NULL: nothing at all). */
+/* -ENOENT when the directory shows nothing of that name (NULL: nothing at all, but for what is lent to it).
+ */
 errint meta_assembled_find(struct meta *meta, uint64_t directory, const char *name, size_t length,
                            struct meta_inode *out);
 /* Whether a directory shows the inode: 1, 0 or an error. */
@@ -73,6 +74,8 @@ errint meta_assembled_inputs(struct meta *meta, uint64_t directory,
                              bool (*input)(void *context, const char *path, size_t length, uint64_t ino,
                                            int64_t mtime),
                              void *context);
+/* That input is forgotten. */
+errint meta_assembled_drop_input(struct meta *meta, uint64_t directory, const char *path);
 /* Directories that show what a power cut has torn, or what was made from a file that it has. Appended. */
 errint meta_assembled_torn(struct meta *meta, struct ids *out);
 /*

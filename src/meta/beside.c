@@ -7,6 +7,9 @@
 
 #include "meta/internal.h"
 
+/* What an ordinary file's state has not. */
+#define BESIDE_STATE (uint32_t)(META_ASSEMBLED | META_LENT)
+
 /* -- names that come and go by themselves -----------------------------------------------------------------
  */
 
@@ -39,7 +42,7 @@ errint beside_hide(struct change *change, uint64_t ino, bool *kept)
     after.nlink--;
     *kept = after.nlink > 0;
     if (*kept)
-        after.state &= ~(uint32_t)META_ASSEMBLED;
+        after.state &= ~BESIDE_STATE;
     return inode_update(meta, &before, &after);
 }
 
@@ -63,7 +66,14 @@ static errint beside_hide_all(struct change *change)
     errint error = 0;
     for (size_t i = 0; !error && i < inodes.count; i++) {
         bool kept;
-        error = beside_hide(change, inodes.at[i], &kept);
+        struct meta_inode inode;
+        error = inode_load(change->meta, inodes.at[i], &inode);
+        if (!error && (inode.state & META_LENT)) {
+            error = assembled_let_go(change, inode.ino); /* the view borrows by itself */
+            continue;
+        }
+        if (!error)
+            error = beside_hide(change, inodes.at[i], &kept);
         if (!error && kept)
             error =
                 db_run(change->meta->db, "DELETE FROM assembled WHERE ino = $1", DB_INTEGER(inodes.at[i]));
@@ -95,16 +105,19 @@ int beside_is(struct meta *meta, uint64_t directory, const char *name, size_t le
     return error ? error : db_next(&rows);
 }
 
-/* From now on the directory shows it no more but by its names. */
-static errint beside_let_stay(struct change *change, struct meta_inode *inode)
+/* From now on the directory shows it no more but by its names. `written`: it keeps them: instead of what is
+ * lent there is a file of the directory's own. */
+static errint beside_let_stay(struct change *change, struct meta_inode *inode, bool written)
 {
     struct meta *meta = change->meta;
     struct meta_inode after = *inode;
-    after.state &= ~(uint32_t)META_ASSEMBLED;
-    errint error = db_run(meta->db,
-                          "INSERT INTO assembled_removed (directory) SELECT directory FROM assembled"
-                          " WHERE ino = $1 ON CONFLICT (directory) DO NOTHING",
-                          DB_INTEGER(inode->ino));
+    after.state &= ~BESIDE_STATE;
+    errint error = 0;
+    if (!written || !(inode->state & META_LENT))
+        error = db_run(meta->db,
+                       "INSERT INTO assembled_removed (directory) SELECT directory FROM assembled"
+                       " WHERE ino = $1 ON CONFLICT (directory) DO NOTHING",
+                       DB_INTEGER(inode->ino));
     if (!error)
         error = db_run(meta->db, "DELETE FROM assembled WHERE ino = $1", DB_INTEGER(inode->ino));
     if (!error)
@@ -117,7 +130,7 @@ errint beside_leave(struct change *change, uint64_t directory, const char *name,
                     struct meta_inode *inode)
 {
     int is = beside_is(change->meta, directory, name, length, inode);
-    return is <= 0 ? is : beside_let_stay(change, inode);
+    return is <= 0 ? is : beside_let_stay(change, inode, false);
 }
 
 errint beside_give_way(struct change *change, uint64_t directory, const char *name, size_t length)
@@ -138,7 +151,7 @@ static errint beside_adopt(struct change *change, uint64_t ino)
     struct meta_inode inode;
     errint error = inode_load(change->meta, ino, &inode);
     change->nothing = error || !(inode.state & META_ASSEMBLED) || inode.nlink == 0;
-    return error || change->nothing ? error : beside_let_stay(change, &inode);
+    return error || change->nothing ? error : beside_let_stay(change, &inode, true);
 }
 
 errint meta_assembled_adopt(struct meta *meta, uint64_t ino)

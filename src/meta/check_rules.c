@@ -293,9 +293,9 @@ const struct check_rule check_rules_rows[] = {
      CHECK_INODE,
      "is shown as an assembled file of directory $1, and is none; it is not shown any more",
      "SELECT s.ino, s.directory FROM assembled s WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = s.ino"
-     " AND (i.state & 4) <> 0 AND i.kind = 3)",
+     " AND (i.state & 4) <> 0 AND (i.kind = 3 OR (i.state & 16) <> 0))",
      {"DELETE FROM assembled WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = assembled.ino"
-      " AND (i.state & 4) <> 0 AND i.kind = 3)"}},
+      " AND (i.state & 4) <> 0 AND (i.kind = 3 OR (i.state & 16) <> 0))"}},
     {"assembled-directory",
      META_FINDING_MENDED,
      CHECK_INODE,

@@ -211,7 +211,8 @@ static errint inode_set(struct change *change, uint64_t ino, unsigned fields, co
     if (fields & META_SET_CTIME)
         after.ctime = values->ctime;
     if (fields & META_SET_STATE)
-        after.state = (before.state & META_ASSEMBLED) | (values->state & (META_DIRTY | META_TORN));
+        after.state =
+            (before.state & (META_ASSEMBLED | META_LENT)) | (values->state & (META_DIRTY | META_TORN));
     if (fields & META_SET_SYNCED_SIZE)
         after.synced_size = values->synced_size;
     if (out)

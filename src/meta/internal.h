@@ -283,6 +283,8 @@ errint beside_leave(struct change *change, uint64_t directory, const char *name,
 errint beside_give_way(struct change *change, uint64_t directory, const char *name, size_t length);
 /* Nothing was removed from the directory, as far as meta_assembled_is_removed knows. */
 errint beside_forget(struct meta *meta, uint64_t directory);
+/* What is lent (meta/lent.h) to the directory, and to those below it, is withdrawn. */
+errint lent_withdraw_below(struct change *change, uint64_t above);
 
 /* Bytes of the object up to `size` are used: it gets a row when it has none. */
 errint object_note(struct meta *meta, uint64_t object, int64_t size);

@@ -46,6 +46,7 @@ enum meta_state {
     META_TORN = 2,      /* lost bytes in a crash, or may have */
     META_ASSEMBLED = 4, /* is shown by a directory (meta/assembled.h), and has a name there or none */
     META_SHED = 8,      /* its bytes were given up (meta/shed.h) */
+    META_LENT = 16,     /* with the former: is a clone of another directory's file (meta/lent.h) */
 };
 
 struct meta_inode {

@@ -82,8 +82,9 @@
 /* All that format 5 has and format 4 had not. */
 #define SCHEMA_LIFE SCHEMA_POLICY SCHEMA_REMOVED SCHEMA_CHECKPOINT SCHEMA_PIN SCHEMA_EVENT SCHEMA_TRASH
 
-/* No table: a program of format 5 would read files that were shed (meta/shed.h) as zeros. */
-#define SCHEMA_SHED "SELECT 1;"
+/* No table: a program of format 5 would read files that were shed (meta/shed.h) as zeros. And what the trash
+ * shows under a name is found by an index. */
+#define SCHEMA_SHED "CREATE INDEX IF NOT EXISTS trash_by_name ON trash (parent, name);"
 
 /* What the daemon has told of last (meta/event.h). */
 #define SCHEMA_EVENT                                                                                         \

@@ -86,7 +86,9 @@ errint template_forget(struct change *change, uint64_t run)
     errint error = template_find_own(meta, run, &hidden);
     if (error)
         return error == -ENOENT ? 0 : error;
-    error = template_collect(meta, hidden, &files);
+    error = lent_withdraw_below(change, run);
+    if (!error)
+        error = template_collect(meta, hidden, &files);
     if (!error)
         error = db_run(meta->db, "DELETE FROM name WHERE parent = $1", DB_INTEGER(hidden));
     for (size_t i = 0; i < files.count && !error; i++)

@@ -47,6 +47,8 @@ CASES = {
     "zero3_fp16_untied": {"stage": 3, "ranks": (2,), "precision": "fp16", "tied": False},
     "adapter": {"stage": 2, "ranks": (2,)},
     "adapter_zero3": {"stage": 3, "ranks": (2,)},
+    "experts_zero0": {"stage": 0, "ranks": (2,), "precision": None},
+    "experts_zero2": {"stage": 2, "ranks": (2,)},
     "pipeline": {"ranks": (2,)},
     "tensor_parallel": {"stage": 1, "ranks": (2,)},  # last: DeepSpeed keeps the groups that it made
 }
@@ -179,6 +181,59 @@ def save_pipeline(path):
     keep(path, live={**parts[0], **parts[1]})
 
 
+def build_mixture(rank):
+    """Two layers of experts, four and two, of which each of two ranks has half."""
+    import torch
+    from deepspeed.moe.layer import MoE
+    from torch import nn
+
+    class Mixture(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(13, 8)
+            expert = nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 8))
+            self.first = MoE(8, expert, num_experts=4, ep_size=2, k=1, min_capacity=4)
+            self.second = MoE(8, nn.Linear(8, 8, bias=False), num_experts=2, ep_size=2, k=1, min_capacity=4)
+            self.register_buffer("mean", torch.arange(5) / 3)
+            self.head = nn.Linear(8, 13)
+
+        def forward(self, x):
+            hidden = self.first(self.embed(x))[0]
+            return self.head(self.second(hidden)[0]).float().square().mean()
+
+    torch.manual_seed(7)
+    model = Mixture()
+    for name, parameter in model.named_parameters():
+        if ".deepspeed_experts." in name:
+            parameter.data.add_(rank + 1)
+    return model
+
+
+def save_experts(case, path):
+    import deepspeed
+    import torch
+    from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer as split
+
+    rank = torch.distributed.get_rank()
+    model = build_mixture(rank)
+    groups = split({"params": list(model.parameters()), "name": "parameters"})
+    engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(groups), config=configuration(case))
+    engine.backward(engine(((torch.arange(8) + rank) % 13)[None]))
+    engine.step()
+    engine.save_checkpoint(str(path))
+    parts = [None, None]
+    torch.distributed.all_gather_object(parts, {name: value.clone() for name, value in model.state_dict().items()})
+    live = {name: value for name, value in parts[0].items() if ".deepspeed_experts." not in name}
+    for owner, part in enumerate(parts):
+        for name, value in part.items():
+            before, found, after = name.partition(".deepspeed_experts.")
+            if found:
+                number, _, rest = after.partition(".")
+                experts = {"first": 2, "second": 1}[before.split(".")[0]]
+                live[f"{before}{found}{owner * experts + int(number)}.{rest}"] = value
+    keep(path, live=live)
+
+
 def save_tensor_parallel(path):
     """AutoTP: DeepSpeed divides the layers of a small Llama between two ranks."""
     import deepspeed
@@ -222,6 +277,8 @@ def save(name, path):
         save_pipeline(path)
     elif name == "tensor_parallel":
         save_tensor_parallel(path)
+    elif name.startswith("experts"):
+        save_experts(CASES[name], path)
     elif name.startswith("adapter"):
         save_adapter(CASES[name], path)
     else:

@@ -17,7 +17,8 @@ from assembled import assemble, assert_same, header_size, refused
 from deepspeed_saves import CASES, SHARED
 from tool import inspect
 
-OTHERS = ("pipeline", "tensor_parallel", "adapter", "adapter_zero3")
+EXPERTS = ("experts_zero0", "experts_zero2")
+OTHERS = ("pipeline", "tensor_parallel", "adapter", "adapter_zero3", *EXPERTS)
 ZERO = [(ranks, name) for ranks, name in deepspeed_saves.cases() if name not in OTHERS]
 PARTITIONED = [(ranks, name) for ranks, name in ZERO if CASES[name]["stage"] > 0]
 # What is frozen or empty has the model's type, and is cast.
@@ -317,10 +318,77 @@ def test_nothing_but_optimizers(broken, tmp_path):
     assert "no *_model_states.pt is here" in refused(directory, tmp_path / "out")
 
 
-def test_experts_are_refused(broken, tmp_path):
-    directory, tag = broken(2, "zero0")
-    shutil.copy(tag / "mp_rank_00_model_states.pt", tag / "layer_0_expert_1_mp_rank_00_model_states.pt")
-    assert "experts in files of their own are not assembled" in refused(directory, tmp_path / "out")
+@pytest.mark.parametrize("name", EXPERTS)
+def test_experts_are_the_live_model_of_all_ranks(saves, tmp_path, name):
+    done = assemble(saves / "ranks2" / name, tmp_path)
+    assert_same(done.tensors, read(saves, 2, name, "live"), {})
+    assert inspect(saves / "ranks2" / name)["framework"] == f"deepspeed-{name.removeprefix('experts_')}"
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_experts_have_the_names_that_deepspeed_loads(saves, tmp_path, name):
+    """A model that is not expert-parallel asks for each expert's file, and takes its names as they are."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    assembled = assemble(saves / "ranks2" / name, tmp_path).tensors
+    directory = str(saves / "ranks2" / name)
+    for layer, experts in enumerate((4, 2)):
+        for expert in range(experts):
+            file = DeepSpeedEngine._get_expert_ckpt_name(directory, layer, expert, "global_step1")
+            for key, value in torch.load(file, weights_only=True).items():
+                assert torch.equal(assembled[key], value), key
+
+
+def test_an_expert_is_missing(broken, tmp_path):
+    directory, tag = broken(2, "experts_zero2")
+    (tag / "layer_0_expert_2_mp_rank_00_model_states.pt").rename(tag / "kept")
+    assert "layer_0_expert_2_mp_rank_00_model_states.pt is missing: the layer has 4 experts" in refused(
+        directory, tmp_path / "out"
+    )
+    (tag / "kept").rename(tag / "layer_0_expert_4_mp_rank_00_model_states.pt")
+    assert "layer_0_expert_2_mp_rank_00_model_states.pt is missing" in refused(directory, tmp_path / "out")
+    (tag / "layer_0_expert_4_mp_rank_00_model_states.pt").rename(tag / "layer_2_expert_0_mp_rank_00_model_states.pt")
+    shutil.copy(tag / "layer_0_expert_1_mp_rank_00_model_states.pt", tag / "layer_0_expert_2_mp_rank_00_model_states.pt")
+    assert "the model has 2 layers of experts" in refused(directory, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("alter", "why"),
+    [
+        (lambda s: s.pop("num_experts"), "num_experts does not say how many experts there are"),
+        (lambda s: s.update(num_experts=["x"]), "num_experts holds no number"),
+        (lambda s: s.update(num_experts=[4, 1]), "layer 1 has 1 experts, and files of 2 are here"),
+        (lambda s: s.update(ds_autoep_layers=[{"moe_layer_id": 0}]), "experts that AutoEP has cut are not assembled"),
+    ],
+)
+def test_experts_that_the_states_do_not_explain(broken, tmp_path, alter, why):
+    directory, tag = broken(2, "experts_zero2")
+    change(tag / "mp_rank_00_model_states.pt", alter)
+    assert why in refused(directory, tmp_path / "out")
+
+
+def test_experts_of_other_kinds_are_refused(broken, tmp_path):
+    expert = "layer_0_expert_1_mp_rank_00_model_states.pt"
+    directory, tag = broken(3, "zero3")
+    (tag / expert).touch()
+    assert f"{expert}: experts of ZeRO-3, or of a pipeline, are not assembled" in refused(directory, tmp_path / "out")
+    directory, tag = broken(2, "pipeline")
+    (tag / expert).touch()
+    assert f"{expert}: experts of ZeRO-3, or of a pipeline, are not assembled" in refused(directory, tmp_path / "out")
+    directory, tag = broken(2, "experts_zero0")
+    shutil.copy(tag / expert, tag / "layer_0_expert_1_mp_rank_01_model_states.pt")
+    assert "experts with tensor parallelism are not assembled" in refused(directory, tmp_path / "out")
+    (tag / "layer_0_expert_1_mp_rank_01_model_states.pt").unlink()
+    (tag / "mp_rank_00_model_states.pt").unlink()
+    assert "an expert, but no mp_rank_00_model_states.pt is here" in refused(directory, tmp_path / "out")
+
+
+def test_zero3_with_tensor_parallelism_is_refused(broken, tmp_path):
+    directory, tag = broken(2, "zero3")
+    for rank in range(2):
+        name = f"zero_pp_rank_{rank}_mp_rank_%02d_model_states.pt"
+        shutil.copy(tag / (name % 0), tag / (name % 1))
+    assert "ZeRO-3 with tensor parallelism is not assembled" in refused(directory, tmp_path / "out")
 
 
 def test_a_layer_is_missing(broken, tmp_path):

@@ -83,10 +83,47 @@ static void test_weights_only(void)
         run_remove(path);
     }
     CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("checkpoint-10"));
-    /* Beside one that has an optimizer it lacks one. */
+    /* Also beside those that have one, when the run goes on in another way: what is written last is there. */
     run_put_trainer("checkpoint-5");
+    run_put_trainer("checkpoint-20");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("checkpoint-10"));
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-20"));
+    run_remove("checkpoint-20/optimizer.pt");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-20"));
+    run_put_trainer("checkpoint-20");
+    /* Everything else is missed as before. */
+    run_remove("checkpoint-10/training_args.bin");
     CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
-    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-5"));
+    run_put_trainer_file("checkpoint-10", "training_args.bin");
+    CHECK_EQUAL(COMPLETE_WEIGHTS, run_state("checkpoint-10"));
+    run_put_text("checkpoint-10/trainer_state.json", "{\"global_step\": 1");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+    run_remove("checkpoint-10/trainer_state.json");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
+}
+
+/* Beside some shards a mount shows what others lend; beside others not yet, or it was removed. */
+static void test_lent(void)
+{
+    static const char *const all[] = {"checkpoint-10", "checkpoint-20", "checkpoint-30"};
+    run_begin();
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/pytorch_model_fsdp_rank0.bin", all[i]);
+        run_put_torch(path);
+        for (size_t file = 5; trainer_files[file]; file++)
+            run_put_trainer_file(all[i], trainer_files[file]);
+    }
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t file = 0; file < 4; file++)
+            run_put_trainer_file(all[i], trainer_files[file]);
+    }
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
+    /* One that has some of its own has lost what it lacks. */
+    run_put_trainer_file("checkpoint-30", "config.json");
+    CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-30"));
 }
 
 static void test_a_name_that_a_trainer_gives(void)
@@ -611,6 +648,7 @@ int main(void)
     check_run("no prefix of a save is complete", test_every_prefix_of_a_save);
     check_run("every file removed or cut is noticed", test_every_file_removed_or_cut);
     check_run("a save without what a resume needs", test_weights_only);
+    check_run("what others lend is not missed beside shards", test_lent);
     check_run("weights under a name that a Trainer gives", test_a_name_that_a_trainer_gives);
     check_run("checkpoints of another configuration are not compared", test_other_configuration);
     check_run("names that say that it is not finished", test_unfinished);

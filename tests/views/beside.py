@@ -3,7 +3,9 @@
 """Checkpoints whose model appears beside their shards.
 
 beside.py save DIRECTORY   fsdp-1 and fsdp-2 in DIRECTORY, as the Trainer saves with SHARDED_STATE_DICT, with other weights
-                           each; beside them fsdp-1.safetensors and fsdp-2.safetensors, the whole models. Needs torch.
+                           each; beside them fsdp-1.safetensors and fsdp-2.safetensors, the whole models; and
+                           fsdp-equal, whose output layer is equal to its embedding. Needs torch.
+beside.py names FILE       the names of a safetensors file's tensors, in one line
 beside.py same FILE OTHER  both are safetensors files of the same tensors
 beside.py make WAY PATH    makes PATH anew in a way that fails with EEXIST where it is a file
 """
@@ -36,6 +38,13 @@ def save(directory):
             json.dump({"global_step": number}, file)
         torch.save({"step": number}, os.path.join(checkpoint, "scheduler.pt"))
         save_file(state, os.path.join(directory, f"fsdp-{number}.safetensors"))
+    embedding = torch.randn(300, 64)
+    state = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding.clone()}
+    dcp.save({"model": state}, checkpoint_id=os.path.join(directory, "fsdp-equal", "pytorch_model_fsdp_0"), no_dist=True)
+
+
+def names(path):
+    print(*sorted(tensors(path)))
 
 
 def tensors(path):
@@ -100,4 +109,4 @@ def make(way, path):
 
 
 if __name__ == "__main__":
-    {"save": save, "same": same, "make": make}[sys.argv[1]](*sys.argv[2:])
+    {"save": save, "names": names, "same": same, "make": make}[sys.argv[1]](*sys.argv[2:])

@@ -158,6 +158,48 @@ of() {
     appears "$VIEW/run/checkpoint-2/model.safetensors"
 }
 
+@test "what was asked for comes again with the next set of its shards, until it is turned off" {
+    mkdir -p "$RUN"
+    policy set "$RUN" assemble=ask
+    save_model "$CHECKPOINT"
+    save_model "$RUN/checkpoint-2" --seed 2
+    "$CKPTFS" assemble "$CHECKPOINT"
+    shards same "$MODEL"
+    # The same step is saved again, also by a daemon that was not asked.
+    save_model "$CHECKPOINT" --seed 3 --only 1
+    [ ! -e "$MODEL" ]
+    ckptfs_remount
+    save_model "$CHECKPOINT" --seed 3
+    appears "$MODEL"
+    shards same "$MODEL" --seed 3
+    save_model "$CHECKPOINT" --seed 4 --in-place
+    wait_until 30 shards same "$MODEL" --seed 4
+    settle
+    [ ! -e "$VIEW/run/checkpoint-2/model.safetensors" ]
+    # Who turned it off is to be asked again.
+    policy set "$RUN" assemble=off
+    vanishes "$MODEL"
+    settle
+    policy set "$RUN" assemble=ask
+    save_model "$CHECKPOINT" --seed 5
+    settle
+    [ ! -e "$MODEL" ]
+    "$CKPTFS" assemble "$CHECKPOINT"
+    shards same "$MODEL" --seed 5
+    # A lone file, too, and what is made anew from nothing is as one that nobody asked for.
+    rm -r "$CHECKPOINT"
+    save_model "$MNT/source" --shards 1
+    mkdir "$CHECKPOINT"
+    cp "$MNT/source"/model-*.safetensors "$CHECKPOINT/unet.safetensors"
+    settle
+    [ ! -e "$MODEL" ]
+    "$CKPTFS" assemble "$CHECKPOINT"
+    save_model "$MNT/source" --shards 1 --seed 6
+    cp "$MNT/source"/model-*.safetensors "$CHECKPOINT/unet.safetensors"
+    wait_until 30 shards same "$MODEL" --shards 1 --seed 6
+    end_and_check
+}
+
 @test "a checkpoint that is moved has the policy of its new place" {
     mkdir -p "$MNT/quiet"
     policy set "$MNT/quiet" assemble=off

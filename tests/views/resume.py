@@ -3,10 +3,11 @@
 """torchrun ... resume.py KIND PLAIN MOUNT: a sharded run of the Trainer on CPU, saved and resumed in both directories.
 
 KIND is fsdp2 (SHARDED_STATE_DICT), zero3 or zero2. On MOUNT the assembled model lies in the checkpoint's directory when
-it is resumed from; losses and every rank's weights must be those of PLAIN, bit by bit. Then from_pretrained loads the
-checkpoint's directory.
+it is resumed from, and with it the configuration and tokenizer that the run's directory lends; losses and every rank's
+weights must be those of PLAIN, bit by bit. Then from_pretrained loads the checkpoint's directory.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -21,8 +22,18 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from accelerate.state import PartialState  # noqa: E402
 from accelerate.utils import DistributedType  # noqa: E402
+from tokenizers import Tokenizer, models  # noqa: E402
 from torch.distributed.tensor import DTensor  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 ZERO = {
@@ -103,6 +114,20 @@ def wait_for(path):
         time.sleep(0.05)
 
 
+def lend(run):
+    """What a sharded checkpoint lacks lies in the run's directory; the library is another one than ours."""
+    model = make_model()
+    model.config.save_pretrained(run)
+    model.generation_config.save_pretrained(run)
+    path = os.path.join(run, "config.json")
+    with open(path) as file:
+        config = json.load(file)
+    with open(path, "w") as file:
+        json.dump(config | {"transformers_version": "4.0.0"}, file)
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "word": 2}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(run)
+
+
 def prepare(checkpoint):
     """What rank 0 does before the run is resumed; ZeRO-2 gathers a model of its own, which shall not be there."""
     model = os.path.join(checkpoint, "model.safetensors")
@@ -110,7 +135,9 @@ def prepare(checkpoint):
     if kind == "zero2":
         os.unlink(model)
     if checkpoint.startswith(mount):
-        wait_for(model)
+        lend(os.path.dirname(checkpoint))
+        for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json"):
+            wait_for(os.path.join(checkpoint, name))
     assert os.path.exists(model) == checkpoint.startswith(mount)
 
 
@@ -120,11 +147,11 @@ def check_loads(directory):
     if kind == "zero2":
         os.unlink(os.path.join(checkpoint, "model.safetensors"))
     wait_for(os.path.join(checkpoint, "model.safetensors"))
-    if kind == "fsdp2":
-        # What a run of this kind does not save itself.
-        make_model().config.save_pretrained(checkpoint)
+    for name in ("config.json", "tokenizer.json"):
+        wait_for(os.path.join(checkpoint, name))
     unset_hf_deepspeed_config()  # or it would be loaded in parts, by all ranks
-    return LlamaForCausalLM.from_pretrained(checkpoint).state_dict()
+    assert AutoTokenizer.from_pretrained(checkpoint)("word")["input_ids"] == [2]
+    return AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
 
 
 def gathered(trainer_weights):
