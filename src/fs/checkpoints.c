@@ -182,15 +182,17 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out)
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
-    bool complete = false, other = false;
+    size_t complete = 0, other = 0;
     pthread_mutex_lock(&checkpoints->lock);
     for (size_t i = 0; i < checkpoints->count && checkpoints->queue; i++) {
         const struct meta_checkpoint *row = &checkpoints->at[i];
-        complete |= row->run == run && row->state == CHECKPOINT_COMPLETE;
-        other |= row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
+        complete += row->run == run && row->state == CHECKPOINT_COMPLETE;
+        other += row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
     }
     pthread_mutex_unlock(&checkpoints->lock);
-    return complete && (other || writers_wrote_below(fs, run));
+    /* What was incomplete while a rank's last file was awaited may be complete since the rank is gone. */
+    bool several = complete + other > 1;
+    return other > 0 && several ? true : complete + other > 0 && writers_wrote_below(fs, run);
 }
 
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)

@@ -212,9 +212,9 @@ static unsigned look_marks(const struct run_checkpoint *checkpoint, bool alone,
     return whole || lost ? marks | CHECKPOINT_WHOLE : marks;
 }
 
-/* -ENOENT: it was removed meanwhile. */
+/* -ENOENT: it was removed meanwhile. `awaited`: as the run was judged. */
 static errint look_at_one(struct filesystem *fs, uint64_t run, const struct run_checkpoint *checkpoint,
-                          bool alone, struct checkpoints_found *out)
+                          bool alone, bool awaited, struct checkpoints_found *out)
 {
     struct meta_inode inode;
     struct meta_checkpoint before = {0};
@@ -226,6 +226,9 @@ static errint look_at_one(struct filesystem *fs, uint64_t run, const struct run_
     enum checkpoint_state state = look_state(checkpoint);
     bool known = look_is_safe((enum checkpoint_state)before.state) &&
                  before.bytes == checkpoint->complete.bytes && checkpoint->complete.time <= before.completed;
+    /* What a rank that is gone never wrote, the processes of a later save do not bring. */
+    if (known && awaited && !checkpoint->error && state == CHECKPOINT_INCOMPLETE)
+        state = (enum checkpoint_state)before.state;
     if (look_is_safe(state) && !known)
         error = look_secure(fs, inode.ino);
     if (error == -EBUSY)
@@ -262,19 +265,20 @@ static void look_mark_latest(struct checkpoints_found *found, size_t count)
         latest->row.marks |= CHECKPOINT_LATEST;
 }
 
-static errint look_at_run(struct filesystem *fs, uint64_t directory, const struct run *run,
-                          struct checkpoints_found *found, size_t *count)
+static errint look_at_run(struct filesystem *fs, const struct run *run, struct checkpoints_seen *seen)
 {
+    bool awaited = seen->writers == WRITERS_ALIVE;
     errint error = 0;
     for (size_t i = 0; i < run->count && !error; i++) {
         if (run->at[i].file)
             continue;
         error = look_stops(fs) ? -ECANCELED
-                               : look_at_one(fs, directory, &run->at[i], run->count == 1, &found[*count]);
-        *count += !error;
+                               : look_at_one(fs, seen->run, &run->at[i], run->count == 1, awaited,
+                                             &seen->at[seen->count]);
+        seen->count += !error;
         error = error == -ENOENT ? 0 : error;
     }
-    look_mark_latest(found, *count);
+    look_mark_latest(seen->at, seen->count);
     return error;
 }
 
@@ -315,7 +319,7 @@ static errint look_read_run(struct filesystem *fs, const char *name, struct chec
         error = run_read(&folder, &asked, &read);
     if (!error && read.count > 0 && !(out->at = calloc(read.count, sizeof *out->at)))
         error = -ENOMEM;
-    return error ? error : look_at_run(fs, out->run, &read, out->at, &out->count);
+    return error ? error : look_at_run(fs, &read, out);
 }
 
 errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out)

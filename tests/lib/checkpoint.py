@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes checkpoints as the HuggingFace Trainer does: the same files with the same structure, small, without torch.
 
-    checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--leave-out NAME]...
-                  [--hang-in NAME FILE]
+    checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--ranks N]
+                  [--leave-out NAME]... [--hang-in NAME FILE]
 
 Each STEP becomes RUN/checkpoint-STEP, the files in the order of the Trainer. A file is written under its own name and
 closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME, which is open, makes FILE
-and waits for its end. --bytes is the size of the weights; the optimizer takes twice that.
+and waits for its end. --bytes is the size of the weights; the optimizer takes twice that. With --ranks each rank's
+random generators have a file of their own.
 """
 
 import argparse
@@ -53,7 +54,8 @@ def files_of(step, options):
     if not options.weights_only:
         yield "optimizer.pt", torch_file({"state": {}, "param_groups": []}, randomness.randbytes(2 * options.bytes))
         yield "scheduler.pt", torch_file({"last_epoch": step})
-        yield "rng_state.pth", torch_file({"python": step})
+        for name in [f"rng_state_{rank}.pth" for rank in range(options.ranks)] or ["rng_state.pth"]:
+            yield name, torch_file({"python": step})
     yield "trainer_state.json", trainer_state(step, options.loss, options.best)
     yield "training_args.bin", torch_file({"learning_rate": 0.001})
 
@@ -76,6 +78,7 @@ def main():
     parser.add_argument("--best", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--weights-only", action="store_true")
+    parser.add_argument("--ranks", type=int, default=0)
     parser.add_argument("--leave-out", action="append", default=[])
     parser.add_argument("--hang-in", nargs=2, default=(None, None))
     options = parser.parse_args()

@@ -203,3 +203,39 @@ time.sleep(300)
     kill_saver
     lists "$MNT/run" checkpoint-10
 }
+
+@test "what a rank never wrote is awaited from its own processes, not from those of later saves" {
+    save "$MNT/run" 10 --ranks 3 --leave-out rng_state_1.pth
+    wait_until 20 latest_is run checkpoint-10
+    hang "$MNT/run" 20 optimizer.pt --ranks 3
+    # The run is looked at while the later one is written.
+    save "$MNT/run" 15 --ranks 3
+    wait_until 20 latest_is run checkpoint-15
+    rm -r "$MNT/run/checkpoint-15"
+    wait_until 20 latest_is run checkpoint-10
+    kill_saver
+    lists "$MNT/run" checkpoint-10
+    [ "$(log_count 'complete path="/run/checkpoint-10"')" -eq 1 ]
+}
+
+has_no_latest() { [ ! -L "$MNT/.ckptfs/latest/$1" ]; }
+
+@test "a torn save moves away also where the one before it was complete only when its ranks were gone" {
+    python3 - "$LIFE_LIB/checkpoint.py" "$MNT/run" "$HUNG" <<'EOF' 3>&- &
+import runpy, sys
+script, run, hung = sys.argv[1:]
+for step, options in ((20, ["--leave-out", "rng_state_1.pth"]), (30, ["--hang-in", "optimizer.pt", hung])):
+    sys.argv = [script, run, str(step), "--ranks", "3", *options]
+    runpy.run_path(script, run_name="__main__")
+EOF
+    SAVER=$!
+    wait_until 20 test -e "$HUNG"
+    # The daemon has looked at the run, and while a process of it lives a rank is awaited.
+    save "$MNT/run" 10 --ranks 3
+    wait_until 20 latest_is run checkpoint-10
+    rm -r "$MNT/run/checkpoint-10"
+    wait_until 20 has_no_latest run
+    kill_saver
+    lists "$MNT/run" checkpoint-20
+    latest_is run checkpoint-20
+}
