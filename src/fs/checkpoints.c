@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "ckpt/complete_markers.h"
+#include "ckpt/detect.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
 #include "fs/export.h"
@@ -28,7 +30,11 @@
 /* Files up to this inode number were looked at; kept in the database whenever all were. */
 #define CHECKPOINTS_SETTING "checkpoints-up-to"
 
-enum { CHECKPOINTS_REST = 4, CHECKPOINTS_LEVELS = 3 };
+enum {
+    CHECKPOINTS_REST = 4,
+    CHECKPOINTS_LEVELS = 3,
+    CHECKPOINTS_NAMES = 256, /* of a directory that nothing is known of, so many are read at most */
+};
 
 const char *checkpoint_state_name(enum checkpoint_state state)
 {
@@ -179,20 +185,44 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out)
     return error;
 }
 
+/* What tells, without a look, that a directory has several checkpoints. */
+struct checkpoints_steps {
+    unsigned names, steps;
+};
+
+static bool checkpoints_count_step(void *context, const char *name, size_t length, uint64_t cookie,
+                                   const struct meta_inode *inode)
+{
+    (void)length, (void)cookie;
+    struct checkpoints_steps *found = context;
+    found->steps += S_ISDIR(inode->mode) && detect_step_of_name(name) >= 0;
+    return found->steps < 2 && ++found->names < CHECKPOINTS_NAMES;
+}
+
+static bool checkpoints_has_steps(struct filesystem *fs, uint64_t run)
+{
+    struct checkpoints_steps found = {0};
+    return meta_list(fs->meta, run, 0, checkpoints_count_step, &found) == 0 && found.steps >= 2;
+}
+
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
-    size_t complete = 0, other = 0;
+    size_t known = 0, other = 0;
+    if (!checkpoints->queue)
+        return false;
     pthread_mutex_lock(&checkpoints->lock);
-    for (size_t i = 0; i < checkpoints->count && checkpoints->queue; i++) {
+    for (size_t i = 0; i < checkpoints->count; i++) {
         const struct meta_checkpoint *row = &checkpoints->at[i];
-        complete += row->run == run && row->state == CHECKPOINT_COMPLETE;
-        other += row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
+        bool incomplete = row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING;
+        known += row->run == run && (incomplete || row->state == CHECKPOINT_COMPLETE);
+        other += row->run == run && incomplete;
     }
     pthread_mutex_unlock(&checkpoints->lock);
     /* What was incomplete while a rank's last file was awaited may be complete since the rank is gone. */
-    bool several = complete + other > 1;
-    return other > 0 && several ? true : complete + other > 0 && writers_wrote_below(fs, run);
+    if (other > 0 && known > 1)
+        return true;
+    return writers_wrote_below(fs, run) && (known > 0 || checkpoints_has_steps(fs, run));
 }
 
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)

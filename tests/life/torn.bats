@@ -239,3 +239,19 @@ EOF
     lists "$MNT/run" checkpoint-20
     latest_is run checkpoint-20
 }
+
+@test "a torn save moves away also when the run was never looked at before" {
+    local i
+    # Faster than the daemon looks by itself.
+    for i in {1..5}; do
+        python3 - "$LIFE_LIB/checkpoint.py" "$MNT/run$i" <<'EOF' || [ $? -eq 137 ]
+import os, runpy, signal, sys
+script, run = sys.argv[1:]
+for step in (10, 20):
+    sys.argv = [script, run, str(step), *(["--leave-out", "trainer_state.json"] if step == 20 else [])]
+    runpy.run_path(script, run_name="__main__")
+os.kill(os.getpid(), signal.SIGKILL)
+EOF
+        lists "$MNT/run$i" checkpoint-10
+    done
+}
