@@ -17,6 +17,8 @@
 #include "fs/events.h"
 #include "fs/export.h"
 #include "fs/filesystem.h"
+#include "fs/torn_room.h"
+#include "meta/hidden.h"
 
 /* A directory is looked at when nothing was sealed in it for so long. */
 #define CHECKPOINTS_QUIET_NS (CLOCK_NS_PER_SECOND / 2)
@@ -451,9 +453,12 @@ errint checkpoints_start(struct filesystem *fs)
     struct checkpoints *checkpoints = fs->checkpoints;
     struct meta_checkpoint *rows;
     size_t count;
+    uint64_t hidden;
     errint error = meta_checkpoints(fs->meta, &rows, &count);
     if (error)
         return error;
+    if (meta_hidden_find(fs->meta, META_HIDDEN_TORN, &hidden) == 0)
+        torn_room_note(fs);
     pthread_mutex_lock(&checkpoints->lock);
     free(checkpoints->at);
     checkpoints->at = rows;

@@ -7,6 +7,7 @@
 #define CKPTFS_FS_CHECKPOINTS_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "ckpt/run.h"
 #include "fs/checkpoints.h"
@@ -34,6 +35,7 @@ struct checkpoints {
     size_t count, capacity;
     pthread_mutex_t looking; /* one looks at a time; taken before `lock` */
     struct checkpoints_memory memory;
+    atomic_bool torn; /* some may lie out of the way (fs/torn_room.h) */
 };
 
 /* What a look found of one checkpoint. */

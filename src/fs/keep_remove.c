@@ -248,16 +248,35 @@ static bool keep_to_trash(struct filesystem *fs, uint64_t ino, const struct meta
     return !error;
 }
 
+/* What may be removed, and where it lies. */
+static errint keep_find(struct filesystem *fs, uint64_t ino, struct meta_name *name)
+{
+    size_t count = 0;
+    errint error = keep_check(fs, ino);
+    if (!error)
+        error = meta_find_names(fs->meta, ino, NULL, name, 1, &count);
+    return error ? error : count == 0 ? -ENOENT : 0;
+}
+
+static void keep_tell(struct filesystem *fs, const char *path, const char *reason)
+{
+    log_info("%s: removed: %s", path, reason);
+    events_emit(
+        fs, &(struct event){.kind = EVENT_REMOVED, .path = path, .step = -1, .bytes = -1, .reason = reason});
+}
+
+static void keep_finish(struct filesystem *fs, uint64_t ino, const char *path)
+{
+    errint error = keep_take_apart(fs, ino);
+    if (error)
+        log_warning("%s: its space is given back at the next start: %s", path, strerror(-error));
+}
+
 errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
 {
     cleanup_free char *path = NULL;
     struct meta_name name;
-    size_t count = 0;
-    errint error = keep_check(fs, ino);
-    if (!error)
-        error = meta_find_names(fs->meta, ino, NULL, &name, 1, &count);
-    if (!error && count == 0)
-        error = -ENOENT;
+    errint error = keep_find(fs, ino, &name);
     if (!error)
         error = meta_path(fs->meta, ino, &path);
     if (error)
@@ -266,12 +285,23 @@ errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
     error = trashed ? 0 : keep_hide(fs, ino, &name);
     if (error)
         return error;
-    log_info("%s: removed: %s", path, reason);
-    events_emit(
-        fs, &(struct event){.kind = EVENT_REMOVED, .path = path, .step = -1, .bytes = -1, .reason = reason});
-    error = trashed ? 0 : keep_take_apart(fs, ino);
+    keep_tell(fs, path, reason);
+    if (!trashed)
+        keep_finish(fs, ino, path);
     writeback_kick(fs);
+    return 0;
+}
+
+errint keep_remove_hidden(struct filesystem *fs, uint64_t ino, const char *path, const char *reason)
+{
+    struct meta_name name;
+    errint error = keep_find(fs, ino, &name);
+    if (!error)
+        error = keep_hide(fs, ino, &name);
     if (error)
-        log_warning("%s: its space is given back at the next start: %s", path, strerror(-error));
+        return error;
+    keep_tell(fs, path, reason);
+    keep_finish(fs, ino, path);
+    writeback_kick(fs);
     return 0;
 }

@@ -19,6 +19,9 @@ struct filesystem;
  */
 errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason);
 
+/* The same for what lies in a hidden directory, and has no part in the trash. `path`: for people. */
+errint keep_remove_hidden(struct filesystem *fs, uint64_t ino, const char *path, const char *reason);
+
 /* Takes apart what an earlier daemon did not come to. */
 errint keep_remove_rest(struct filesystem *fs);
 

@@ -13,10 +13,11 @@
 #include "fs/keep.h"
 #include "fs/keep_remove.h"
 #include "fs/keep_watch.h"
+#include "fs/torn_room.h"
 
 bool keep_room_is_possible(struct filesystem *fs)
 {
-    return keep_watch_is_used(fs);
+    return torn_room_has_any(fs) || keep_watch_is_used(fs);
 }
 
 int64_t keep_room_for_next(struct filesystem *fs)
@@ -70,7 +71,10 @@ bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs))
 {
     cleanup_ids struct ids runs = {0};
     struct keep_room_choice best = {0};
-    if (!keep_room_is_possible(fs) || checkpoints_runs(fs, &runs) < 0)
+    /* What was never finished goes before what was. */
+    if (torn_room_make(fs, stops))
+        return true;
+    if (!keep_watch_is_used(fs) || checkpoints_runs(fs, &runs) < 0)
         return false;
     for (size_t i = 0; i < runs.count && !stops(fs); i++)
         keep_room_look(fs, runs.at[i], stops, &best);

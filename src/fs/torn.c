@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
+#include "fs/torn_room.h"
 #include "fs/trash.h"
 #include "meta/hidden.h"
 
@@ -150,6 +151,7 @@ static errint torn_move(struct filesystem *fs, const struct meta_checkpoint *row
         error = torn_rename(fs, row->directory, &name, target);
     if (error)
         return error;
+    torn_room_note(fs);
     fuse_lowlevel_notify_inval_entry(fs->session, name.parent, name.bytes, name.length);
     log_warning("torn path=\"%s\" step=%" PRId64
                 ": who saved it is gone, and it is not complete: it is below "
