@@ -26,10 +26,10 @@ def torch_file(content, payload=b""):
     """What torch.save makes: a stored zip with a pickle, and the bytes of one storage."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
-        archive.writestr("archive/byteorder", "little")
-        archive.writestr("archive/data/0", payload)
-        archive.writestr("archive/version", "3\n")
+        pickled = pickle.dumps(content, protocol=2)
+        members = {"data.pkl": pickled, "byteorder": b"little", "data/0": payload, "version": b"3\n"}
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)  # as torch, without a time
     return out.getvalue()
 
 

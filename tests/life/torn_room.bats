@@ -39,3 +39,19 @@ torn_saves() {
 @test "what is torn makes room for the next save, served by the daemon, without a trash" {
     torn_saves passthrough=off,trash=off
 }
+
+@test "a torn save moves away also when the disk is full" {
+    disk_create ext4 64
+    ckptfs_mount
+    save "$MNT/run" 10
+    wait_until 30 latest_is run checkpoint-10
+    # Nothing but its last file is missing.
+    save "$MNT/run" 20 --leave-out trainer_state.json
+    dd if=/dev/zero of="$DISK/ballast" bs=4096 status=none || true
+    [ "$(listed "$MNT/run")" = checkpoint-10 ]
+    rm "$DISK/ballast"
+    save "$MNT/run" 20
+    wait_until 30 latest_is run checkpoint-20
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
