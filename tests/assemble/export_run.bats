@@ -75,7 +75,7 @@ turns() {
     for reader; do
         python_of export_turns.py "$reader" "$OUT/latest" "$TEST_DIR/stop" >"$TEST_DIR/$reader.out" 2>&1 3>&- &
         readers+=($!)
-        wait_until 120 test -e "$TEST_DIR/stop.$reader"
+        wait_until 300 test -e "$TEST_DIR/stop.$reader"
     done
     for ((part = 1; part <= deaths; part++)); do
         python_of export_turns.py save "$EXPORT_MODELS" "$RUN" $((step + 1)) $((step + exports / deaths))

@@ -3,11 +3,11 @@
 """Writes checkpoints as the HuggingFace Trainer does: the same files with the same structure, small, without torch.
 
     checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--ranks N]
-                  [--leave-out NAME]... [--hang-in NAME FILE]
+                  [--leave-out NAME]... [--only NAME]... [--hang-in NAME FILE]
 
 Each STEP becomes RUN/checkpoint-STEP, the files in the order of the Trainer. A file is written under its own name and
 closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME, which is open, makes FILE
-and waits for its end. --bytes is the size of the weights; the optimizer takes twice that. With --ranks each rank's
+and waits for its end, or for SIGUSR1 to go on. --bytes is the size of the weights; the optimizer takes twice that. With --ranks each rank's
 random generators have a file of their own.
 """
 
@@ -63,10 +63,11 @@ def files_of(step, options):
 def hang(file, content, mark):
     file.write(content[:len(content) // 2])
     file.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     with open(mark, "w", encoding="ascii"):
         pass
-    while True:
-        signal.pause()
+    signal.sigwait({signal.SIGUSR1})
+    file.write(content[len(content) // 2:])
 
 
 def main():
@@ -80,16 +81,19 @@ def main():
     parser.add_argument("--weights-only", action="store_true")
     parser.add_argument("--ranks", type=int, default=0)
     parser.add_argument("--leave-out", action="append", default=[])
+    parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--hang-in", nargs=2, default=(None, None))
     options = parser.parse_args()
     for step in options.steps:
         directory = f"{options.run}/checkpoint-{step}"
         os.makedirs(directory, exist_ok=True)
         for name, content in files_of(step, options):
-            if name not in options.leave_out:
-                with open(f"{directory}/{name}", "wb") as file:
-                    if name == options.hang_in[0]:
-                        hang(file, content, options.hang_in[1])
+            if name in options.leave_out or (options.only and name not in options.only):
+                continue
+            with open(f"{directory}/{name}", "wb") as file:
+                if name == options.hang_in[0]:
+                    hang(file, content, options.hang_in[1])
+                else:
                     file.write(content)
 
 
