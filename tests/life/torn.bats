@@ -255,3 +255,24 @@ EOF
         lists "$MNT/run$i" checkpoint-10
     done
 }
+
+@test "what a plain user's save left moves away when the user looks, and stays the user's" {
+    require_root
+    local user=${CKPTFS_TEST_USER:-nobody} step
+    ckptfs_umount
+    ckptfs_mount allow_other
+    mkdir "$MNT/run"
+    chown "$user" "$MNT/run"
+    cp "$LIFE_LIB/checkpoint.py" "$TEST_DIR"
+    run_as_user env PATH=/usr/bin:/bin python3 -B "$TEST_DIR/checkpoint.py" "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
+    for step in 20 20; do
+        run_as_user env PATH=/usr/bin:/bin python3 -B "$TEST_DIR/checkpoint.py" "$MNT/run" "$step" --leave-out trainer_state.json
+        [ "$(run_as_user find "$MNT/run" -mindepth 1 -maxdepth 1 -printf '%f\n')" = checkpoint-10 ]
+    done
+    run_as_user env PATH=/usr/bin:/bin python3 -B "$TEST_DIR/checkpoint.py" "$MNT/run" 20
+    wait_until 20 latest_is run checkpoint-20
+    [ "$(stat -c %U "$MNT/.ckptfs/torn/run/checkpoint-20" "$MNT/run/checkpoint-20/optimizer.pt" | sort -u)" = "$user" ]
+    run_as_user rm -r "$MNT/.ckptfs/torn/run/checkpoint-20"
+    run_as_user mv "$MNT/.ckptfs/torn/run/checkpoint-20.2" "$MNT/run/rescued"
+}
