@@ -30,6 +30,7 @@ struct trainer_files {
     bool fsdp, fsdp_ranks;
     const char *lightning;    /* the first *.ckpt */
     int64_t ranks, processes; /* highest number of rng_state_R.pth plus one; how many there are */
+    bool random_of_all;       /* rng_state.pth: every rank writes that one */
     int64_t accelerate_ranks, accelerate_processes;
 };
 
@@ -64,6 +65,7 @@ static void trainer_look_at_file(struct trainer_files *files, const char *name)
     files->fsdp |= fnmatch("pytorch_model_fsdp*.bin", name, 0) == 0;
     files->fsdp_ranks |= fnmatch("pytorch_model_fsdp*rank*.bin", name, 0) == 0;
     if (strcmp(name, "rng_state.pth") == 0) {
+        files->random_of_all = true;
         files->processes++;
         if (files->ranks == 0)
             files->ranks = 1;
@@ -104,13 +106,14 @@ static bool trainer_is_named(const char *name)
 /* -- random generators ------------------------------------------------------------------------------------
  */
 
-/* A rank's file may come after all others, or never: nothing else depends on it. */
+/* A rank's file may come after all others, or never: nothing else depends on it. A Trainer that takes itself
+ * for the only process, as with DeepSpeed on the CPU, has one name for all ranks. */
 static errint trainer_judge_random(struct complete_work *work, const struct trainer_files *files)
 {
     complete_saw_ranks(work, files->ranks);
     if (work->asked->awaited && files->random)
         complete_saw_ranks(work, work->asked->ranks);
-    if (!files->random || files->processes >= work->out->world_size)
+    if (!files->random || files->random_of_all || files->processes >= work->out->world_size)
         return 0;
     int64_t awaited = work->out->world_size - files->processes;
     const char *plural = awaited == 1 ? "" : "s";

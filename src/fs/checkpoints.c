@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "ckpt/complete_markers.h"
+#include "ckpt/detect.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
 #include "fs/export.h"
@@ -29,7 +31,11 @@
 /* Files up to this inode number were looked at; kept in the database whenever all were. */
 #define CHECKPOINTS_SETTING "checkpoints-up-to"
 
-enum { CHECKPOINTS_REST = 4, CHECKPOINTS_LEVELS = 3 };
+enum {
+    CHECKPOINTS_REST = 4,
+    CHECKPOINTS_LEVELS = 3,
+    CHECKPOINTS_NAMES = 256, /* of a directory that nothing is known of, so many are read at most */
+};
 
 const char *checkpoint_state_name(enum checkpoint_state state)
 {
@@ -206,24 +212,50 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out)
     return error;
 }
 
+/* What tells, without a look, that a directory has several checkpoints. */
+struct checkpoints_steps {
+    unsigned names, steps;
+};
+
+static bool checkpoints_count_step(void *context, const char *name, size_t length, uint64_t cookie,
+                                   const struct meta_inode *inode)
+{
+    (void)length, (void)cookie;
+    struct checkpoints_steps *found = context;
+    found->steps += S_ISDIR(inode->mode) && detect_step_of_name(name) >= 0;
+    return found->steps < 2 && ++found->names < CHECKPOINTS_NAMES;
+}
+
+static bool checkpoints_has_steps(struct filesystem *fs, uint64_t run)
+{
+    struct checkpoints_steps found = {0};
+    return meta_list(fs->meta, run, 0, checkpoints_count_step, &found) == 0 && found.steps >= 2;
+}
+
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
-    bool complete = false, other = false;
+    size_t known = 0, other = 0;
     int64_t highest = -1, highest_shed = -1;
+    if (!checkpoints->queue)
+        return false;
     pthread_mutex_lock(&checkpoints->lock);
-    for (size_t i = 0; i < checkpoints->count && checkpoints->queue; i++) {
+    for (size_t i = 0; i < checkpoints->count; i++) {
         const struct meta_checkpoint *row = &checkpoints->at[i];
-        complete |= row->run == run && row->state == CHECKPOINT_COMPLETE;
-        other |= row->run == run && (row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING);
+        bool incomplete = row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING;
+        known += row->run == run && (incomplete || row->state == CHECKPOINT_COMPLETE);
+        other += row->run == run && incomplete;
         if (row->run == run && row->state == CHECKPOINT_COMPLETE && row->step > highest)
             highest = row->step;
         if (row->run == run && (row->marks & CHECKPOINT_SHED) && row->step > highest_shed)
             highest_shed = row->step;
     }
     pthread_mutex_unlock(&checkpoints->lock);
-    /* A resume must not take what was shed for the latest. */
-    return complete && (other || highest_shed > highest || checkpoints_was_written(fs, run));
+    /* What was incomplete while a rank's last file was awaited may be complete since the rank is gone. And a
+     * resume must not take what was shed for the latest. */
+    if ((other > 0 && known > 1) || (highest >= 0 && highest_shed > highest))
+        return true;
+    return checkpoints_was_written(fs, run) && (known > 0 || checkpoints_has_steps(fs, run));
 }
 
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)

@@ -88,8 +88,10 @@ errint checkpoints_runs(struct filesystem *fs, struct ids *out);
 /* The run's checkpoint with the mark; 0: none. */
 uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark);
 
-/* Whether the run has a complete checkpoint, and one that is not, or may not be: it was written since; or one
- * that was shed and has a higher step. */
+/*
+ * Whether a look may find a torn checkpoint in the run: one that is not complete, or that was written since
+ * the last look, and another that is or may be complete; or one that was shed and has the highest step.
+ */
 bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run);
 
 /* A run that is to be read as it is just now. */

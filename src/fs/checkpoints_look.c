@@ -254,6 +254,9 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one,
             fs, &(struct rewrite_case){&out->rewrite, one->writers, out->row.run, complete->time}, state);
     known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
             complete->time <= before->completed && !rewritten;
+    /* What a rank that is gone never wrote, the processes of a later save do not bring. */
+    if (known && one->writers == WRITERS_ALIVE && !one->checkpoint->error && *state == CHECKPOINT_INCOMPLETE)
+        *state = (enum checkpoint_state)before->state;
     if (error || !look_is_safe(*state) || known)
         return error;
     error = look_secure(fs, out->row.directory);

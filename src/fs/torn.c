@@ -17,6 +17,7 @@
 #include "fs/events.h"
 #include "fs/rewrite.h"
 #include "fs/trash.h"
+#include "fs/writeback.h"
 #include "meta/hidden.h"
 
 /* What was closed just now is sealed and synced in so many steps. */
@@ -24,7 +25,8 @@
 
 enum {
     TORN_STEPS = 150,
-    TORN_NAMES = 10000, /* the same checkpoint was torn so often, and never removed */
+    TORN_STEPS_BEHIND = 3000, /* while files are sealed, which takes long where they are large */
+    TORN_NAMES = 10000,       /* the same checkpoint was torn so often, and never removed */
     TORN_DEPTH_MAX = 512,
 };
 
@@ -231,12 +233,17 @@ static errint torn_move(struct filesystem *fs, const struct checkpoints_found *f
 /* -- a listing --------------------------------------------------------------------------------------------
  */
 
+static bool torn_waits(struct filesystem *fs, int step)
+{
+    return step < TORN_STEPS || (step < TORN_STEPS_BEHIND && writeback_count(fs).files > 0);
+}
+
 /* What was seen, after all that was closed is sealed and synced; false: it is not known. */
 static bool torn_look(struct filesystem *fs, uint64_t directory, bool (*stops)(void *context), void *context,
                       struct checkpoints_seen *seen)
 {
     const struct timespec step = clock_to_timespec(TORN_STEP_NS);
-    for (int i = 0; i < TORN_STEPS && !stops(context); i++) {
+    for (int i = 0; torn_waits(fs, i) && !stops(context); i++) {
         checkpoints_release_seen(seen);
         if (checkpoints_look_now(fs, directory, seen) < 0 || seen->run != directory ||
             seen->writers != WRITERS_GONE)

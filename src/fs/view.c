@@ -130,6 +130,26 @@ static errint view_link_row(struct filesystem *fs, uint64_t number, struct meta_
     return 0;
 }
 
+static uint64_t view_number_of_torn(struct filesystem *fs)
+{
+    uint64_t directory;
+    return view_number(VIEW_TORN,
+                       meta_hidden_find(fs->meta, META_HIDDEN_TORN, &directory) == 0 ? directory : 0);
+}
+
+/* The hidden directory is nobody's; what is shown of it stands for the mount's root. */
+static errint view_as_root(struct filesystem *fs, struct meta_inode *row)
+{
+    struct meta_inode root;
+    errint error = meta_get(fs->meta, META_ROOT_INO, &root);
+    if (error)
+        return error;
+    row->mode = root.mode;
+    row->uid = root.uid;
+    row->gid = root.gid;
+    return 0;
+}
+
 /* The row that a view's inode shows. -ENOENT when what it stands for is gone. */
 static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
 {
@@ -142,6 +162,8 @@ static errint view_row(struct filesystem *fs, uint64_t number, struct meta_inode
     if (view_is_link(kind))
         return view_link_row(fs, number, row);
     errint error = meta_get(fs->meta, view_target(number), row);
+    if (!error && number == view_number_of_torn(fs))
+        error = view_as_root(fs, row);
     bool fits = !error && ((view_is_directory(kind) || view_is_trash(number))
                                ? S_ISDIR(row->mode)
                                : kind == VIEW_FILE && !S_ISDIR(row->mode));
@@ -207,13 +229,6 @@ static uint64_t view_number_in_links(struct filesystem *fs, enum view_kind direc
     case VIEW_LINK_NONE: break;
     }
     return 0;
-}
-
-static uint64_t view_number_of_torn(struct filesystem *fs)
-{
-    uint64_t directory;
-    return view_number(VIEW_TORN,
-                       meta_hidden_find(fs->meta, META_HIDDEN_TORN, &directory) == 0 ? directory : 0);
 }
 
 static uint64_t view_number_in_torn(const struct meta_inode *row)

@@ -41,7 +41,7 @@ static errint checkpoint_change(struct change *change, const struct meta_checkpo
 
 errint meta_checkpoint_change(struct meta *meta, const struct meta_checkpoint_change *changes, size_t count)
 {
-    struct change change = {.meta = meta};
+    struct change change = {.meta = meta, .spends = true};
     while (change_next(&change))
         change.error = checkpoint_change(&change, changes, count);
     return change.error;

@@ -39,7 +39,7 @@ static errint writers_put(struct change *change, uint64_t run, const struct meta
 errint meta_writers_put(struct meta *meta, uint64_t run, const struct meta_writer *writers, size_t count,
                         size_t limit)
 {
-    struct change change = {.meta = meta};
+    struct change change = {.meta = meta, .spends = true};
     while (change_next(&change))
         change.error = writers_put(&change, run, writers, count, limit);
     return change.error;

@@ -8,22 +8,20 @@ accelerate shards only where it has found accelerators; that the ranks are of th
 import sys
 from pathlib import Path
 
-import accelerate.state
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "trainer"))
 
 import train  # noqa: E402
 
-begin = accelerate.state.AcceleratorState.__init__
+
+class ShardedTrainer(train.Trainer):
+    def __init__(self, *arguments, **options):
+        # By now TrainingArguments has set it up.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        super().__init__(*arguments, **options)
 
 
-def begin_sharded(self, *arguments, **options):
-    plugin = options.get("fsdp_plugin")
-    begin(self, *arguments, **options)
-    if plugin is not None and self.distributed_type == accelerate.state.DistributedType.MULTI_CPU:
-        self.distributed_type = accelerate.state.DistributedType.FSDP
-        self.fsdp_plugin = plugin
-
-
-accelerate.state.AcceleratorState.__init__ = begin_sharded
+train.Trainer = ShardedTrainer
 train.main()

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes checkpoints as the HuggingFace Trainer does: the same files with the same structure, small, without torch.
 
-    checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--leave-out NAME]...
+    checkpoint.py RUN STEP... [--bytes N] [--loss LOSS] [--best STEP] [--seed N] [--weights-only] [--ranks N]
+                  [--leave-out NAME]... [--only NAME]...
                   [--hang-in NAME FILE] [--hang-after NAME FILE] [--how truncate|replace|overwrite|map|remove]
                   [--name NAME]
 
 Each STEP becomes RUN/checkpoint-STEP, or that of --name, the files in the order of the Trainer. A file is written
 under its own name and closed; nothing is synced. With --hang-in the process stops in the middle of the file NAME,
-which is open, makes FILE and waits for its end; with --hang-after it does so when NAME is written and closed. --bytes is
-the size of the weights; the optimizer takes twice that.
+which is open, makes FILE and waits for its end, or for SIGUSR1 to go on; with --hang-after it does so when NAME is
+written and closed. --bytes is the size of the weights; the optimizer takes twice that. With --ranks each rank's random
+generators have a file of their own.
 
 --how says how a file is written that is there already: after it was cut; to another file that takes its name; over its
 bytes; through a mapping; or after it was removed.
@@ -58,16 +60,17 @@ def files_of(step, options):
     if not options.weights_only:
         yield "optimizer.pt", torch_file({"state": {}, "param_groups": []}, randomness.randbytes(2 * options.bytes))
         yield "scheduler.pt", torch_file({"last_epoch": step})
-        yield "rng_state.pth", torch_file({"python": step})
+        for name in [f"rng_state_{rank}.pth" for rank in range(options.ranks)] or ["rng_state.pth"]:
+            yield name, torch_file({"python": step})
     yield "trainer_state.json", trainer_state(step, options.loss, options.best)
     yield "training_args.bin", torch_file({"learning_rate": 0.001})
 
 
 def hang(mark):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     with open(mark, "w", encoding="ascii"):
         pass
-    while True:
-        signal.pause()
+    signal.sigwait({signal.SIGUSR1})
 
 
 def open_anew(path, how):
@@ -116,7 +119,9 @@ def main():
     parser.add_argument("--best", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--weights-only", action="store_true")
+    parser.add_argument("--ranks", type=int, default=0)
     parser.add_argument("--leave-out", action="append", default=[])
+    parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--hang-in", nargs=2, default=(None, None))
     parser.add_argument("--name")
     parser.add_argument("--hang-after", nargs=2, default=(None, None))
@@ -126,7 +131,7 @@ def main():
         directory = f"{options.run}/{options.name or f'checkpoint-{step}'}"
         os.makedirs(directory, exist_ok=True)
         for name, content in files_of(step, options):
-            if name in options.leave_out:
+            if name in options.leave_out or (options.only and name not in options.only):
                 continue
             write(f"{directory}/{name}", content, options.how, name == options.hang_in[0] and options.hang_in[1])
             if name == options.hang_after[0]:

@@ -6,9 +6,11 @@ the environment and the output of who asks; what it does to files it does itself
     loaded.py serve SOCKET                           until the process that started it is gone
     loaded.py run SOCKET RANKS PROGRAM|-mMODULE [ARGUMENT...]    runs it as so many ranks, and exits as it does
 
+What CKPTFS_TEST_LOAD_TOO names, separated by spaces, is loaded besides.
 Python tests call start(), which finds the socket in CKPTFS_TEST_LOADED, and starts a process of its own without it.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -87,6 +89,8 @@ def load():
         assert getattr(transformers, name)
     import peft  # noqa: F401
     import pytest  # noqa: F401
+    for name in os.environ.get("CKPTFS_TEST_LOAD_TOO", "").split():
+        importlib.import_module(name)
 
 
 def receive(connection):

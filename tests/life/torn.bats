@@ -237,3 +237,76 @@ time.sleep(300)
     kill_saver
     lists "$MNT/run" checkpoint-10
 }
+
+@test "what a rank never wrote is awaited from its own processes, not from those of later saves" {
+    save "$MNT/run" 10 --ranks 3 --leave-out rng_state_1.pth
+    wait_until 20 latest_is run checkpoint-10
+    hang "$MNT/run" 20 optimizer.pt --ranks 3
+    # The run is looked at while the later one is written.
+    save "$MNT/run" 15 --ranks 3
+    wait_until 20 latest_is run checkpoint-15
+    rm -r "$MNT/run/checkpoint-15"
+    wait_until 20 latest_is run checkpoint-10
+    kill_saver
+    lists "$MNT/run" checkpoint-10
+    [ "$(log_count 'complete path="/run/checkpoint-10"')" -eq 1 ]
+}
+
+has_no_latest() { [ ! -L "$MNT/.ckptfs/latest/$1" ]; }
+
+@test "a torn save moves away also where the one before it was complete only when its ranks were gone" {
+    python3 - "$LIFE_LIB/checkpoint.py" "$MNT/run" "$HUNG" <<'EOF' 3>&- &
+import runpy, sys
+script, run, hung = sys.argv[1:]
+for step, options in ((20, ["--leave-out", "rng_state_1.pth"]), (30, ["--hang-in", "optimizer.pt", hung])):
+    sys.argv = [script, run, str(step), "--ranks", "3", *options]
+    runpy.run_path(script, run_name="__main__")
+EOF
+    SAVER=$!
+    wait_until 20 test -e "$HUNG"
+    # The daemon has looked at the run, and while a process of it lives a rank is awaited.
+    save "$MNT/run" 10 --ranks 3
+    wait_until 20 latest_is run checkpoint-10
+    rm -r "$MNT/run/checkpoint-10"
+    wait_until 20 has_no_latest run
+    kill_saver
+    lists "$MNT/run" checkpoint-20
+    latest_is run checkpoint-20
+}
+
+@test "a torn save moves away also when the run was never looked at before" {
+    local i
+    # Faster than the daemon looks by itself.
+    for i in {1..5}; do
+        python3 - "$LIFE_LIB/checkpoint.py" "$MNT/run$i" <<'EOF' || [ $? -eq 137 ]
+import os, runpy, signal, sys
+script, run = sys.argv[1:]
+for step in (10, 20):
+    sys.argv = [script, run, str(step), *(["--leave-out", "trainer_state.json"] if step == 20 else [])]
+    runpy.run_path(script, run_name="__main__")
+os.kill(os.getpid(), signal.SIGKILL)
+EOF
+        lists "$MNT/run$i" checkpoint-10
+    done
+}
+
+@test "what a plain user's save left moves away when the user looks, and stays the user's" {
+    require_root
+    local user=${CKPTFS_TEST_USER:-nobody} step
+    ckptfs_umount
+    ckptfs_mount allow_other
+    mkdir "$MNT/run"
+    chown "$user" "$MNT/run"
+    cp "$LIFE_LIB/checkpoint.py" "$TEST_DIR"
+    run_as_user env PATH=/usr/bin:/bin python3 -B "$TEST_DIR/checkpoint.py" "$MNT/run" 10
+    wait_until 20 latest_is run checkpoint-10
+    for step in 20 20; do
+        run_as_user env PATH=/usr/bin:/bin python3 -B "$TEST_DIR/checkpoint.py" "$MNT/run" "$step" --leave-out trainer_state.json
+        [ "$(run_as_user find "$MNT/run" -mindepth 1 -maxdepth 1 -printf '%f\n')" = checkpoint-10 ]
+    done
+    run_as_user env PATH=/usr/bin:/bin python3 -B "$TEST_DIR/checkpoint.py" "$MNT/run" 20
+    wait_until 20 latest_is run checkpoint-20
+    [ "$(stat -c %U "$MNT/.ckptfs/torn/run/checkpoint-20" "$MNT/run/checkpoint-20/optimizer.pt" | sort -u)" = "$user" ]
+    run_as_user rm -r "$MNT/.ckptfs/torn/run/checkpoint-20"
+    run_as_user mv "$MNT/.ckptfs/torn/run/checkpoint-20.2" "$MNT/run/rescued"
+}

@@ -44,11 +44,12 @@ def environment():
     return {**os.environ, **fixed}
 
 
-def start(root, *options, script="train.py", ranks=1):
+def start(root, *options, script="train.py", ranks=1, variables=None):
     """Starts a training script with its working directory at root; what it prints goes to a file on the plain disk."""
+    env = {**environment(), **(variables or {})}
     descriptor, name = tempfile.mkstemp(prefix="output.", dir=os.environ["CKPTFS_TEST_PLAIN"])
     with open(descriptor, "wb") as output:
-        process = loaded.start(HERE / script, *options, ranks=ranks, cwd=root, env=environment(), output=output)
+        process = loaded.start(HERE / script, *options, ranks=ranks, cwd=root, env=env, output=output)
     process.output = Path(name)
     started.append(process)
     return process
@@ -94,12 +95,12 @@ def run_both(sides, *options, status=0, **how):
         assert finish(process) == status, tail(process)
 
 
-def wait_for(condition, seconds=60, what="the condition"):
+def wait_for(condition, seconds=60, what="the condition", pause=0.005):
     """Polls until condition() is true; returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.005)
+        time.sleep(pause)
     return value
 
 

@@ -398,6 +398,11 @@ static void test_awaited(void)
     CHECK_EQUAL(COMPLETE_YES, judge(&asked));
     asked.awaited = true;
     CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
+    /* Ranks that do not know of each other write the same file. */
+    run_remove("checkpoint-10/rng_state_0.pth");
+    run_remove("checkpoint-10/rng_state_1.pth");
+    run_put_torch("checkpoint-10/rng_state.pth");
+    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
 }
 
 /* -- runs -------------------------------------------------------------------------------------------------
