@@ -37,6 +37,8 @@ struct dcp_load {
     size_t part_count;
     const char **names; /* of the metadata's items */
     struct model *model;
+    size_t unreadable; /* parts of the file that is read, or of none: the first is told, the others are
+                          counted */
 };
 
 static void dcp_load_release(struct dcp_load *load)
@@ -180,9 +182,27 @@ static errint dcp_load_tensors(struct dcp_load *load)
 /* -- the parts --------------------------------------------------------------------------------------------
  */
 
+static bool dcp_tell_part(struct dcp_load *load)
+{
+    return load->unreadable++ == 0;
+}
+
+/* How many there were besides the one that was told. */
+static errint dcp_note_others(struct dcp_load *load, const char *path)
+{
+    size_t others = load->unreadable > 0 ? load->unreadable - 1 : 0;
+    load->unreadable = 0;
+    if (others == 0)
+        return 0;
+    return model_add_note(load->model, true, "%s: %zu more part%s of the model cannot be read", path, others,
+                          others == 1 ? "" : "s");
+}
+
 static errint dcp_note_part(struct dcp_load *load, const struct dcp_part *part, const char *path,
                             const struct format_problem *problem)
 {
+    if (!dcp_tell_part(load))
+        return 0;
     if (problem->offset >= 0)
         return model_add_note(load->model, true, "%s, offset %" PRId64 ": %s: %s", path, problem->offset,
                               part->item->name, problem->text);
@@ -204,15 +224,18 @@ static int dcp_check_tensor(const struct dcp_part *part, const struct tensor *te
     return 0;
 }
 
+/* `again`: its bytes were read for another one. */
 static errint dcp_load_part(struct dcp_load *load, const struct dcp_part *part,
-                            const struct format_source *source, uint32_t file, const char *path)
+                            const struct format_source *source, uint32_t file, const char *path, bool again)
 {
     const struct dcp_chunk *chunk = part->chunk;
     cleanup_torch_file struct torch_file archive = {0};
     struct format_problem problem = {.offset = -1};
     struct tensor tensor;
     int result;
-    if (chunk->length > source->size || chunk->offset > source->size - chunk->length)
+    if (again)
+        result = format_problem_set(&problem, -1, "it lies in another part");
+    else if (chunk->length > source->size || chunk->offset > source->size - chunk->length)
         result =
             format_problem_set(&problem, -1, "expected %" PRId64 " bytes, found the file's end at %" PRId64,
                                chunk->length, source->size);
@@ -257,14 +280,14 @@ static errint dcp_check_part(struct dcp_load *load, const struct dcp_part *part,
     *readable = false;
     if (dcp_is_empty(part))
         return 0;
+    *readable = part->chunk->file != DCP_NO_FILE && !part->chunk->transform;
+    if (*readable || !dcp_tell_part(load))
+        return 0;
     if (part->chunk->file == DCP_NO_FILE)
         return model_add_note(load->model, true, ".metadata: %s: expected a file for each part, found none",
                               part->item->name);
-    if (part->chunk->transform)
-        return model_add_note(load->model, true, "%s: its parts are encoded as %s, which is not understood",
-                              part->item->name, part->chunk->transform);
-    *readable = true;
-    return 0;
+    return model_add_note(load->model, true, "%s: its parts are encoded as %s, which is not understood",
+                          part->item->name, part->chunk->transform);
 }
 
 /* Whether both are the same box: replicas that were saved more than once are listed more than once. */
@@ -298,13 +321,12 @@ static errint dcp_load_file(struct dcp_load *load, const struct dcp_part *parts,
         if (i > 0 && dcp_is_repeated(&parts[i - 1], &parts[i]))
             continue;
         /* Each byte is read once, whatever the metadata says. */
-        error = chunk->offset < end
-                    ? model_add_note(load->model, true, "%s, offset %" PRId64 ": %s lies in another part",
-                                     path, chunk->offset, parts[i].item->name)
-                    : dcp_load_part(load, &parts[i], &source, file, path);
+        error = dcp_load_part(load, &parts[i], &source, file, path, chunk->offset < end);
         if (chunk->offset + chunk->length > end)
             end = chunk->offset + chunk->length;
     }
+    if (!error)
+        error = dcp_note_others(load, path);
     folder_close(load->folder, &source);
     return error;
 }
@@ -321,11 +343,14 @@ static errint dcp_load_parts(struct dcp_load *load)
             load->parts[kept++] = load->parts[i];
     }
     load->part_count = kept;
+    errint error = dcp_note_others(load, ".metadata");
+    if (error)
+        return error;
     qsort(load->parts, kept, sizeof *load->parts, dcp_compare_parts);
     for (size_t first = 0, last; first < kept; first = last) {
         for (last = first; last < kept && load->parts[last].chunk->file == load->parts[first].chunk->file;)
             last++;
-        errint error = dcp_load_file(load, &load->parts[first], last - first);
+        error = dcp_load_file(load, &load->parts[first], last - first);
         if (error)
             return error;
     }

@@ -178,7 +178,21 @@ static errint model_judge_pieces(struct model *model, struct model_tensor *tenso
     return 0;
 }
 
-static errint model_check_boxes(struct model *model, struct model_tensor *tensor)
+/* What makes one tensor incomplete makes many so, as a rule: the first one is told, the others are counted.
+ */
+static bool model_tell_gap(size_t *gaps)
+{
+    return (*gaps)++ == 0;
+}
+
+static errint model_note_gaps(struct model *model, size_t gaps)
+{
+    if (gaps < 2)
+        return 0;
+    return model_add_note(model, true, "%zu more tensor%s incomplete", gaps - 1, gaps == 2 ? " is" : "s are");
+}
+
+static errint model_check_boxes(struct model *model, struct model_tensor *tensor, size_t *gaps)
 {
     cleanup_free const struct model_piece **scratch =
         reallocarray(NULL, tensor->piece_count, sizeof *scratch);
@@ -192,16 +206,19 @@ static errint model_check_boxes(struct model *model, struct model_tensor *tensor
         return error;
     if (understood && cover_boxes(tensor->pieces, tensor->piece_count, &tensor->shape, scratch))
         return 0;
+    if (!model_tell_gap(gaps))
+        return 0;
     return model_add_note(model, true,
                           "tensor %s: its %zu pieces overlap, leave gaps, or lie in a way that is not "
                           "understood",
                           tensor->name, tensor->piece_count);
 }
 
-static errint model_check_intervals(struct model *model, struct model_tensor *tensor, int64_t count)
+static errint model_check_intervals(struct model *model, struct model_tensor *tensor, int64_t count,
+                                    size_t *gaps)
 {
     int64_t at = cover_runs(tensor->pieces, tensor->piece_count, count);
-    if (at < 0)
+    if (at < 0 || !model_tell_gap(gaps))
         return 0;
     return model_add_note(model, true,
                           "tensor %s: element %" PRId64 " of %" PRId64 " is in no piece or in two",
@@ -241,7 +258,7 @@ static errint model_check_tied(struct model *model, const struct model_tensor *t
     return 0;
 }
 
-static errint model_check_tensor(struct model *model, struct model_tensor *tensor)
+static errint model_check_tensor(struct model *model, struct model_tensor *tensor, size_t *gaps)
 {
     int64_t count, bytes;
     bool fine, intervals;
@@ -258,7 +275,8 @@ static errint model_check_tensor(struct model *model, struct model_tensor *tenso
     errint error = model_judge_pieces(model, tensor, count, &fine, &intervals);
     if (error || !fine)
         return error;
-    error = intervals ? model_check_intervals(model, tensor, count) : model_check_boxes(model, tensor);
+    error = intervals ? model_check_intervals(model, tensor, count, gaps)
+                      : model_check_boxes(model, tensor, gaps);
     model_make_runs(tensor);
     return error;
 }
@@ -329,7 +347,10 @@ static errint model_find_tied(struct model *model)
 errint model_check(struct model *model)
 {
     errint error = 0;
+    size_t gaps = 0;
     for (size_t i = 0; i < model->tensor_count && !error; i++)
-        error = model_check_tensor(model, &model->tensors[i]);
+        error = model_check_tensor(model, &model->tensors[i], &gaps);
+    if (!error)
+        error = model_note_gaps(model, gaps);
     return error ? error : model_find_tied(model);
 }

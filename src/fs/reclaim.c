@@ -28,13 +28,51 @@ static errint reclaim_punch(struct filesystem *fs, uint64_t object, const struct
     return error;
 }
 
+/* What the disk keeps of an object, and what of that is dead. */
+static errint reclaim_measure(struct filesystem *fs, const struct reclaim_plan *plan, uint64_t object,
+                              int64_t *kept, int64_t *dead)
+{
+    const struct meta_range whole = {object, 0, plan->sums.size};
+    struct backing *backing;
+    errint error = backing_get(&fs->backings, object, &backing);
+    if (error)
+        return error;
+    *dead = reclaim_plan_count_kept(plan, backing->fd);
+    *kept = reclaim_count_kept(backing->fd, &whole);
+    backing_put(&fs->backings, backing);
+    return 0;
+}
+
+static bool reclaim_stops(struct filesystem *fs)
+{
+    return atomic_load(&fs->stopping);
+}
+
+/* 1: the little that was alive of the object is elsewhere now, and the object is gone; -EBUSY: not yet. */
+static int reclaim_remnant(struct filesystem *fs, uint64_t object, const struct reclaim_plan *plan)
+{
+    int64_t live = 0, kept, dead;
+    if (object_can_punch(fs->store) != 1 || reclaim_measure(fs, plan, object, &kept, &dead))
+        return 0;
+    for (size_t i = 0; i < plan->live_count; i++)
+        live += plan->live[i].length;
+    if (!repack_is_remnant(live, kept))
+        return 0;
+    int result = repack_remnant(fs, object, reclaim_stops);
+    /* What cannot be written anew, as on a full disk, stays as it is. */
+    return result < 0 && result != -EBUSY ? 0 : result;
+}
+
 static errint reclaim_object(struct filesystem *fs, uint64_t object)
 {
     cleanup_plan struct reclaim_plan dead = {0};
+    int64_t kept = 0, kept_dead = 0;
     errint error = reclaim_plan_make(fs, object, &dead);
+    if (!error)
+        error = reclaim_measure(fs, &dead, object, &kept, &kept_dead);
     if (error)
         return error;
-    if (dead.count > 0) {
+    if (kept_dead > 0) {
         /* Neither a power cut nor a rebuild must bring back extents of what is gone. */
         error = reclaim_check_seen(fs, object);
         if (!error)
@@ -44,8 +82,10 @@ static errint reclaim_object(struct filesystem *fs, uint64_t object)
         if (!error)
             error = reclaim_punch(fs, object, &dead);
     }
-    return error ? error
-                 : meta_shrunk_done(fs->meta, object, dead.live, dead.live_count, dead.at, dead.count);
+    int result = error ? error : reclaim_remnant(fs, object, &dead);
+    if (result != 0)
+        return result < 0 ? result : 0;
+    return meta_shrunk_done(fs->meta, object, dead.live, dead.live_count, dead.at, dead.count);
 }
 
 int reclaim_run(struct filesystem *fs, uint64_t ticket)
@@ -78,25 +118,6 @@ int reclaim_run(struct filesystem *fs, uint64_t ticket)
 /* -- what is left -----------------------------------------------------------------------------------------
  */
 
-/* What the disk keeps of an object, and what of that is dead. */
-static errint reclaim_measure(struct filesystem *fs, uint64_t object, int64_t *kept, int64_t *dead)
-{
-    cleanup_plan struct reclaim_plan plan = {0};
-    struct backing *backing;
-    *kept = *dead = 0;
-    errint error = reclaim_plan_make(fs, object, &plan);
-    if (error || plan.count == 0)
-        return error;
-    error = backing_get(&fs->backings, object, &backing);
-    if (error)
-        return error;
-    const struct meta_range whole = {object, 0, plan.sums.size};
-    *dead = reclaim_plan_count_kept(&plan, backing->fd);
-    *kept = reclaim_count_kept(backing->fd, &whole);
-    backing_put(&fs->backings, backing);
-    return 0;
-}
-
 static void reclaim_sum_add(struct reclaim_sum *sum, int64_t bytes)
 {
     sum->objects++;
@@ -105,8 +126,11 @@ static void reclaim_sum_add(struct reclaim_sum *sum, int64_t bytes)
 
 static errint reclaim_survey_shrunk(struct filesystem *fs, uint64_t object, struct reclaim_survey *survey)
 {
-    int64_t kept, dead;
-    errint error = reclaim_measure(fs, object, &kept, &dead);
+    cleanup_plan struct reclaim_plan plan = {0};
+    int64_t kept = 0, dead = 0;
+    errint error = reclaim_plan_make(fs, object, &plan);
+    if (!error && plan.count > 0)
+        error = reclaim_measure(fs, &plan, object, &kept, &dead);
     if (error || dead == 0) /* What cannot be read now is the next try's to tell. */
         return error == -ENOMEM ? error : 0;
     reclaim_sum_add(&survey->punch, dead);

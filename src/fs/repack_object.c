@@ -29,6 +29,20 @@ enum {
     REPACK_DEAD_MIN = 1 << 20 /* bytes */
 };
 
+/* A remnant is written anew at once, by a thread that others wait for; what it gives back is worth the sync.
+ */
+enum {
+    REPACK_REMNANT_MAX = 1 << 20,
+    REPACK_REMNANT_SHARE = 2,      /* 1/2 of what is kept, at most */
+    REPACK_REMNANT_GAIN = 32 << 10 /* bytes, at least */
+};
+
+bool repack_is_remnant(int64_t live, int64_t kept)
+{
+    return live > 0 && live <= REPACK_REMNANT_MAX && live <= kept / REPACK_REMNANT_SHARE &&
+           kept - live >= REPACK_REMNANT_GAIN;
+}
+
 bool repack_is_worth(int64_t dead, int64_t kept)
 {
     if (dead <= 0 || dead < kept / REPACK_DEAD_SHARE)
@@ -75,6 +89,8 @@ struct repack_work {
     uint8_t root[META_ROOT_BYTES];
     struct reclaim_plan plan;
     int64_t live; /* bytes */
+    bool remnant; /* the disk can punch */
+    bool made;    /* the files have the copy */
     struct repack_copy copy;
 };
 
@@ -136,7 +152,8 @@ static int repack_is_worth_now(const struct repack_work *work)
     if (error)
         return error;
     int64_t dead = reclaim_plan_count_kept(plan, backing->fd);
-    int worth = repack_is_worth(dead, reclaim_count_kept(backing->fd, &whole));
+    int64_t kept = reclaim_count_kept(backing->fd, &whole);
+    int worth = work->remnant ? repack_is_remnant(work->live, kept) : repack_is_worth(dead, kept);
     backing_put(&work->fs->backings, backing);
     return worth;
 }
@@ -243,6 +260,7 @@ static errint repack_repoint(struct repack_work *work)
     error = meta_repack(fs->meta, &repack, &freed);
     if (error)
         return error;
+    work->made = true;
     fault_hit("fs.repack.done"); /* too late for an error: it is there to kill or to hang */
     repack_files_adopt(fs, &files);
     discard_objects(fs, &freed);
@@ -344,6 +362,12 @@ static errint repack_run(struct repack_work *work)
     return error;
 }
 
+static void repack_release_work(struct repack_work *work)
+{
+    repack_copy_release(&work->copy);
+    reclaim_plan_release(&work->plan);
+}
+
 errint repack_object(struct filesystem *fs, uint64_t object, bool (*stops)(struct filesystem *fs))
 {
     struct repack_work work = {.fs = fs, .object = object};
@@ -351,7 +375,15 @@ errint repack_object(struct filesystem *fs, uint64_t object, bool (*stops)(struc
     int result = repack_may_be_worth(&work);
     if (result > 0)
         result = repack_run(&work);
-    repack_copy_release(&work.copy);
-    reclaim_plan_release(&work.plan);
+    repack_release_work(&work);
     return result == -EUCLEAN || result == -ENOENT ? 0 : result;
+}
+
+int repack_remnant(struct filesystem *fs, uint64_t object, bool (*stops)(struct filesystem *fs))
+{
+    struct repack_work work = {.fs = fs, .object = object, .remnant = true};
+    work.copy = (struct repack_copy){.fs = fs, .from = object, .plan = &work.plan, .stops = stops};
+    int result = repack_run(&work);
+    repack_release_work(&work);
+    return result < 0 ? result : work.made;
 }

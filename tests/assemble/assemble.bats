@@ -68,6 +68,43 @@ run_module() {
     run_module test_hostile
 }
 
+@test "checkpoints damaged where their structure lies" {
+    run_module test_mutations
+}
+
+@test "models drawn at random, against the libraries' own tools" {
+    run_module test_random
+}
+
+# As many as there are, one checkpoint after the other is saved, looked at and assembled where it can be; all bytes stay readable.
+@test "checkpoints damaged where their structure lies, on a mount" {
+    local seed=${CKPTFS_TEST_SEED:-$RANDOM} count=4 kind made=$BATS_FILE_TMPDIR/distributed-2
+    if [ -n "${CKPTFS_TEST_LONG-}" ]; then count=40; fi
+    [ -d "$made" ] || loaded_python 240 1 "$CKPTFS_TREE/tests/assemble/dcp_saves.py" "$made" 2 >"$TEST_DIR/saves" 2>&1
+    ckptfs_mount
+    for kind in bare nested hf checkpoint-7 fsdp1 shards whole; do
+        python3 -W ignore "$CKPTFS_TREE/tests/assemble/mutations.py" "$made/$kind" "$TEST_DIR/plain/$kind" "$seed" $count
+        cp -a "$TEST_DIR/plain/$kind" "$MNT/$kind"
+    done
+    wait_until 60 all_is_looked_at
+    timeout 60 "$CKPTFS" ls "$MNT" >/dev/null
+    timeout 60 ls -lR "$MNT/.ckptfs/models" >/dev/null
+    # What is assembled besides is no file of the plain tree's.
+    (cd "$TEST_DIR/plain" && find . -type f -size +0) | while IFS= read -r kind; do
+        cmp "$TEST_DIR/plain/$kind" "$MNT/$kind"
+    done
+    timeout 60 find "$MNT/.ckptfs/models" -name '*.safetensors' -type f -exec cat {} + >/dev/null
+    [ "$(ckptfs_status_field generation)" -eq 1 ]
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
+}
+
+all_is_looked_at() {
+    "$CKPTFS" status --json "$MNT" |
+        jq -e 'if type == "array" then .[0] else . end | .unshared_files == 0 and .behind_files == 0 and
+            .unassembled_directories == 0 and .uncompared_directories == 0' >/dev/null
+}
+
 @test "what lies on a mount is assembled as on any disk, from it and into it" {
     mkdir "$TEST_DIR/source"
     cd "$TEST_DIR"

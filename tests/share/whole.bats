@@ -118,6 +118,18 @@ in_both_orders() {
     in_both_orders zero3 --world 5
 }
 
+# Of each piece, blocks at its ends; of each partition, padding; tensors of a few bytes: little is alive of the shards, and
+# it keeps no more than itself.
+@test "small shards of FSDP and the whole model: 7 ranks" {
+    SIZES=(--hidden 251 --vocabulary 1001 --layers 2)
+    in_both_orders dcp --world 7
+}
+
+@test "small partitions of ZeRO-3 and the whole model: 7 ranks" {
+    SIZES=(--hidden 127 --vocabulary 501 --layers 2)
+    in_both_orders zero3 --world 7
+}
+
 @test "both at once, in one checkpoint, as the Trainer's SHARDED and then FULL save leave it" {
     local size
     ckptfs_mount sharing=forward
@@ -286,6 +298,32 @@ daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
         "$CKPTFS" fsck "$STORE"
         "$CKPTFS" verify "$STORE"
         ckptfs_mount
+        same_bytes
+        rm -r "${MNT:?}/run"
+        ckptfs_umount
+    done
+}
+
+@test "death while what is left of shards is written anew" {
+    local point size points=(commit:2 done:1)
+    require_takeover
+    if [ -n "${CKPTFS_TEST_LONG-}" ]; then points=(row:1 create:1 write:2 sync:1 sums:1 summed:2 commit:1 commit:3 done:1 done:2); fi
+    SIZES=(--hidden 127 --vocabulary 501 --layers 2)
+    saves zero3 "$PLAIN/run/checkpoint-7" --world 7
+    saves whole "$PLAIN/run/final/model.safetensors"
+    size=$(size_of "$PLAIN/run/final/model.safetensors")
+    for point in "${points[@]}"; do
+        echo "--- $point"
+        CKPTFS_FAULT_STARTS=1 CKPTFS_FAULT=fs.repack.${point%:*}:kill:${point#*:} ckptfs_mount assemble=view
+        put run/checkpoint-7
+        put run/final
+        wait_until 40 daemon_has_died
+        expect_once "$size"
+        expect_view run/checkpoint-7
+        umount_dying
+        "$CKPTFS" fsck "$STORE"
+        "$CKPTFS" verify "$STORE"
+        ckptfs_mount assemble=view
         same_bytes
         rm -r "${MNT:?}/run"
         ckptfs_umount
