@@ -538,12 +538,7 @@ errint checkpoints_start(struct filesystem *fs)
     checkpoints->at = rows;
     checkpoints->count = checkpoints->capacity = count;
     pthread_mutex_unlock(&checkpoints->lock);
-    if (fs->options->read_only)
-        return 0;
-    error = directory_queue_start(fs, &checkpoints_work, &checkpoints->queue);
-    if (!error)
-        rewrite_ask_looks(fs);
-    return error;
+    return fs->options->read_only ? 0 : directory_queue_start(fs, &checkpoints_work, &checkpoints->queue);
 }
 
 void checkpoints_stop(struct filesystem *fs)

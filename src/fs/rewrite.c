@@ -222,32 +222,21 @@ void rewrite_before_file(struct filesystem *fs, uint64_t ino, pid_t thread)
 /* -- start and end ----------------------------------------------------------------------------------------
  */
 
-static errint rewrite_load(struct filesystem *fs)
+static errint rewrite_load(struct filesystem *fs, struct rewrite *rewrite)
 {
-    struct rewrite *rewrite = fs->rewrite;
     cleanup_free struct meta_kept *rows = NULL;
     size_t count = 0;
     errint error = meta_kept_read(fs->meta, &rows, &count);
     for (size_t i = 0; i < count && !error; i++) {
         error = rewrite_reserve(rewrite);
-        if (error)
-            break;
         /* How those end who changed something then is not known. */
-        rewrite_append(rewrite, &rows[i])->strangers = true;
+        if (!error)
+            rewrite_append(rewrite, &rows[i])->strangers = true;
     }
     return error;
 }
 
-void rewrite_ask_looks(struct filesystem *fs)
-{
-    struct rewrite *rewrite = fs->rewrite;
-    pthread_mutex_lock(&rewrite->lock);
-    for (size_t i = 0; i < rewrite->count; i++)
-        checkpoints_touch_directory(fs, rewrite->at[i].kept.checkpoint);
-    pthread_mutex_unlock(&rewrite->lock);
-}
-
-errint rewrite_start(struct filesystem *fs)
+errint rewrite_prepare(struct filesystem *fs)
 {
     if (fs->options->read_only)
         return 0;
@@ -255,7 +244,18 @@ errint rewrite_start(struct filesystem *fs)
     if (!fs->rewrite)
         return -ENOMEM;
     pthread_mutex_init(&fs->rewrite->lock, NULL);
-    return rewrite_load(fs);
+    return rewrite_load(fs, fs->rewrite);
+}
+
+void rewrite_start(struct filesystem *fs)
+{
+    struct rewrite *rewrite = fs->rewrite;
+    if (!rewrite)
+        return;
+    pthread_mutex_lock(&rewrite->lock);
+    for (size_t i = 0; i < rewrite->count; i++)
+        checkpoints_touch_directory(fs, rewrite->at[i].kept.checkpoint);
+    pthread_mutex_unlock(&rewrite->lock);
 }
 
 void rewrite_release(struct filesystem *fs)

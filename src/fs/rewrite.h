@@ -22,10 +22,10 @@
 
 struct filesystem;
 
-/* Reads what earlier daemons have kept. Nothing where the mount is read-only. Before the first look. */
-errint rewrite_start(struct filesystem *fs);
-/* Has all of it looked at, once looks have begun. */
-void rewrite_ask_looks(struct filesystem *fs);
+/* Reads what earlier daemons have kept; nothing where the mount is read-only. Before checkpoints_start. */
+errint rewrite_prepare(struct filesystem *fs);
+/* Has the checkpoints looked at that they were writing over. After it. */
+void rewrite_start(struct filesystem *fs);
 void rewrite_release(struct filesystem *fs);
 
 /* -- before a change --------------------------------------------------------------------------------------

@@ -190,9 +190,11 @@ static errint serve_prepare(struct filesystem *fs)
     if (!error)
         error = keep_watch_start(fs);
     if (!error)
-        error = rewrite_start(fs);
+        error = rewrite_prepare(fs);
     if (!error)
         error = checkpoints_start(fs);
+    if (!error)
+        rewrite_start(fs);
     if (!error)
         error = export_start(fs);
     if (!error)
