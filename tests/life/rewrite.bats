@@ -58,13 +58,13 @@ saved() {
     facts "$RUN/checkpoint-$last" >"$TEST_DIR/facts"
 }
 
-# compared STEP: the hidden directories that are made once are there: counts of inodes can be compared from here on.
+# compared STEP: the two hidden directories that are made once are there: counts of inodes can be compared from here on.
 compared() {
+    INODES=$(($(inodes) + 2))
     python3 -c 'import sys; open(sys.argv[1], "r+b")' "$RUN/checkpoint-$1/scheduler.pt"
-    wait_until 20 settled
+    wait_until 20 inodes_are "$INODES"
     wait_until 20 latest_is run "checkpoint-$1"
     KEPT=$(kept)
-    INODES=$(inodes)
 }
 
 # settled: the mount has nothing to look at any more.
