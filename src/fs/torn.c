@@ -245,12 +245,13 @@ static bool torn_look(struct filesystem *fs, uint64_t directory, bool (*stops)(v
     const struct timespec step = clock_to_timespec(TORN_STEP_NS);
     for (int i = 0; torn_waits(fs, i) && !stops(context); i++) {
         checkpoints_release_seen(seen);
-        if (checkpoints_look_now(fs, directory, seen) < 0 || seen->run != directory ||
-            seen->writers != WRITERS_GONE)
+        errint error = checkpoints_look_now(fs, directory, seen);
+        if (!error && (seen->run != directory || seen->writers != WRITERS_GONE))
             return false;
-        if (!torn_is_busy(seen))
+        if (!error && !torn_is_busy(seen))
             return true;
-        if (checkpoints_sync_busy(fs, seen) < 0)
+        /* On a full disk room is made meanwhile. */
+        if (error || checkpoints_sync_busy(fs, seen) < 0)
             nanosleep(&step, NULL);
     }
     return false;
