@@ -110,18 +110,6 @@ errint assembled_let_go(struct change *change, uint64_t ino)
     return error || kept ? error : ids_append(change->shadows ? change->shadows : &meta->released, ino);
 }
 
-static errint assembled_collect(struct db_rows *rows, struct ids *out)
-{
-    int found;
-    while ((found = db_next(rows)) > 0) {
-        errint error = ids_append(out, (uint64_t)db_integer(rows, 0));
-        if (error)
-            return error;
-    }
-    db_finish(rows);
-    return found;
-}
-
 errint assembled_withdraw(struct change *change, uint64_t directory)
 {
     cleanup_ids struct ids inodes = {0};
@@ -129,7 +117,7 @@ errint assembled_withdraw(struct change *change, uint64_t directory)
     errint error = db_select(change->meta->db, &rows, "SELECT ino FROM assembled WHERE directory = $1",
                              DB_INTEGER(directory));
     if (!error)
-        error = assembled_collect(&rows, &inodes);
+        error = rows_collect_ids(&rows, &inodes);
     /* With the model there what was removed was lent: with the next model it is lent again. */
     if (!error && inodes.count > 0)
         error = db_run(change->meta->db,
@@ -171,7 +159,7 @@ static errint assembled_withdraw_input(struct change *change, uint64_t input, st
                              " ON a.directory = i.directory WHERE i.input = $1 AND i.input <> i.directory",
                              DB_INTEGER(input));
     if (!error)
-        error = assembled_collect(&rows, &found);
+        error = rows_collect_ids(&rows, &found);
     for (size_t i = 0; !error && i < found.count; i++) {
         error = assembled_withdraw(change, found.at[i]);
         if (!error)
@@ -353,7 +341,7 @@ static errint assembled_find_all(struct meta *meta, const char *text, struct ids
     META_LOCKED(meta);
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows, text);
-    return error ? error : assembled_collect(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 errint meta_assembled_all_inputs(struct meta *meta, struct ids *out)

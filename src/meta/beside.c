@@ -54,14 +54,10 @@ static errint beside_hide_all(struct change *change)
         errint error = db_select(change->meta->db, &rows,
                                  "SELECT a.ino FROM assembled a JOIN name n ON n.parent = a.directory"
                                  " AND n.name = a.name AND n.ino = a.ino");
-        int found = error ? error : db_next(&rows);
-        for (; found > 0; found = db_next(&rows)) {
-            error = ids_append(&inodes, (uint64_t)db_integer(&rows, 0));
-            if (error)
-                return error;
-        }
-        if (found < 0)
-            return found;
+        if (!error)
+            error = rows_collect_ids(&rows, &inodes);
+        if (error)
+            return error;
     }
     errint error = 0;
     for (size_t i = 0; !error && i < inodes.count; i++) {

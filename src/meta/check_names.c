@@ -281,11 +281,8 @@ errint check_nameless(struct check *check)
                                  "i") ")"
                                       " AND NOT EXISTS (SELECT 1 FROM name n WHERE n.ino = i.ino)"
                                       " AND NOT EXISTS (SELECT 1 FROM shadow s WHERE s.replaced = i.ino)");
-    int more = error;
-    while (!more && (more = db_next(&rows)) > 0)
-        more = ids_append(&inodes, (uint64_t)db_integer(&rows, 0));
-    db_finish(&rows);
-    error = more;
+    if (!error)
+        error = rows_collect_ids(&rows, &inodes);
     for (size_t i = 0; i < inodes.count && !error; i++)
         error = check_attach_by_number(check, inodes.at[i], "inode-nameless",
                                        "has no name; it gets one in /" META_LOST_AND_FOUND);

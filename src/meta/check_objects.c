@@ -73,10 +73,7 @@ static errint check_collect(struct check *check, const char *text, struct ids *o
 {
     cleanup_rows struct db_rows rows;
     errint error = db_select(check->meta->db, &rows, text);
-    int more = error;
-    while (!more && (more = db_next(&rows)) > 0)
-        more = ids_append(out, (uint64_t)db_integer(&rows, 0));
-    return more;
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 /* An object whose writer is gone. Where extents are on it, it only has no writer any more. */

@@ -147,6 +147,9 @@ errint change_stop(struct meta *meta);
     "i.state, i.object, i.synced_size"
 enum { INODE_COLUMN_COUNT = 15 };
 
+/* Appends the first column of each row, and finishes the rows. After an error the list is as before. */
+errint rows_collect_ids(struct db_rows *rows, struct ids *out);
+
 void inode_from_row(const struct db_rows *rows, struct meta_inode *out);
 /* -ENOENT. */
 errint inode_load(struct meta *meta, uint64_t ino, struct meta_inode *out);

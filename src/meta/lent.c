@@ -37,17 +37,6 @@ static int lent_is_unwanted(struct meta *meta, uint64_t directory)
     return error ? error : db_next(&rows);
 }
 
-static errint lent_append_all(struct db_rows *rows, struct ids *out)
-{
-    int found;
-    while ((found = db_next(rows)) > 0) {
-        errint error = ids_append(out, (uint64_t)db_integer(rows, 0));
-        if (error)
-            return error;
-    }
-    return found;
-}
-
 /* The clones that the directory has. */
 static errint lent_collect(struct meta *meta, uint64_t directory, struct ids *out)
 {
@@ -56,7 +45,7 @@ static errint lent_collect(struct meta *meta, uint64_t directory, struct ids *ou
                              "SELECT a.ino FROM assembled a JOIN inode i ON i.ino = a.ino"
                              " WHERE a.directory = $1 AND (i.state & 16) <> 0",
                              DB_INTEGER(directory));
-    return error ? error : lent_append_all(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 /* The clone that the directory has of that name; 0: none, be it that another file has the name. */
@@ -218,7 +207,7 @@ errint meta_lent_find_borrowers(struct meta *meta, uint64_t above, struct ids *o
                              " JOIN name n ON n.parent = a.directory AND n.name = a.name AND n.ino = a.ino"
                              " WHERE d.parent = $1",
                              DB_INTEGER(above));
-    return error ? error : lent_append_all(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 /* Whether the directory is the other one, or lies below it: 1, 0 or an error. */
@@ -246,7 +235,7 @@ errint lent_withdraw_below(struct change *change, uint64_t above)
                                  "SELECT DISTINCT a.directory FROM assembled a JOIN inode i ON i.ino = a.ino"
                                  " WHERE (i.state & 16) <> 0");
         if (!error)
-            error = lent_append_all(&rows, &directories);
+            error = rows_collect_ids(&rows, &directories);
         if (error)
             return error;
     }

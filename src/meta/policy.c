@@ -132,12 +132,7 @@ errint meta_policy_find_directories(struct meta *meta, const char *key, struct i
     cleanup_rows struct db_rows rows;
     errint error =
         db_select(meta->db, &rows, "SELECT directory FROM policy WHERE key = $1", DB_BLOB(key, strlen(key)));
-    int found = error ? error : db_next(&rows);
-    while (found > 0 && !error) {
-        error = ids_append(out, (uint64_t)db_integer(&rows, 0));
-        found = error ? error : db_next(&rows);
-    }
-    return found < 0 ? found : 0;
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 errint meta_policy_holders(struct meta *meta, const char *key, const char *value, struct ids *out)
@@ -146,10 +141,5 @@ errint meta_policy_holders(struct meta *meta, const char *key, const char *value
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows, "SELECT directory FROM policy WHERE key = $1 AND value = $2",
                              DB_BLOB(key, strlen(key)), DB_BLOB(value, strlen(value)));
-    int found = error ? error : db_next(&rows);
-    while (found > 0) {
-        error = ids_append(out, (uint64_t)db_integer(&rows, 0));
-        found = error ? error : db_next(&rows);
-    }
-    return found;
+    return error ? error : rows_collect_ids(&rows, out);
 }

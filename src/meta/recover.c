@@ -10,28 +10,12 @@
 /* -- finding ----------------------------------------------------------------------------------------------
  */
 
-/* Appends the first column of each row, and finishes the rows. */
-static errint recover_collect(struct db_rows *rows, struct ids *out)
-{
-    size_t before = out->count;
-    int found;
-    while ((found = db_next(rows)) > 0) {
-        found = ids_append(out, (uint64_t)db_integer(rows, 0));
-        if (found < 0)
-            break;
-    }
-    db_finish(rows);
-    if (found < 0)
-        out->count = before;
-    return found;
-}
-
 static errint recover_find(struct meta *meta, const char *text, struct ids *out)
 {
     META_LOCKED(meta);
     struct db_rows rows;
     errint error = db_select(meta->db, &rows, text);
-    return error ? error : recover_collect(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 /* "+ino" in the order: else the engine would rather read the whole table in its order than sort the few rows
@@ -77,7 +61,7 @@ errint meta_find_users(struct meta *meta, uint64_t object, struct ids *out)
     errint error =
         db_select(meta->db, &rows, "SELECT DISTINCT ino FROM extent WHERE object = $1 ORDER BY ino",
                   DB_INTEGER(object));
-    return error ? error : recover_collect(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 errint meta_find_torn(struct meta *meta, size_t limit, struct ids *out)
@@ -87,7 +71,7 @@ errint meta_find_torn(struct meta *meta, size_t limit, struct ids *out)
     errint error = db_select(
         meta->db, &rows, "SELECT ino FROM inode WHERE state <> 0 AND (state & 2) <> 0 ORDER BY +ino LIMIT $1",
         DB_INTEGER(limit > INT64_MAX ? INT64_MAX : limit));
-    return error ? error : recover_collect(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 /* -- shadows ----------------------------------------------------------------------------------------------

@@ -172,17 +172,6 @@ errint meta_object_uid(struct meta *meta, uint64_t object, uint32_t *uid)
 /* -- look-ups ---------------------------------------------------------------------------------------------
  */
 
-static errint sharing_collect(struct db_rows *rows, struct ids *out)
-{
-    int found;
-    while ((found = db_next(rows)) > 0) {
-        errint error = ids_append(out, (uint64_t)db_integer(rows, 0));
-        if (error)
-            return error;
-    }
-    return found;
-}
-
 int object_collect_page(struct db_rows *rows, int limit, uint64_t *after, struct ids *out)
 {
     int found, count = 0;
@@ -216,7 +205,7 @@ errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out)
                              " WHERE e.ino = $1 AND o.owner = 0"
                              " AND NOT EXISTS (SELECT 1 FROM summed s WHERE s.object = e.object)",
                              DB_INTEGER(ino));
-    return error ? error : sharing_collect(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 /* Appends to an array that grows by doubling. */
@@ -277,7 +266,7 @@ errint meta_find_users_of(struct meta *meta, uint64_t object, uint32_t uid, stru
                              " WHERE e.object = $1 AND (i.uid = $2 OR $3)"
                              " AND (i.nlink > 0 OR (i.state & 4) <> 0)",
                              DB_INTEGER(object), DB_INTEGER(uid), DB_INTEGER(uid == META_ANYONE));
-    return error ? error : sharing_collect(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 int meta_object_has_others(struct meta *meta, uint64_t object, uint32_t uid)
@@ -400,7 +389,7 @@ errint meta_find_shrunk(struct meta *meta, uint64_t after, size_t limit, struct 
                              " JOIN object o ON o.id = h.object"
                              " WHERE h.object > $1 AND o.owner = 0 ORDER BY h.object LIMIT $2",
                              DB_INTEGER(after), DB_INTEGER(limit));
-    return error ? error : sharing_collect(&rows, out);
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 struct sharing_done {

@@ -40,10 +40,7 @@ static errint template_collect(struct meta *meta, uint64_t hidden, struct ids *o
 {
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows, "SELECT ino FROM name WHERE parent = $1", DB_INTEGER(hidden));
-    int found = error;
-    while (!found && (found = db_next(&rows)) > 0)
-        found = ids_append(out, (uint64_t)db_integer(&rows, 0));
-    return found;
+    return error ? error : rows_collect_ids(&rows, out);
 }
 
 /* A name of it went: with its last one it is nobody's. */
