@@ -345,8 +345,14 @@ static bool node_is_nameless(struct filesystem *fs, const struct node *node)
     return error ? error == -ENOENT : row.nlink == 0;
 }
 
-/* Whether it waits for nothing but the kernel: who has it open ends it. */
-static bool node_reap_begin(struct filesystem *fs, struct node *node)
+/* Whether somebody sees the object, which is the whole file. The lock is held. */
+static bool node_is_seen(struct filesystem *fs, struct node *node)
+{
+    return node_load(fs, node) == 0 && node->backing && backing_is_free(node->backing, BACKING_READERS) == 0;
+}
+
+/* Whether it waits for nothing but the kernel: who has it open ends it. `seen`: see node_is_seen. */
+static bool node_reap_begin(struct filesystem *fs, struct node *node, bool *seen)
 {
     node_lock(node);
     bool nameless = !node->gone && node_is_nameless(fs, node);
@@ -355,6 +361,7 @@ static bool node_reap_begin(struct filesystem *fs, struct node *node)
         node_await_forget(fs, node);
     node->outlived |= nameless && node->handles > 0;
     bool waits = nameless && node->handles == 0;
+    *seen = waits && node_is_seen(fs, node);
     node_unlock(node);
     return waits;
 }
@@ -375,19 +382,23 @@ static void node_reap_end(struct filesystem *fs, struct node *node)
 
 void node_reap(struct filesystem *fs, struct node *node)
 {
-    /* A map by passthrough has no handle: what it shows must not become the only file's that shares it. Not
-     * asked with the lock, since the answer waits for an inode that is being evicted, and that for its pages.
-     */
-    if (node_reap_begin(fs, node) && !protocol_knows_inode(fs->options->fuse_fd, node->ino))
+    bool seen;
+    if (!node_reap_begin(fs, node, &seen))
+        return;
+    /* A map by passthrough has no handle: what it shows must not become the only file's that shares it. The
+     * kernel is not asked with the lock, since its answer waits for an inode that is being evicted, and that
+     * for its pages. */
+    if (!seen || !protocol_knows_inode(fs->options->fuse_fd, node->ino))
         node_reap_end(fs, node);
 }
 
 void node_forgotten(struct filesystem *fs, struct node *node)
 {
+    bool seen;
     node_lock_shared(node);
     bool unlinked = node->unlinked;
     node_unlock(node);
-    if (unlinked && node_reap_begin(fs, node))
+    if (unlinked && node_reap_begin(fs, node, &seen))
         node_reap_end(fs, node);
 }
 

@@ -140,8 +140,8 @@ errint node_refresh_row(struct node *node, struct meta_inode *row);
 void node_await_forget(struct filesystem *fs, struct node *node);
 /* The inode has a name again. The lock is held exclusively; the caller has a reference of its own. */
 void node_relink(struct filesystem *fs, struct node *node);
-/* Removes the inode unless it has a name: when the last handle has ended and the kernel has forgotten it, now
- * or later. Takes the lock itself. */
+/* Removes the inode unless it has a name: when the last handle and the last map of it have ended, now or
+ * later. Takes the lock itself. */
 void node_reap(struct filesystem *fs, struct node *node);
 /* The kernel has forgotten the inode: it is removed if that is what it waited for. Takes the lock itself. */
 void node_forgotten(struct filesystem *fs, struct node *node);

@@ -366,7 +366,8 @@ void *trash_run(void *context)
         size_t given = trash_look(fs, changed, asked);
         pthread_mutex_lock(&trash->lock);
         trash->given += given;
-        trash->answered = ticket;
+        /* What was given up meanwhile is for who asked meanwhile, too: they try again before more is. */
+        trash->answered = given > 0 ? trash->asked : ticket;
         pthread_cond_broadcast(&trash->round);
     }
     pthread_mutex_unlock(&trash->lock);

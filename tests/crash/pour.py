@@ -20,7 +20,7 @@ PIECE = 16 << 20
 
 
 class Options:
-    loss, best, seed, weights_only = 0.5, None, 1, False
+    loss, best, seed, weights_only, ranks = 0.5, None, 1, False, 0
 
 
 def pour(descriptor, content):

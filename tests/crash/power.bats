@@ -479,7 +479,8 @@ overwrite_and_cut() {
         machine_restart
         ckptfs_mount "$@"
         ls "$MNT/run" >/dev/null
-        facts "$MNT/run/checkpoint-$step" | diff - "$TEST_DIR/facts"
+        # A rewrite that has got no further than the configuration is a new one for the model that was there.
+        diff <(facts "$MNT/run/checkpoint-$step" | grep -v '^config.json -') <(grep -v '^config.json -' "$TEST_DIR/facts")
         wait_until 20 is_link "$latest" "checkpoint-$step"
         ckptfs_umount
         "$CKPTFS" fsck "$STORE"

@@ -118,13 +118,14 @@ EOF
     "$CKPTFS" policy set "$MNT/run" keep-last=1
     wait_until 30 lists "checkpoint-20 checkpoint-30"
     # One of which the saver dies: what was begun before another was complete is torn as any other.
+    "$CKPTFS" policy set "$MNT/run" keep-last=3
     begin 40 optimizer.pt
     begin 50 scheduler.pt
     finish 50
     wait_until 20 latest_is run checkpoint-50
     [ -e "$MNT/run/checkpoint-40" ]
     kill_saver 40
-    wait_until 30 lists checkpoint-50
+    wait_until 30 lists "checkpoint-20 checkpoint-30 checkpoint-50"
     [ -e "$MNT/.ckptfs/torn/run/checkpoint-40/model.safetensors" ]
     ckptfs_umount
     "$CKPTFS" fsck "$STORE"
