@@ -72,7 +72,7 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
 @test "a name makes no lines in the log" {
     local forged=$'run\n2026-01-01T00:00:00Z ckptfs: forged \e[31mline'
     mkdir "$MNT/$forged"
-    python3 "$CKPTFS_TREE/tests/lib/make_checkpoint.py" "$MNT/$forged/checkpoint-5" 1000
+    python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "$MNT/$forged" 5 --bytes 1000
     wait_until 20 grep -qF 'run?2026-01-01T00:00:00Z ckptfs: forged ?[31mline/checkpoint-5' "$CKPTFS_LOG"
     [ "$(grep -c '^2026-01-01' "$CKPTFS_LOG")" -eq 0 ]
 }

@@ -81,6 +81,7 @@ journal_goes_on() {
 # changes after that.
 journal_has_all() {
     local _
+    wait_until 20 test -e "$JOURNAL"
     for _ in 1 2; do
         JOURNAL_SEEN=$(journal_time)
         wait_until 20 journal_goes_on
