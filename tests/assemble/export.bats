@@ -318,8 +318,7 @@ turn() {
 
 @test "of a run the checkpoint is picked that a job would resume from, where there is one" {
     local run=$TEST_DIR/plain/run
-    python3 "$CKPTFS_TREE/tests/lib/make_checkpoint.py" "$run/checkpoint-5" 1000
-    python3 "$CKPTFS_TREE/tests/lib/make_checkpoint.py" "$run/checkpoint-7" 1000
+    python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "$run" 5 7 --bytes 1000
     rm "$run/checkpoint-7"/*.pt "$run/checkpoint-7"/*.pth
     export_ "$run" "$OUT" --pick latest --link latest
     [ "$(readlink "$OUT/latest")" = checkpoint-5 ]

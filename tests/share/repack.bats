@@ -151,6 +151,8 @@ PYTHON
     settle
     copy_range whole part 0 5000000
     settle
+    # What the copy was before it was shared is gone, too.
+    "$CKPTFS" gc "$MNT"
     before=$(objects)
     drop whole
     "$CKPTFS" gc -j "$MNT" | tee "$TEST_DIR/gc"
