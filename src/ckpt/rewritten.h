@@ -16,4 +16,8 @@
  */
 bool rewritten_is_mixed(const struct tree *before, const struct tree *now);
 
+/* True where no such file is another than before, none is gone, and none has come: what was changed is what
+ * describes the model, or no part of it. */
+bool rewritten_is_edit(const struct tree *before, const struct tree *now);
+
 #endif

@@ -184,8 +184,10 @@ static int former_is_in_the_way(struct filesystem *fs, uint64_t directory, const
     return error ? error : beside_has_weights(&listing);
 }
 
-int assemble_check(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs))
+int assemble_check(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs),
+                   uint64_t *outdated)
 {
+    *outdated = 0;
     cleanup_former_look struct former_look look = {.fs = fs, .stops = stops};
     struct meta_inode row;
     errint error = meta_assembled_find(fs->meta, directory, NULL, 0, &row);
@@ -201,12 +203,16 @@ int assemble_check(struct filesystem *fs, uint64_t directory, bool (*stops)(stru
     if (changed)
         holds = changed < 0 ? changed : 0;
     bool outlives = holds > 0 && former_outlives(directory, &row, &look);
-    for (size_t i = 0; holds > 0 && i < look.count; i++)
-        holds = look.at[i].row.ino == directory
-                    ? former_note_holds(&look, directory, &look.at[i])
-                    : former_input_holds(fs, directory, &look.at[i],
-                                         outlives || look.at[i].row.mtime == ASSEMBLE_NO_SHARD);
-    if (holds)
+    bool note = false;
+    for (size_t i = 0; holds > 0 && i < look.count; i++) {
+        note = look.at[i].row.ino == directory;
+        holds = note ? former_note_holds(&look, directory, &look.at[i])
+                     : former_input_holds(fs, directory, &look.at[i],
+                                          outlives || look.at[i].row.mtime == ASSEMBLE_NO_SHARD);
+    }
+    if (holds == 0 && note)
+        *outdated = row.ino;
+    if (holds || note)
         return holds;
     error = meta_assembled_withdraw(fs->meta, directory, NULL);
     writeback_kick(fs); /* that one removes what was withdrawn */

@@ -21,8 +21,12 @@
  * Whether what the directory shows is still of the files that lie there: 1; 0: it shows nothing, or shows
  * nothing any more, as they are others or elsewhere. Shards that were removed and not replaced are missed by
  * nobody, unless there was one alone, or the directory is the root.
+ *
+ * Where only others' configuration says something else now, the model stays for those who load it until it is
+ * made anew: *outdated is its inode then, else 0.
  */
-int assemble_check(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs));
+int assemble_check(struct filesystem *fs, uint64_t directory, bool (*stops)(struct filesystem *fs),
+                   uint64_t *outdated);
 
 /* Whether somebody asked for the model that the directory shows, or showed last: 1, 0 or an error. */
 int assemble_was_asked(struct filesystem *fs, uint64_t directory);

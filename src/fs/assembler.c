@@ -154,6 +154,18 @@ static int assembler_wants(struct filesystem *fs, uint64_t directory, enum polic
     }
 }
 
+/* What was to be made anew, and was not, goes. */
+static errint assembler_withdraw_outdated(struct filesystem *fs, uint64_t directory, uint64_t outdated)
+{
+    struct meta_inode shown;
+    errint error = outdated ? meta_assembled_find(fs->meta, directory, NULL, 0, &shown) : -ENOENT;
+    if (!error && shown.ino == outdated) {
+        error = meta_assembled_withdraw(fs->meta, directory, NULL);
+        writeback_kick(fs); /* that one removes what was withdrawn */
+    }
+    return error == -ENOENT ? 0 : error;
+}
+
 static errint assembler_look(struct filesystem *fs, uint64_t directory, struct assemble_asked *asked)
 {
     struct meta_inode row;
@@ -169,15 +181,18 @@ static errint assembler_look(struct filesystem *fs, uint64_t directory, struct a
         return error;
     if (assembling == POLICY_ASSEMBLING_OFF && set)
         return asked ? assembler_refuse(asked) : assembler_withdraw(fs, directory);
-    int holds = assemble_check(fs, directory, assembler_stops);
+    uint64_t outdated;
+    int holds = assemble_check(fs, directory, assembler_stops, &outdated);
     if (holds)
         return holds < 0 ? holds : 0;
     int wanted = asked ? 1 : assembler_wants(fs, directory, assembling);
-    if (wanted <= 0)
+    if (wanted < 0)
         return wanted;
-    if (atomic_load(&fs->disk_full))
+    if (wanted && atomic_load(&fs->disk_full))
         return asked ? -ENOSPC : -EBUSY;
-    return assemble_build(fs, directory, asked, assembler_stops);
+    error = wanted ? assemble_build(fs, directory, asked, assembler_stops) : 0;
+    errint withdrawn = error ? 0 : assembler_withdraw_outdated(fs, directory, outdated);
+    return error ? error : withdrawn;
 }
 
 static void assembler_progress(void *context, uint64_t directory, int64_t done, int64_t total)

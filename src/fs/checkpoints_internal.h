@@ -58,6 +58,7 @@ struct checkpoints_found {
     int64_t newest;              /* when one of its files was changed last, ns since the epoch */
     bool busy;                   /* it is to be looked at again */
     struct rewrite_seen rewrite; /* of it; kept.checkpoint 0: it is not being written over */
+    bool edited;                 /* it is incomplete by that, and no save was at it */
 };
 
 /* What a look found of a run. */

@@ -252,6 +252,8 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one,
     if (look_is_safe(*state) && rewritten && !(out->row.marks & CHECKPOINT_COPY))
         error = rewrite_judge(
             fs, &(struct rewrite_case){&out->rewrite, one->writers, out->row.run, complete->time}, state);
+    else if (rewritten && *state == CHECKPOINT_INCOMPLETE)
+        error = rewrite_is_edit(fs, &out->rewrite, &out->edited);
     known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
             complete->time <= before->completed && !rewritten;
     /* What a rank that is gone never wrote, the processes of a later save do not bring. */

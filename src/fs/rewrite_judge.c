@@ -16,13 +16,15 @@ static errint rewrite_read_tree(struct filesystem *fs, uint64_t directory, struc
     return error ? error : tree_read(&folder, TREE_DEPTH_MAX, out);
 }
 
-static errint rewrite_is_mixed(struct filesystem *fs, const struct rewrite_seen *seen, bool *mixed)
+/* Asks the one of the two trees that were and are there. */
+static errint rewrite_compare(struct filesystem *fs, const struct rewrite_seen *seen,
+                              bool (*is)(const struct tree *before, const struct tree *now), bool *result)
 {
     cleanup_tree struct tree before = {0}, now = {0};
     errint error = rewrite_read_tree(fs, seen->kept.ino, &before);
     if (!error)
         error = rewrite_read_tree(fs, seen->kept.checkpoint, &now);
-    *mixed = !error && rewritten_is_mixed(&before, &now);
+    *result = !error && is(&before, &now);
     return error;
 }
 
@@ -46,11 +48,17 @@ errint rewrite_judge(struct filesystem *fs, const struct rewrite_case *rewrite, 
     bool less = *state == CHECKPOINT_WEIGHTS && !seen->kept.partial, mixed = false;
     if ((rewrite->writers == WRITERS_GONE && seen->ended_well) || rewrite_has_gone_on(fs, rewrite))
         return 0;
-    errint error = less ? 0 : rewrite_is_mixed(fs, seen, &mixed);
+    errint error = less ? 0 : rewrite_compare(fs, seen, rewritten_is_mixed, &mixed);
     if (error || (!less && !mixed))
         return error == -ENOENT ? 0 : error; /* it was dropped, or removed, meanwhile */
     *state = rewrite->writers == WRITERS_ALIVE  ? CHECKPOINT_WRITING
              : rewrite->writers == WRITERS_GONE ? CHECKPOINT_INCOMPLETE
                                                 : CHECKPOINT_UNKNOWN;
     return 0;
+}
+
+errint rewrite_is_edit(struct filesystem *fs, const struct rewrite_seen *seen, bool *edit)
+{
+    errint error = rewrite_compare(fs, seen, rewritten_is_edit, edit);
+    return error == -ENOENT ? 0 : error;
 }

@@ -27,4 +27,7 @@ struct rewrite_case {
  */
 errint rewrite_judge(struct filesystem *fs, const struct rewrite_case *rewrite, enum checkpoint_state *state);
 
+/* Whether nothing that a save writes is another than what was kept: whoever changed something meant that. */
+errint rewrite_is_edit(struct filesystem *fs, const struct rewrite_seen *seen, bool *edit);
+
 #endif

@@ -52,7 +52,8 @@ static bool torn_has_older(const struct checkpoints_seen *seen, const struct met
 /* Whether who lists the run has something else to go on with: what it was, or an older one. */
 static bool torn_is_replaced(const struct checkpoints_seen *seen, const struct checkpoints_found *found)
 {
-    return found->rewrite.kept.checkpoint || (found->row.step >= 0 && torn_has_older(seen, &found->row));
+    return (found->rewrite.kept.checkpoint && !found->edited) ||
+           (found->row.step >= 0 && torn_has_older(seen, &found->row));
 }
 
 /* `started`: when the process started that lists the run. */

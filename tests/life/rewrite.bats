@@ -265,6 +265,17 @@ END
     [ ! -e "$MNT/.ckptfs/torn/run" ]
 }
 
+@test "an edit that breaks a checkpoint which has no step stays where it is" {
+    python3 "$LIFE_LIB/checkpoint.py" "$RUN" 1 --name final
+    wait_until 20 grep -q 'complete path="/run/final"' "$CKPTFS_LOG"
+    python3 -c 'import sys; open(sys.argv[1] + "/config.json", "w").write("{"); open(sys.argv[1] + "/mine", "w")' "$RUN/final"
+    wait_until 20 settled
+    ls "$RUN" >/dev/null
+    [ "$(cat "$RUN/final/config.json")" = "{" ]
+    [ -e "$RUN/final/mine" ]
+    [ ! -e "$MNT/.ckptfs/torn/run" ]
+}
+
 @test "who goes on to the next checkpoint is done with this one" {
     saved 10 20
     # A trainer that makes something else of its weights, and lives.

@@ -32,15 +32,26 @@ static size_t parse(char *text, struct tree_entry *entries)
     return count;
 }
 
-static bool is_mixed(const char *before, const char *now)
+static bool compare_saves(const char *before, const char *now,
+                          bool (*is)(const struct tree *before, const struct tree *now))
 {
     struct tree_entry one[FILES_MAX], other[FILES_MAX];
     char first[256], second[256];
     snprintf(first, sizeof first, "%s", before);
     snprintf(second, sizeof second, "%s", now);
     struct tree was = {.at = one, .count = parse(first, one)},
-                is = {.at = other, .count = parse(second, other)};
-    return rewritten_is_mixed(&was, &is);
+                found = {.at = other, .count = parse(second, other)};
+    return is(&was, &found);
+}
+
+static bool is_mixed(const char *before, const char *now)
+{
+    return compare_saves(before, now, rewritten_is_mixed);
+}
+
+static bool is_edit(const char *before, const char *now)
+{
+    return compare_saves(before, now, rewritten_is_edit);
 }
 
 static void test_parts(void)
@@ -86,8 +97,21 @@ static void test_ends(void)
                    "+a/.metadata +a/__0_0.distcp b/.metadata b/__0_0.distcp"));
 }
 
+static void test_edits(void)
+{
+    const char *before = "config.json model.safetensors trainer_state.json";
+    CHECK(is_edit(before, before));
+    CHECK(is_edit(before, "=config.json model.safetensors trainer_state.json +unknown"));
+    CHECK(is_edit(before, "model.safetensors trainer_state.json"));
+    CHECK(!is_edit(before, "config.json +model.safetensors trainer_state.json"));
+    CHECK(!is_edit(before, "config.json model.safetensors +optimizer.pt trainer_state.json"));
+    CHECK(!is_edit(before, "config.json model.safetensors"));
+    CHECK(!is_edit(before, "config.json model.safetensors +trainer_state.json"));
+}
+
 int main(void)
 {
+    check_run("what touches no file that a save writes is an edit", test_edits);
     check_run("files with tensors are of one save or of two", test_parts);
     check_run("files that describe a model tell nothing", test_what_describes);
     check_run("files of subdirectories count as well", test_below);
