@@ -50,6 +50,13 @@ static bool handle_may_pass(struct filesystem *fs, struct node *node, uint32_t f
            !(row.mode & (S_ISUID | S_ISGID));
 }
 
+/* A map by passthrough outlives its handle: it shows the object, and what is written past it would be seen by
+ * the next handles alone. */
+static bool handle_must_pass(struct filesystem *fs, struct node *node)
+{
+    return fs->features.passthrough && node->kind == META_OBJECT && content_is_mapped(node);
+}
+
 /* The kernel has an object open that was found damaged since: at least what is read now comes to us. */
 static bool handle_is_damaged(struct filesystem *fs, const struct node *node)
 {
@@ -70,8 +77,9 @@ static uint32_t handle_daemon_mode(struct filesystem *fs, uint32_t flags)
 static errint handle_choose(struct filesystem *fs, struct node *node, struct state_handle *handle)
 {
     bool writes = handle_writes(handle->flags);
-    bool pass = node->mode == NODE_PASSTHROUGH ||
-                (node->mode == NODE_IDLE && handle_may_pass(fs, node, handle->flags));
+    bool pass =
+        node->mode == NODE_PASSTHROUGH ||
+        (node->mode == NODE_IDLE && (handle_may_pass(fs, node, handle->flags) || handle_must_pass(fs, node)));
     if (pass && !node->backing)
         return -EIO;
     if (pass) {

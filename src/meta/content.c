@@ -283,6 +283,13 @@ struct content_end {
     int64_t mtime, ctime;
 };
 
+/* Attributes may have been set since the caller looked: that stays the later change. */
+static void content_end_ctime(struct meta_inode *inode, const struct content_end *end)
+{
+    if (end->ctime > inode->ctime)
+        inode->ctime = end->ctime;
+}
+
 static errint content_to_inline(struct change *change, const struct content_end *end)
 {
     struct meta *meta = change->meta;
@@ -303,7 +310,7 @@ static errint content_to_inline(struct change *change, const struct content_end 
         return error;
     after.size = after.synced_size = end->size;
     after.mtime = end->mtime;
-    after.ctime = end->ctime;
+    content_end_ctime(&after, end);
     after.state &= ~(uint32_t)META_DIRTY;
     return inode_update(meta, &before, &after);
 }
@@ -342,7 +349,7 @@ static errint content_seal(struct change *change, const struct content_end *end)
         return error;
     after.size = end->size;
     after.mtime = end->mtime;
-    after.ctime = end->ctime;
+    content_end_ctime(&after, end);
     return inode_update(change->meta, &before, &after);
 }
 

@@ -124,3 +124,25 @@ map_and_change() {
             "rm -r '$MNT/run/checkpoint-1'" "$restart"
     done
 }
+
+# Writers with O_SYNC are served by the daemon, where no map is older than they are.
+@test "what a writer with O_SYNC, and maps made beside it, change is seen through an older map" {
+    ckptfs_mount
+    require_passthrough
+    head -c 1000000 /dev/zero >"$MNT/file"
+    timeout 60 python3 - "$MNT/file" "$SHARE_TREE" <<'PYTHON'
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from mapping import Mapping
+older = Mapping(sys.argv[1], writes=True)
+older.write(10, b"older")
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_SYNC)
+newer = Mapping(sys.argv[1], writes=True)
+os.pwrite(fd, b"written", 1000)
+newer.write(500000, b"stored")
+assert older.read()[1000:1007] == b"written" and older.read()[500000:500006] == b"stored"
+older.write(900000, b"back")
+assert newer.read()[900000:900004] == b"back" and os.pread(fd, 4, 900000) == b"back"
+assert newer.read()[10:15] == b"older"
+PYTHON
+}
