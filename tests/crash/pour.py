@@ -31,17 +31,17 @@ def pour(descriptor, content):
 
 def save(directory, files, sizes_first, at_once):
     os.mkdir(directory)
-    todo = []
+    opened = []
     for name, content in files:
         descriptor = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         if sizes_first:
             os.ftruncate(descriptor, len(content))
-        todo.append((descriptor, content))
-        while todo and not at_once:
-            descriptor, content = todo.pop()
+        opened.append((descriptor, content))
+        while opened and not at_once:
+            descriptor, content = opened.pop()
             pour(descriptor, content)
             os.close(descriptor)
-    for descriptor, content in todo:
+    for descriptor, content in opened:
         pour(descriptor, content)
         os.close(descriptor)
 

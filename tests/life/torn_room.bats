@@ -47,7 +47,7 @@ torn_saves() {
     wait_until 30 latest_is run checkpoint-10
     # Nothing but its last file is missing.
     save "$MNT/run" 20 --leave-out trainer_state.json
-    dd if=/dev/zero of="$DISK/ballast" bs=4096 status=none || true
+    expect_failure dd if=/dev/zero of="$DISK/ballast" bs=4096 status=none
     [ "$(listed "$MNT/run")" = checkpoint-10 ]
     rm "$DISK/ballast"
     save "$MNT/run" 20

@@ -280,6 +280,24 @@ in_both_orders() {
 
 daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
 
+# survives_a_death SIZE [MOUNT_OPTION...]: of a daemon on a mount with that option, which is there.
+survives_a_death() {
+    local size=$1
+    shift
+    put run/checkpoint-7
+    put run/final
+    wait_until 40 daemon_has_died
+    expect_once "$size"
+    expect_view run/checkpoint-7
+    umount_dying
+    "$CKPTFS" fsck "$STORE"
+    "$CKPTFS" verify "$STORE"
+    ckptfs_mount "$@"
+    same_bytes
+    rm -r "${MNT:?}/run"
+    ckptfs_umount
+}
+
 @test "death while it is compared, and while files give way" {
     local point size
     require_takeover
@@ -289,18 +307,7 @@ daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
     for point in fs.share.ranges:1 fs.share:1 fs.share:2 fs.share:3 fs.punch:2; do
         echo "--- $point"
         CKPTFS_FAULT_STARTS=1 CKPTFS_FAULT=${point%:*}:kill:${point#*:} ckptfs_mount
-        put run/checkpoint-7
-        put run/final
-        wait_until 40 daemon_has_died
-        expect_once "$size"
-        expect_view run/checkpoint-7
-        umount_dying
-        "$CKPTFS" fsck "$STORE"
-        "$CKPTFS" verify "$STORE"
-        ckptfs_mount
-        same_bytes
-        rm -r "${MNT:?}/run"
-        ckptfs_umount
+        survives_a_death "$size"
     done
 }
 
@@ -315,18 +322,7 @@ daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
     for point in "${points[@]}"; do
         echo "--- $point"
         CKPTFS_FAULT_STARTS=1 CKPTFS_FAULT=fs.repack.${point%:*}:kill:${point#*:} ckptfs_mount assemble=view
-        put run/checkpoint-7
-        put run/final
-        wait_until 40 daemon_has_died
-        expect_once "$size"
-        expect_view run/checkpoint-7
-        umount_dying
-        "$CKPTFS" fsck "$STORE"
-        "$CKPTFS" verify "$STORE"
-        ckptfs_mount assemble=view
-        same_bytes
-        rm -r "${MNT:?}/run"
-        ckptfs_umount
+        survives_a_death "$size" assemble=view
     done
 }
 

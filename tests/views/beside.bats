@@ -2,29 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # The assembled file beside the shards: there for everybody who looks, in nobody's way, and gone when it is not true.
 
-load views.bash
-load ../lib/loaded.bash
+load beside.bash
 
-# Every test copies what is saved once.
-setup_file() {
-    if [ -x "$PYTHON" ]; then
-        loaded_start
-        loaded_python 300 1 "$VIEWS_TREE/beside.py" save "$BATS_FILE_TMPDIR"
-    fi
-}
+setup_file() { beside_setup_file; }
 teardown_file() { loaded_end; }
 
 setup() {
-    [ -x "$PYTHON" ] || skip "needs a Python environment in CKPTFS_VENV"
-    SAVED=$BATS_FILE_TMPDIR
-    views_setup
-    ckptfs_mount
-    RUN=$MNT/run
-    CHECKPOINT=$RUN/checkpoint-1
-    SHARDS=$CHECKPOINT/pytorch_model_fsdp_0
-    MODEL=$CHECKPOINT/model.safetensors
+    beside_setup
     VIEWED=$VIEW/run/checkpoint-1/model.safetensors
-    mkdir "$RUN"
 }
 teardown() { ckptfs_teardown; }
 

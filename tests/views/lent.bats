@@ -2,30 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Configuration and tokenizer beside the assembled model, in the checkpoint's own directory: clones of what others have.
 
-load views.bash
-load ../lib/loaded.bash
+load beside.bash
 
-# Every test copies what is saved once.
-setup_file() {
-    if [ -x "$PYTHON" ]; then
-        loaded_start
-        loaded_python 300 1 "$VIEWS_TREE/beside.py" save "$BATS_FILE_TMPDIR"
-    fi
-}
+setup_file() { beside_setup_file; }
 teardown_file() { loaded_end; }
 
 setup() {
-    [ -x "$PYTHON" ] || skip "needs a Python environment in CKPTFS_VENV"
-    SAVED=$BATS_FILE_TMPDIR
-    views_setup
-    ckptfs_mount
-    RUN=$MNT/run
-    CHECKPOINT=$RUN/checkpoint-1
-    SHARDS=$CHECKPOINT/pytorch_model_fsdp_0
-    MODEL=$CHECKPOINT/model.safetensors
+    beside_setup
     LENT=$CHECKPOINT/config.json
     SHOWN=$VIEW/run/checkpoint-1
-    mkdir "$RUN"
 }
 teardown() { ckptfs_teardown; }
 
@@ -58,6 +43,13 @@ is_of() { cmp "$1" "$2" 2>/dev/null; }
 
 BARE="model.safetensors optimizer_0 pytorch_model_fsdp_0 scheduler.pt trainer_state.json "
 WHOLE="config.json generation_config.json model.safetensors optimizer_0 pytorch_model_fsdp_0 scheduler.pt tokenizer.json trainer_state.json "
+
+nothing_is_left_of_the_run() {
+    rm -r "$RUN"
+    ckptfs_remount trash=off
+    wait_until 20 stored_at_most 0
+    end_and_check
+}
 
 @test "the run's configuration and tokenizer are files of the checkpoint's directory, whose times stay" {
     cp -r "$SAVED/fsdp-1" "$CHECKPOINT"
@@ -128,10 +120,7 @@ WHOLE="config.json generation_config.json model.safetensors optimizer_0 pytorch_
     [ "$(names "$CHECKPOINT")" = "$BARE" ]
     settle
     [ "$(names "$CHECKPOINT")" = "$BARE" ]
-    rm -r "$RUN"
-    ckptfs_remount trash=off
-    wait_until 20 stored_at_most 0
-    end_and_check
+    nothing_is_left_of_the_run
 }
 
 @test "they go with the model when a shard is changed, and come again with the next one" {
@@ -275,10 +264,7 @@ WHOLE="config.json generation_config.json model.safetensors optimizer_0 pytorch_
         settle
         [ "$(names "$CHECKPOINT")" = "$WHOLE" ]
     fi
-    rm -r "$RUN"
-    ckptfs_remount trash=off
-    wait_until 20 stored_at_most 0
-    end_and_check
+    nothing_is_left_of_the_run
 }
 
 @test "a directory that has no model beside its shards is lent nothing" {
