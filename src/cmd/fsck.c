@@ -92,8 +92,10 @@ static void fsck_ignore_complaint(void *context, const char *text)
 int fsck_check_database(struct fsck *fsck, const char *path, bool quiet)
 {
     const char *journal = strcmp(path, fsck->database) == 0 ? fsck->journal : NULL;
-    int complaints =
-        meta_check_database(path, journal, quiet ? fsck_ignore_complaint : fsck_note_complaint, fsck);
+    void (*complaint)(void *, const char *) = quiet ? fsck_ignore_complaint : fsck_note_complaint;
+    int complaints = meta_check_database(path, journal, complaint, fsck);
+    if (complaints == -ENOSPC && store_reserve_spend_last(fsck->store) == 0)
+        complaints = meta_check_database(path, journal, complaint, fsck);
     if (complaints == -EUCLEAN && !quiet)
         fsck_note_complaint(fsck, "meta.db is no database that can be read");
     return complaints == -EUCLEAN ? 1 : complaints;

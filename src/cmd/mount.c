@@ -92,10 +92,14 @@ static int mount_lock_store(struct mount_work *work, const char *path)
     if (problem)
         return exit_code_of_store(problem);
     free(work->store);
-    work->store = steal_pointer(store->path);
+    work->store = strdup(store->path);
     work->store_is_new = store->created;
     work->lock_fd = fcntl(store->lock_fd, F_DUPFD_CLOEXEC, 3);
     store_close(store);
+    if (!work->store) {
+        log_error("%s cannot be mounted: out of memory", path);
+        return EXIT_FAILED;
+    }
     if (work->lock_fd >= 0)
         return EXIT_FINE;
     log_error("the store's lock cannot be kept: %m; raise the limit of open files");

@@ -45,6 +45,8 @@ static int verify_source_open_database(struct verify_source *out)
         return EXIT_FAILED;
     }
     errint error = out->store->created ? -ENOENT : meta_open_journaled(database, false, journal, &out->meta);
+    if (error == -ENOSPC && store_reserve_spend_last(out->store) == 0)
+        error = meta_open_journaled(database, false, journal, &out->meta);
     if (!error)
         error = sequence_check(out->store, out->meta);
     if (!error)

@@ -73,7 +73,7 @@ static errint serve_open_database(struct filesystem *fs)
         return -ENOMEM;
     errint error = meta_open_journaled(database, fs->store->created, journal, &fs->meta);
     /* A store on a full disk must open, so that something can be deleted. */
-    if (error == -ENOSPC && space_spend(fs) == 0)
+    if (error == -ENOSPC && space_spend_last(fs) == 0)
         error = meta_open_journaled(database, fs->store->created, journal, &fs->meta);
     if (error && error != -ESTALE)
         log_error("%s: cannot be opened: %s", database, strerror(-error));
@@ -89,6 +89,7 @@ static errint serve_open_store(struct filesystem *fs)
     errint error = serve_open_database(fs);
     if (error)
         return error;
+    store_note_database(fs->store);
     meta_on_commit(fs->meta, serve_note_commit, fs);
     meta_on_full(fs->meta, space_spend, fs);
     error = sequence_check(fs->store, fs->meta);

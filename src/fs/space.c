@@ -7,13 +7,22 @@
 #include "base/log.h"
 #include "fs/filesystem.h"
 
-errint space_spend(void *context)
+static errint space_note_spent(struct filesystem *fs, errint error)
 {
-    struct filesystem *fs = context;
-    errint error = store_reserve_spend(fs->store);
     if (!error && !atomic_exchange(&fs->disk_full, true))
         log_warning("the disk under the store is full: new files are refused until space is freed");
     return error;
+}
+
+errint space_spend(void *context)
+{
+    struct filesystem *fs = context;
+    return space_note_spent(fs, store_reserve_spend(fs->store));
+}
+
+errint space_spend_last(struct filesystem *fs)
+{
+    return space_note_spent(fs, store_reserve_spend_last(fs->store));
 }
 
 errint space_check(struct filesystem *fs)

@@ -15,6 +15,9 @@ struct filesystem;
 /* For meta_on_full: gives up a part of the reserve; `context` is the filesystem. -ENOSPC: nothing is left. */
 errint space_spend(void *context);
 
+/* The same for the opening of the database, which may take all that is left. */
+errint space_spend_last(struct filesystem *fs);
+
 /* 0, or -ENOSPC: for what takes space and can be refused. Costs a statvfs(2) while the disk is full. */
 errint space_check(struct filesystem *fs);
 

@@ -2,6 +2,7 @@
 /* Transactions: begin, commit or roll back, try again with the reserve; and the numbers that they give out.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "base/fault.h"
 #include "base/log.h"
@@ -14,8 +15,7 @@
  */
 enum { CHANGE_BATCH = 1024, CHANGE_SKIP = 1 << 20 };
 
-/* Bytes of the log after which it is trimmed once the disk was full. */
-enum { CHANGE_FULL_TRIM = 256 << 10 };
+enum { CHANGE_FREED_TRIES = 5, CHANGE_FREED_MS = 2 };
 
 struct meta *meta_lock(struct meta *meta)
 {
@@ -142,19 +142,35 @@ static void change_roll_back(struct change *change)
     change_shadows(change)->count = change->shadows_count;
 }
 
-static bool change_may_retry(struct change *change)
+static bool change_spend(struct change *change)
 {
     struct meta *meta = change->meta;
-    if (change->error != -ENOSPC || !change->spends || change->spent || !meta->spend)
+    if (change->spent || !meta->spend)
         return false;
     change->spent = true;
     if (meta->spend(meta->spend_context) != 0)
         return false;
     atomic_store(&meta->journal_refused, true);
-    /* On a full disk the log has no room to grow: its pages go into the database's own blocks early. */
-    meta->log_trim = CHANGE_FULL_TRIM;
+    /* On a full disk the log has no room to grow: its pages go into the database's own blocks now. */
+    meta->log_trim = 0;
     meta->log_wake = 0;
     return true;
+}
+
+static bool change_may_retry(struct change *change)
+{
+    if (change->error != -ENOSPC || !change->spends)
+        return false;
+    if (change_spend(change))
+        return true;
+    /* Other changes come in between, and may take the room that was made. */
+    if (change->again++ == CHANGE_FREED_TRIES)
+        return false;
+    if (db_log_size(change->meta->db) > 0)
+        return meta_empty_log(change->meta);
+    /* ext4 hands out what was freed only a moment after the sync that has freed it. */
+    const struct timespec moment = {.tv_nsec = CHANGE_FREED_MS * 1000000L};
+    return nanosleep(&moment, NULL) == 0;
 }
 
 bool change_next(struct change *change)

@@ -129,6 +129,8 @@ int db_check_file(const char *path, void (*finding)(void *context, const char *t
 
 /* Bytes of commits in the log that were not yet moved into the database. */
 size_t db_log_size(const struct db *db);
+/* Bytes that the disk has for others than root; unknown: INT64_MAX. */
+int64_t db_disk_free(const struct db *db);
 /* How far the log has come, in units of the engine; 0 when it is empty. */
 uint64_t db_log_commits(const struct db *db);
 

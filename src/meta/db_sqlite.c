@@ -39,6 +39,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -493,6 +494,14 @@ errint db_log_sync(struct db *db)
         return 0;
     log_error("%s: the disk went away while the log was synced", db->path);
     return -EIO;
+}
+
+int64_t db_disk_free(const struct db *db)
+{
+    struct statvfs disk;
+    if (fstatvfs(db->log_fd, &disk) != 0)
+        return INT64_MAX;
+    return (int64_t)(disk.f_bavail * disk.f_frsize);
 }
 
 errint db_checkpoint_begin(struct db *db)

@@ -51,6 +51,7 @@ struct meta {
     bool thread_runs, stop;
     pthread_cond_t log_grown;
     size_t log_trim;  /* the log is copied into the database when it has grown by this */
+    size_t log_limit; /* from here on commits wait until it is copied and emptied */
     size_t log_wake;  /* commits wake the thread from this size of the log on */
     errint log_error; /* of the last round, so that it is not told again and again */
 
@@ -78,6 +79,12 @@ void meta_unlock_scope(struct meta **meta);
 #define META_LOCKED(guarded)                                                                                 \
     struct meta *locked_ __attribute__((cleanup(meta_unlock_scope), unused)) = meta_lock(guarded)
 
+/*
+ * Moves the log into the database's own blocks and gives its space to the disk, if there is any. For a change
+ * that met a full disk: with the lock held, which is given up in between. False: nothing is gained.
+ */
+bool meta_empty_log(struct meta *meta);
+
 /* -- the journal (journal.c) ------------------------------------------------------------------------------
  */
 
@@ -104,7 +111,8 @@ errint backup_copy(struct meta *meta, const char *path, bool (*stop)(void *conte
  */
 
 /*
- * A transaction that is tried once, or twice when the disk is full and the reserve can be spent:
+ * A transaction that is tried once, and when the disk is full again where the reserve can be spent, and some
+ * times more with the log emptied; the lock is given up before that:
  *
  *     struct change change = {.meta = meta, .request = unique, .freed = freed};
  *     while (change_next(&change))
@@ -125,6 +133,7 @@ struct change {
     errint error;        /* set by the body */
     /* change.c's own */
     bool begun, spent;
+    int again; /* tries with the space of the log */
     size_t freed_count, shadows_count;
     struct meta_known known;
 };

@@ -13,10 +13,29 @@
 #include "meta/journal.h"
 
 enum {
-    META_LOG_TRIM = 4 << 20,   /* the log is copied into the database when it has grown by this */
-    META_LOG_LIMIT = 64 << 20, /* from here on commits wait until it is copied and emptied */
+    /* Of the log that is copied into the database, and of the one for whose emptying commits wait. */
+    META_LOG_TRIM = 4 << 20,
+    META_LOG_LIMIT = 64 << 20,
+    /* Such parts of the free space make them smaller, down to the third figure. */
+    META_LOG_TRIM_PART = 256,
+    META_LOG_LIMIT_PART = 16,
+    META_LOG_LEAST = 256 << 10,
     META_LOG_RETRY_SECONDS = 1,
 };
+
+static size_t meta_log_part(int64_t free, int64_t part, size_t most)
+{
+    size_t bytes = (size_t)(free / part);
+    return bytes > most ? most : bytes < META_LOG_LEAST ? META_LOG_LEAST : bytes;
+}
+
+/* A log must not be what fills the disk: the database needs room for what is in it before it can go. */
+static void meta_bound_log(struct meta *meta)
+{
+    int64_t free = db_disk_free(meta->db);
+    meta->log_trim = meta_log_part(free, META_LOG_TRIM_PART, META_LOG_TRIM);
+    meta->log_limit = meta_log_part(free, META_LOG_LIMIT_PART, META_LOG_LIMIT);
+}
 
 /* -- syncing ----------------------------------------------------------------------------------------------
  */
@@ -111,9 +130,11 @@ static errint meta_move_log(struct meta *meta, bool waiting, bool *emptied)
     return error ? error : ended;
 }
 
-/* With the lock held; it is given up in between, unless `waiting` says that the log has grown too long for
- * that. The journal's lock is taken before it. */
-static void meta_checkpoint(struct meta *meta, bool waiting)
+/*
+ * With the lock held; it is given up in between, unless `waiting` says that the log has grown too long for
+ * that. The journal's lock is taken before it. Returns whether the log is empty now.
+ */
+static bool meta_checkpoint(struct meta *meta, bool waiting)
 {
     pthread_mutex_unlock(&meta->lock);
     pthread_mutex_lock(&meta->journal_lock);
@@ -122,6 +143,10 @@ static void meta_checkpoint(struct meta *meta, bool waiting)
     bool emptied = false;
     meta->log_wake = SIZE_MAX;
     errint error = meta_move_log(meta, waiting, &emptied);
+    /* The database may have to grow by what the log has taken from it. */
+    if (error == -ENOSPC && meta->spend && meta->spend(meta->spend_context) == 0)
+        error = meta_move_log(meta, waiting, &emptied);
+    meta_bound_log(meta);
     meta->log_wake = db_log_size(meta->db) + meta->log_trim;
     if (error == -EIO)
         meta_note_sync_error(meta, error);
@@ -142,6 +167,13 @@ static void meta_checkpoint(struct meta *meta, bool waiting)
     }
     pthread_mutex_unlock(&meta->journal_lock);
     pthread_mutex_lock(&meta->lock);
+    return emptied;
+}
+
+bool meta_empty_log(struct meta *meta)
+{
+    /* What could not be synced must not get into the database as if it had been. */
+    return !meta_sync_failed(meta) && db_log_size(meta->db) > 0 && meta_checkpoint(meta, true);
 }
 
 static void *meta_run_checkpoints(void *argument)
@@ -156,7 +188,7 @@ static void *meta_run_checkpoints(void *argument)
         }
         /* What could not be synced must not get into the database as if it had been. */
         if (!meta_sync_failed(meta))
-            meta_checkpoint(meta, db_log_size(meta->db) >= META_LOG_LIMIT);
+            meta_checkpoint(meta, db_log_size(meta->db) >= meta->log_limit);
         if (meta->stop || db_log_size(meta->db) < meta->log_trim)
             continue;
         /* Commits came in between. Soon there may be a moment without, in which the log can be emptied. */
@@ -211,8 +243,6 @@ static struct meta *meta_new(void)
     pthread_mutex_init(&meta->journal_lock, NULL);
     pthread_cond_init(&meta->journal_end, NULL);
     pthread_condattr_destroy(&monotonic);
-    meta->log_trim = META_LOG_TRIM;
-    meta->log_wake = meta->log_trim;
     return meta;
 }
 
@@ -234,6 +264,8 @@ static errint meta_start(struct meta *meta, const char *path)
     const struct schema_step *steps = schema_steps(&count);
     errint error = schema_check(meta->db, path, META_FORMAT_VERSION, steps, count);
     meta->commit_last++; /* an upgrade, if there was one */
+    meta_bound_log(meta);
+    meta->log_wake = meta->log_trim;
     if (!error)
         error = change_start(meta);
     if (!error)

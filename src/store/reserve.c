@@ -14,6 +14,8 @@
 #define RESERVE_MAX  (INT64_C(8) << 20)
 #define RESERVE_MIN  (INT64_C(256) << 10)
 #define RESERVE_UNIT (INT64_C(64) << 10)
+/* Kept for the next start: what opens a database needs a log and its index before anything can be deleted. */
+#define RESERVE_START (2 * RESERVE_UNIT)
 
 static pthread_mutex_t reserve_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -97,22 +99,46 @@ errint reserve_open(struct store *store)
     return error == -ENOSPC || error == -EDQUOT ? 0 : error;
 }
 
+/* With the lock held. Gives half of what is there above `kept` bytes, or all of it. */
+static errint reserve_give(struct store *store, int64_t kept, bool all)
+{
+    struct stat status;
+    if (fstat(store->reserve_fd, &status) != 0)
+        return -errno;
+    if (status.st_size <= kept)
+        return -ENOSPC;
+    int64_t left = kept + (all ? 0 : (status.st_size - kept) / 2 / RESERVE_UNIT * RESERVE_UNIT);
+    /* The sync makes journalling filesystems hand the blocks out again. */
+    if (ftruncate(store->reserve_fd, left) != 0 || fsync(store->reserve_fd) != 0)
+        return -errno;
+    store->reserve_spent = true;
+    return 0;
+}
+
 errint store_reserve_spend(struct store *store)
 {
     pthread_mutex_lock(&reserve_lock);
-    struct stat status;
-    errint error = fstat(store->reserve_fd, &status) == 0 ? 0 : -errno;
-    if (!error && status.st_size == 0)
-        error = -ENOSPC;
-    if (!error) {
-        int64_t left = status.st_size / 2 / RESERVE_UNIT * RESERVE_UNIT;
-        /* The sync makes journalling filesystems hand the blocks out again. */
-        if (ftruncate(store->reserve_fd, left) != 0 || fsync(store->reserve_fd) != 0)
-            error = -errno;
-        store->reserve_spent = true;
-    }
+    errint error = reserve_give(store, RESERVE_START, false);
     pthread_mutex_unlock(&reserve_lock);
     return error;
+}
+
+errint store_reserve_spend_last(struct store *store)
+{
+    pthread_mutex_lock(&reserve_lock);
+    errint error = reserve_give(store, 0, true);
+    pthread_mutex_unlock(&reserve_lock);
+    return error;
+}
+
+void reserve_close(struct store *store)
+{
+    struct stat status;
+    if (store->reserve_fd < 0 || fstat(store->reserve_fd, &status) != 0 || status.st_size >= RESERVE_START)
+        return;
+    if (fallocate(store->reserve_fd, 0, status.st_size, RESERVE_START - status.st_size) != 0 &&
+        ftruncate(store->reserve_fd, status.st_size) != 0)
+        log_warning("%s/%s: %m", store->path, RESERVE_FILE);
 }
 
 errint store_reserve_restore(struct store *store)

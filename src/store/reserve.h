@@ -14,5 +14,7 @@
  * error: the reserve counts as spent. Sets reserve_fd, reserve_size and reserve_spent.
  */
 errint reserve_open(struct store *store);
+/* Takes back what the opening of the database was given, if nobody else has it now. */
+void reserve_close(struct store *store);
 
 #endif

@@ -294,15 +294,15 @@ static enum store_problem store_open_contents(struct store *store, enum store_wi
     return error ? store_explain(store->path, error) : STORE_FINE;
 }
 
-/* Once the database is there, its absence is a loss. A full disk may refuse this; the close tries again. */
-static void store_note_database(struct store *store)
+void store_note_database(struct store *store)
 {
     if (store->used || faccessat(store->fd, STORE_DATABASE, F_OK, 0) != 0)
         return;
     errint error = identity_mark_used(store);
     if (error) {
         store->used = false;
-        log_warning("%s/%s could not be updated: %s", store->path, IDENTITY_FILE, strerror(-error));
+        if (error != -ENOSPC && error != -EDQUOT)
+            log_warning("%s/%s could not be updated: %s", store->path, IDENTITY_FILE, strerror(-error));
     }
 }
 
@@ -396,5 +396,6 @@ void store_close(struct store *store)
     if (!store)
         return;
     store_note_database(store);
+    reserve_close(store);
     store_release(store);
 }

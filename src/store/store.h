@@ -80,6 +80,11 @@ enum store_problem store_open(const char *path, int inherited_lock_fd, struct st
 enum store_problem store_open_existing(const char *path, bool rescue, struct store **out);
 /* The file `name` of it; the caller frees. NULL: no memory. */
 char *store_path_of(const struct store *store, const char *name);
+/*
+ * To be called when the database has been made: from then on its absence is a loss. A full disk may refuse
+ * that; the closing and the next opening of the store try again.
+ */
+void store_note_database(struct store *store);
 /* Releases the lock too, unless another process (or a duplicate of lock_fd) holds it. NULL is allowed. */
 void store_close(struct store *store);
 
@@ -101,10 +106,12 @@ errint store_epoch(const struct store *store, char out[128]);
  * The reserve: allocated once (8 MiB, or 1/64 of the disk when that is less, at least 256 KiB).
  * store_reserve_spend gives half of what is left to the database when a commit met a full disk, so that a
  * writer who takes the freed space first does not get all of it: 0 when there was something to give, -ENOSPC
- * when nothing is left. store_reserve_restore tries to allocate it again, and only where at least as much
- * again is free (else -ENOSPC). Both block. Thread-safe.
+ * when nothing is left but the last 128 KiB. These are for whoever opens the database on a full disk, who
+ * takes what is left with store_reserve_spend_last. store_reserve_restore tries to allocate it again, and
+ * only where at least as much again is free (else -ENOSPC). All block. Thread-safe.
  */
 errint store_reserve_spend(struct store *store);
+errint store_reserve_spend_last(struct store *store);
 errint store_reserve_restore(struct store *store);
 
 #endif

@@ -67,7 +67,7 @@ fill_disk() {
     fill small "$MNT/small" 20000
     [ "$("$CKPTFS" status --json "$MNT" | jq .disk.full)" = true ]
     expect_failure touch "$MNT/more"
-    rm "$DISK/ballast"
+    rm "$DISK/others"
     wait_until 20 has_free $((16 << 20))
     echo works >"$MNT/more"
     [ "$(cat "$MNT/more")" = works ]
@@ -85,6 +85,33 @@ fill_disk() {
     (cd "$MNT/small" && sha256sum --quiet -c "$TEST_DIR/others.sha256")
     ckptfs_remount
     (cd "$MNT/small" && sha256sum --quiet -c "$TEST_DIR/others.sha256")
+}
+
+fill_disk_to_the_end() {
+    dd if=/dev/zero of="$DISK/ballast" bs=1k status=none 2>/dev/null || true
+    expect_failure dd if=/dev/zero of="$DISK/more" bs=4k count=1 status=none
+}
+
+@test "a store on a disk without a free byte is checked, mounted and emptied" {
+    disk_create ext4 64
+    head -c 8M /dev/zero >"$DISK/others"
+    ckptfs_mount
+    mkdir "$MNT/small"
+    fill small "$MNT/small" 2000
+    (cd "$MNT/small" && sha256sum ./small-9??) >"$TEST_DIR/others.sha256"
+    ckptfs_umount
+    # As much of the reserve as the fullest disk leaves.
+    truncate -s 128K "$DISK/store/reserve"
+    fill_disk_to_the_end
+    "$CKPTFS" fsck "$DISK/store"
+    "$CKPTFS" verify "$DISK/store"
+    ckptfs_mount
+    (cd "$MNT/small" && sha256sum --quiet -c "$TEST_DIR/others.sha256")
+    rm -r "$MNT/small"
+    rm "$DISK/others"
+    wait_until 20 touch "$MNT/more"
+    ckptfs_remount
+    [ -e "$MNT/more" ]
 }
 
 @test "a disk that is full before the daemon dies is full, not broken, after the takeover" {

@@ -166,7 +166,7 @@ static void run_step(void)
     uint64_t commits = meta_commit_last(meta);
     arm(step_fault);
     bool again = strchr(step_fault, '+') != NULL;
-    bool succeeds = step->spends && step_reserve == 0 && !again;
+    bool succeeds = step->spends && !again;
     CHECK_EQUAL(succeeds ? 0 : -ENOSPC, step->run());
     CHECK_EQUAL(step->spends ? 1 : 0, spent);
     CHECK_EQUAL(commits + (succeeds ? 1 : 0), meta_commit_last(meta));
@@ -205,9 +205,14 @@ static void test_reserve_helps(void)
     run_steps("meta.commit:ENOSPC", 0);
 }
 
-static void test_reserve_is_spent(void)
+static void test_log_helps(void)
 {
     run_steps("meta.commit:ENOSPC", -ENOSPC);
+}
+
+static void test_nothing_helps(void)
+{
+    run_steps("meta.commit:ENOSPC:1+", -ENOSPC);
 }
 
 static void test_reserve_is_not_enough(void)
@@ -341,7 +346,8 @@ int main(void)
 {
     frame_run("with a reserve, what frees space succeeds and all else fails without a change",
               test_reserve_helps);
-    frame_run("with an empty reserve all fails without a change", test_reserve_is_spent);
+    frame_run("with an empty reserve, what frees space succeeds with the space of the log", test_log_helps);
+    frame_run("with an empty reserve and no log's space all fails without a change", test_nothing_helps);
     frame_run("the reserve is spent once a transaction", test_reserve_is_not_enough);
     frame_run("the same where the transaction begins", test_full_at_begin);
     frame_run("a disk that is really full", test_full_disk);
