@@ -177,7 +177,7 @@ _ckptfs() {
             ;;
         undelete)
             case $word in
-                -*) _ckptfs_complete_words $'--to\n--list\n--json\n--help' "$word" ;;
+                -*) _ckptfs_complete_words $'--to\n--drop\n--list\n--json\n--help' "$word" ;;
                 *)
                     compopt -o filenames
                     mapfile -t COMPREPLY < <(compgen -d -- "$word")

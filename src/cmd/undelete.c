@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `ckptfs undelete`: removed checkpoints are given back. */
+/* `ckptfs undelete`: removed checkpoints are given back, or up for good. */
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -213,6 +213,40 @@ static void undelete_run_path(struct undelete *undelete, const char *path)
     undelete_fail(undelete, code);
 }
 
+/* -- giving up --------------------------------------------------------------------------------------------
+ */
+
+static int undelete_drop_one(const struct undelete_place *place, const struct control_trash *entry)
+{
+    cleanup_free char *path = undelete_path_of(place, entry);
+    cleanup_free char *plain = path ? plain_text(path) : NULL;
+    cleanup_fd int fd = -1;
+    int code = plain ? directory_open(place->mountpoint, &fd) : directory_explain(place->relative, ENOMEM);
+    if (code)
+        return code;
+    uint64_t id = entry->id;
+    int error = directory_ask(fd, CKPTFS_IOCTL_TRASH_DROP, &id);
+    if (error)
+        return undelete_explain(path, entry, error);
+    printf("%s~%" PRIu64 ": is gone for good\n", plain, id);
+    return EXIT_FINE;
+}
+
+/* The one whose number is given; or else all that were removed at or below the path. */
+static void undelete_drop_path(struct undelete *undelete, const char *path)
+{
+    __attribute__((cleanup(undelete_place_release))) struct undelete_place place = {0};
+    int code = undelete_place_find(path, &place);
+    const struct control_trash *numbered = code ? NULL : undelete_find_numbered(&place);
+    if (numbered)
+        code = undelete_drop_one(&place, numbered);
+    for (size_t i = 0; i < place.count && !code && !numbered; i++) {
+        if (undelete_is_below(&place, &place.entries[i]))
+            code = undelete_drop_one(&place, &place.entries[i]);
+    }
+    undelete_fail(undelete, code);
+}
+
 /* -- the command ------------------------------------------------------------------------------------------
  */
 
@@ -243,14 +277,16 @@ static int undelete_run_list(struct undelete *undelete, char **paths, bool json)
 static int undelete_run(int argc, char **argv)
 {
     static const struct option long_options[] = {{"list", no_argument, NULL, 'l'},
+                                                 {"drop", no_argument, NULL, 'd'},
                                                  {"json", no_argument, NULL, 'j'},
                                                  {"to", required_argument, NULL, 't'},
                                                  {0}};
     struct undelete undelete = {0};
-    bool list = false, json = false;
+    bool list = false, json = false, drop = false;
     int option;
-    while ((option = getopt_long(argc, argv, ":ljt:", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":ldjt:", long_options, NULL)) != -1) {
         switch (option) {
+        case 'd': drop = true; break;
         case 'l': list = true; break;
         case 'j': json = true; break;
         case 't': undelete.to = optarg; break;
@@ -259,21 +295,24 @@ static int undelete_run(int argc, char **argv)
         }
     }
     int count = argc - optind;
-    if (list ? undelete.to != NULL : json || count == 0 || (undelete.to && count != 1))
-        return command_usage_error(&command_undelete, "expected PATH..., --to NEW PATH or --list [PATH...]");
+    if (list ? undelete.to || drop : json || count == 0 || (undelete.to && (drop || count != 1)))
+        return command_usage_error(&command_undelete,
+                                   "expected PATH..., --to NEW PATH, --drop PATH... or --list [PATH...]");
     if (list)
         return undelete_run_list(&undelete, argv + optind, json);
+    void (*run)(struct undelete *, const char *) = drop ? undelete_drop_path : undelete_run_path;
     for (int i = optind; i < argc; i++)
-        undelete_run_path(&undelete, argv[i]);
+        run(&undelete, argv[i]);
     return undelete.code;
 }
 
 const struct command command_undelete = {
     .name = "undelete",
-    .synopsis = "PATH... | -t NEW PATH | -l [-j] [PATH...]",
+    .synopsis = "PATH... | -t NEW PATH | -d PATH... | -l [-j] [PATH...]",
     .summary = "give removed checkpoints back",
     .details =
         "  -t, --to NEW  put the checkpoint there instead of where it was\n"
+        "  -d, --drop    give up for good what was removed at or below PATH\n"
         "  -l, --list    list what can be given back, of the mount or below PATH\n"
         "  -j, --json    list as one JSON document\n"
         "\n"

@@ -154,15 +154,21 @@ static bool undelete_is_numbered(const struct undelete_place *place, const struc
            strcmp(place->relative + length, number) == 0;
 }
 
+const struct control_trash *undelete_find_numbered(const struct undelete_place *place)
+{
+    for (size_t i = 0; i < place->count; i++) {
+        if (undelete_is_numbered(place, &place->entries[i]))
+            return &place->entries[i];
+    }
+    return NULL;
+}
+
 const struct control_trash *undelete_find_entry(const struct undelete_place *place)
 {
-    const struct control_trash *found = NULL;
-    for (size_t i = 0; i < place->count; i++) {
-        const struct control_trash *entry = &place->entries[i];
-        if (undelete_is_numbered(place, entry))
-            return entry;
-        if (strcmp(entry->path, place->relative) == 0)
-            found = entry;
+    const struct control_trash *found = undelete_find_numbered(place);
+    for (size_t i = place->count; i > 0 && !found; i--) {
+        if (strcmp(place->entries[i - 1].path, place->relative) == 0)
+            found = &place->entries[i - 1];
     }
     return found;
 }

@@ -36,6 +36,8 @@ char *undelete_resolve(const char *path);
 /* The entry that is meant by exactly the path: the last of that name, or the one whose number follows. NULL.
  */
 const struct control_trash *undelete_find_entry(const struct undelete_place *place);
+/* Only the one whose number follows the path. NULL. */
+const struct control_trash *undelete_find_numbered(const struct undelete_place *place);
 /* Whether the entry was at the path, or below it. */
 bool undelete_is_below(const struct undelete_place *place, const struct control_trash *entry);
 /* Its path, absolute. The caller frees it; NULL: no memory. */

@@ -197,6 +197,8 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_next_trash(request, in, in_size, out_size);
     else if (command == CKPTFS_IOCTL_UNDELETE)
         control_undelete(request, ino, in, in_size);
+    else if (command == CKPTFS_IOCTL_TRASH_DROP)
+        control_drop_trash(request, in, in_size);
     else if (control_template(request, ino, command, in, in_size, out_size) ||
              control_export(request, ino, command, in, in_size, out_size))
         return;

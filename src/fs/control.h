@@ -102,6 +102,9 @@ struct control_undelete {
     char name[256];
 };
 #define CKPTFS_IOCTL_UNDELETE _IOW('k', 43, struct control_undelete)
+/* The entry of that number is given up for good. For the owner of what was removed, and root. ENOENT: there
+ * is no such entry that the asker may see; EROFS. On any directory. */
+#define CKPTFS_IOCTL_TRASH_DROP _IOW('k', 44, uint64_t)
 
 /* How safe the files of a tree are: a file, or all below a directory. Counts the asker's files; root's all.
  */

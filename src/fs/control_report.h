@@ -62,6 +62,7 @@ bool control_export(fuse_req_t request, uint64_t ino, unsigned command, const vo
 /* CKPTFS_IOCTL_TRASH_NEXT, which is answered at once, and CKPTFS_IOCTL_UNDELETE. */
 void control_next_trash(fuse_req_t request, const void *in, size_t in_size, size_t room);
 void control_undelete(fuse_req_t request, uint64_t directory, const void *in, size_t in_size);
+void control_drop_trash(fuse_req_t request, const void *in, size_t in_size);
 /* Takes the request over when the extended attribute is one of the figures of a file: true. */
 bool control_answers_xattr(fuse_req_t request, uint64_t ino, const char *name, size_t room);
 

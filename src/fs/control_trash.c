@@ -163,3 +163,36 @@ void control_undelete(fuse_req_t request, uint64_t directory, const void *in, si
     /* The kernel may remember that there is no such name. */
     expire_name_for_ioctl(request, directory, wanted.name, ino);
 }
+
+/* -- giving up --------------------------------------------------------------------------------------------
+ */
+
+static errint control_may_drop(fuse_req_t request, uint64_t id)
+{
+    struct filesystem *fs = fs_of(request);
+    struct meta_trash row;
+    if (fs->options->read_only)
+        return -EROFS;
+    errint error = meta_trash_find(fs->meta, id, &row);
+    return !error && !control_sees_trash(&row, fuse_req_ctx(request)->uid) ? -ENOENT : error;
+}
+
+/* It is no entry any more when this is answered; the trash's thread removes what it had. */
+void control_drop_trash(fuse_req_t request, const void *in, size_t in_size)
+{
+    struct filesystem *fs = fs_of(request);
+    uint64_t id = 0;
+    cleanup_ids struct ids none = {0};
+    errint error = in_size < sizeof id ? -EINVAL : 0;
+    if (!error) {
+        memcpy(&id, in, sizeof id);
+        error = control_may_drop(request, id);
+    }
+    int more = error ? error : meta_trash_give_up(fs->meta, id, 0, clock_file_time(), &none);
+    if (more < 0) {
+        fuse_reply_err(request, -more);
+        return;
+    }
+    trash_kick(fs);
+    fuse_reply_ioctl(request, 0, NULL, 0);
+}

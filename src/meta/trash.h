@@ -108,9 +108,9 @@ errint meta_trash_restore(struct meta *meta, const struct meta_trash_restore *wa
                           uint64_t *out);
 
 /*
- * Gives an entry up, at most `limit` names at a time: 1 when there is more, 0 at the end (or where there was
- * none), or an error. Files that had their last name there are appended to `released`, for the caller to
- * meta_reap when nobody has them open.
+ * Gives an entry up, at most `limit` names at a time (0: it only is no entry from now on): 1 when there is
+ * more, 0 at the end (or where there was none), or an error. Files that had their last name there are
+ * appended to `released`, for the caller to meta_reap when nobody has them open.
  */
 int meta_trash_give_up(struct meta *meta, uint64_t ino, unsigned limit, int64_t now, struct ids *released);
 

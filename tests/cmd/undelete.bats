@@ -275,6 +275,7 @@ look_once_more() {
     [ "$status" -ne 0 ]
     run run_as_user "$CKPTFS" undelete "$RUN/checkpoint-6"
     [ "$status" -ne 0 ]
+    run_as_user "$CKPTFS" undelete --drop "$RUN/checkpoint-6"
     # Where he may not write, nothing comes back for him.
     chmod 755 "$RUN"
     run run_as_user "$CKPTFS" undelete "$RUN/checkpoint-5"
@@ -283,6 +284,45 @@ look_once_more() {
     run_as_user "$CKPTFS" undelete "$RUN/checkpoint-5"
     "$CKPTFS" undelete "$RUN/checkpoint-6"
     [ "$(ls "$RUN")" = $'checkpoint-5\ncheckpoint-6' ]
+}
+
+removed_paths() { trash_field path | sed "s|^$RUN/||" | tr '\n' ' '; }
+
+objects_take() { du -s --apparent-size -B1 "$STORE/objects" | cut -f1; }
+
+@test "what is in the trash is given up for good when somebody says so" {
+    ckptfs_mount
+    local i numbers
+    for i in 5 6 6 7; do
+        checkpoint "$RUN/checkpoint-$i"
+        rm -r "$RUN/checkpoint-$i"
+    done
+    mv "$WAS" "$TEST_DIR/seven"
+    checkpoint "$RUN/checkpoint-8"
+    rm "$RUN/checkpoint-8/optimizer.pt"
+    [ "$(objects_take)" -gt 1400000 ]
+    [ "$(removed_paths)" = "checkpoint-5 checkpoint-6 checkpoint-6 checkpoint-7 checkpoint-8 " ]
+    # By its number, the older one of two: the younger stays.
+    numbers=$("$CKPTFS" undelete -lj "$RUN/checkpoint-6" | jq -r '.[].number')
+    "$CKPTFS" undelete -d "$RUN/checkpoint-6~${numbers%%$'\n'*}" | grep -q 'checkpoint-6~.*is gone for good'
+    [ "$(trash_field number | grep -cxF "$numbers")" -eq 1 ]
+    run "$CKPTFS" undelete "$RUN/checkpoint-6~${numbers%%$'\n'*}"
+    [ "$status" -ne 0 ]
+    # By its path, and what was removed of one that is there in part: the rest is untouched.
+    "$CKPTFS" undelete --drop "$RUN/checkpoint-5" "$RUN/checkpoint-8"
+    [ "$(removed_paths)" = "checkpoint-6 checkpoint-7 " ]
+    [ ! -e "$MNT/.ckptfs/trash/run/checkpoint-5" ]
+    [ -s "$RUN/checkpoint-8/model.safetensors" ]
+    "$CKPTFS" undelete "$RUN/checkpoint-7"
+    "$CKPTFS" undelete -d "$MNT"
+    trash_is_empty
+    [ -z "$(ls "$MNT/.ckptfs/trash")" ]
+    # What is left is one checkpoint of 300 kB and the model of another.
+    "$CKPTFS" gc "$MNT"
+    [ "$(objects_take)" -lt 600000 ]
+    same_tree "$TEST_DIR/seven" "$RUN/checkpoint-7"
+    ckptfs_umount
+    "$CKPTFS" fsck "$STORE"
 }
 
 @test "a file that was open when its checkpoint was removed is read on" {
