@@ -26,8 +26,10 @@ enum {
     BACKUP_FIRST_SECONDS = 1,      /* where no journal goes on */
     BACKUP_RETRY_SECONDS = 60,     /* it failed, or more was committed than a copy could follow */
     BACKUP_LOOK_SECONDS = 1,       /* at the journal */
-    BACKUP_JOURNAL_MIN = 16 << 20, /* a smaller journal is no reason for a backup */
-    BACKUP_JOURNAL_MAX = 4,        /* a journal of so many times what is a reason for a backup is given up */
+    BACKUP_JOURNAL_MIN = 16 << 20, /* a smaller journal is no reason for a backup, */
+    BACKUP_JOURNAL_PART = 64,      /* nor is one that takes less than such a part of the disk */
+    BACKUP_JOURNAL_LEAST = 1 << 20,
+    BACKUP_JOURNAL_MAX = 4, /* a journal of so many times what is a reason for a backup is given up */
     /* ioprio_set(2); no header of the C library has these. */
     BACKUP_IO_WHO_PROCESS = 1,
     BACKUP_IO_LOWEST = (2 << 13) | 7, /* not the idle class: others wait for the end of a backup */
@@ -182,9 +184,16 @@ static int64_t backup_in(unsigned seconds)
 static int64_t backup_journal_limit(const struct filesystem *fs)
 {
     struct stat database;
-    if (fstatat(fs->store->fd, STORE_DATABASE, &database, 0) < 0 || database.st_size < BACKUP_JOURNAL_MIN)
-        return BACKUP_JOURNAL_MIN;
-    return database.st_size;
+    struct statvfs disk;
+    int64_t limit = BACKUP_JOURNAL_MIN;
+    if (fstatvfs(fs->store->fd, &disk) == 0 &&
+        (int64_t)(disk.f_blocks * disk.f_frsize) / BACKUP_JOURNAL_PART < limit)
+        limit = (int64_t)(disk.f_blocks * disk.f_frsize) / BACKUP_JOURNAL_PART;
+    if (limit < BACKUP_JOURNAL_LEAST)
+        limit = BACKUP_JOURNAL_LEAST;
+    if (fstatat(fs->store->fd, STORE_DATABASE, &database, 0) == 0 && database.st_size > limit)
+        limit = database.st_size;
+    return limit;
 }
 
 static bool backup_journal_wants_one(struct filesystem *fs)
