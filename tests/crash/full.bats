@@ -67,7 +67,7 @@ fill_disk() {
     fill small "$MNT/small" 20000
     [ "$("$CKPTFS" status --json "$MNT" | jq .disk.full)" = true ]
     expect_failure touch "$MNT/more"
-    rm "$DISK/others"
+    rm "$DISK/ballast"
     wait_until 20 has_free $((16 << 20))
     echo works >"$MNT/more"
     [ "$(cat "$MNT/more")" = works ]
