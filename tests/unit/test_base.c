@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every room uses: clocks, lists of ids, armed faults, the pool of workers, what the page cache has. */
+/*
+ * What every room uses: clocks, growing arrays, lists of ids, armed faults, the pool of workers, what the
+ * page cache has.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -11,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/grow.h"
 #include "base/ids.h"
 #include "base/page_cache.h"
 #include "base/process.h"
@@ -45,6 +49,33 @@ static void test_ids(void)
     ids_release(&ids);
     CHECK_EQUAL(0, ids.count);
     CHECK(ids.at == NULL);
+}
+
+/* Items keep their values when the array moves; one that cannot grow stays as it was. */
+static void test_grow(void)
+{
+    cleanup_free uint32_t *items = NULL;
+    size_t capacity = 0, count = 0, moves = 0;
+    while (count < 100000) {
+        size_t before = capacity;
+        CHECK(grow_reserve(items, capacity, count + 1));
+        moves += capacity != before;
+        items[count] = (uint32_t)count;
+        count++;
+    }
+    CHECK(capacity >= count && capacity < 2 * count);
+    CHECK(moves < 30);
+    for (size_t i = 0; i < count; i++)
+        CHECK_EQUAL(i, items[i]);
+    uint32_t *at = items;
+    size_t full = capacity;
+    CHECK(grow_reserve(items, capacity, full));
+    CHECK(!grow_reserve(items, capacity, SIZE_MAX / sizeof *items + 1));
+    CHECK(!grow_reserve(items, capacity, SIZE_MAX));
+    CHECK(items == at);
+    CHECK_EQUAL(full, capacity);
+    CHECK(grow_reserve(items, capacity, 2 * full));
+    CHECK_EQUAL(2 * full, capacity);
 }
 
 static void test_faults(void)
@@ -203,6 +234,7 @@ int main(void)
     check_run("SHA-256 of bytes that come in pieces", test_sha256);
     check_run("nanoseconds and timespecs, before 1970 too", test_clock);
     check_run("a list of ids grows and is released", test_ids);
+    check_run("an array grows, or stays as it was", test_grow);
     check_run("armed faults hit when they should", test_faults);
     check_run("a fault that cannot be understood is refused", test_fault_words);
     check_run("workers run every job once", test_workers);
