@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/grow.h"
 #include "base/log.h"
 #include "base/wait.h"
 #include "fs/control.h"
@@ -71,14 +72,8 @@ static struct export_entry *export_find(const struct exporter *exporter, uint64_
 /* With the lock. NULL: no memory. */
 static struct export_entry *export_add(struct exporter *exporter, uint64_t ino)
 {
-    if (exporter->count == exporter->capacity) {
-        size_t capacity = 2 * exporter->capacity + 16;
-        struct export_entry **grown = reallocarray(exporter->entries, capacity, sizeof *grown);
-        if (!grown)
-            return NULL;
-        exporter->entries = grown;
-        exporter->capacity = capacity;
-    }
+    if (!grow_reserve(exporter->entries, exporter->capacity, exporter->count + 1))
+        return NULL;
     struct export_entry *entry = calloc(1, sizeof *entry);
     if (entry) {
         entry->ino = ino;
