@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/grow.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/wait.h"
 #include "fs/control.h"
 #include "fs/events.h"
@@ -473,12 +474,8 @@ errint export_start(struct filesystem *fs)
     for (unsigned i = 0; i < EXPORT_REASONS && !error; i++)
         error = export_load(exporter, (enum export_reason)i);
     while (!error && exporter->thread_count < EXPORT_THREADS) {
-        pthread_t *thread = &exporter->threads[exporter->thread_count];
-        error = -pthread_create(thread, NULL, export_thread, exporter);
-        if (error)
-            break;
-        pthread_setname_np(*thread, "export");
-        exporter->thread_count++;
+        error = thread_create(&exporter->threads[exporter->thread_count], "export", export_thread, exporter);
+        exporter->thread_count += !error;
     }
     return error;
 }

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "fs/assembler.h"
 #include "fs/backup.h"
 #include "fs/checkpoints.h"
@@ -232,10 +233,7 @@ static void serve_drop_session(struct filesystem *fs)
 
 /* Says what the end of a mount waits for, when it takes long. */
 struct serve_ending {
-    pthread_mutex_t lock;
-    pthread_cond_t over;
-    pthread_t thread;
-    bool runs, ended;
+    struct thread thread;
     const char *step;
     int64_t since; /* clock_monotonic() */
 };
@@ -243,45 +241,37 @@ struct serve_ending {
 static void *serve_watch_ending(void *context)
 {
     struct serve_ending *ending = context;
-    pthread_mutex_lock(&ending->lock);
-    while (!ending->ended) {
-        struct timespec until = clock_to_timespec(clock_monotonic() + SERVE_ENDING_NS);
-        pthread_cond_clockwait(&ending->over, &ending->lock, CLOCK_MONOTONIC, &until);
+    thread_lock(&ending->thread);
+    while (!thread_is_stopping(&ending->thread)) {
+        thread_sleep_until(&ending->thread, clock_monotonic() + SERVE_ENDING_NS);
         int64_t waited = clock_monotonic() - ending->since;
-        if (!ending->ended && waited >= SERVE_ENDING_NS)
+        if (!thread_is_stopping(&ending->thread) && waited >= SERVE_ENDING_NS)
             log_warning("the mount has ended; for %lld s now the daemon %s",
                         (long long)(waited / CLOCK_NS_PER_SECOND), ending->step);
     }
-    pthread_mutex_unlock(&ending->lock);
+    thread_unlock(&ending->thread);
     return NULL;
 }
 
 static void serve_ending_step(struct serve_ending *ending, const char *step)
 {
-    pthread_mutex_lock(&ending->lock);
+    thread_lock(&ending->thread);
     ending->step = step;
     ending->since = clock_monotonic();
-    pthread_mutex_unlock(&ending->lock);
+    thread_unlock(&ending->thread);
 }
 
 static void serve_ending_begin(struct serve_ending *ending)
 {
     *ending = (struct serve_ending){.since = clock_monotonic(), .step = "begins to close the store"};
-    pthread_mutex_init(&ending->lock, NULL);
-    pthread_cond_init(&ending->over, NULL);
-    ending->runs = pthread_create(&ending->thread, NULL, serve_watch_ending, ending) == 0;
+    thread_init(&ending->thread);
+    thread_start(&ending->thread, "ending", serve_watch_ending, ending); /* without it nothing is said */
 }
 
 static void serve_ending_end(struct serve_ending *ending)
 {
-    pthread_mutex_lock(&ending->lock);
-    ending->ended = true;
-    pthread_cond_signal(&ending->over);
-    pthread_mutex_unlock(&ending->lock);
-    if (ending->runs)
-        pthread_join(ending->thread, NULL);
-    pthread_cond_destroy(&ending->over);
-    pthread_mutex_destroy(&ending->lock);
+    thread_stop(&ending->thread);
+    thread_release(&ending->thread);
 }
 
 /*
