@@ -99,7 +99,7 @@ static errint serve_open_store(struct filesystem *fs)
     return error;
 }
 
-static errint serve_start_queues(struct filesystem *fs)
+static errint serve_start_workers(struct filesystem *fs)
 {
     errint error = workers_start(FS_SYNC_WORKERS, "sync", &fs->workers);
     if (!error)
@@ -108,16 +108,6 @@ static errint serve_start_queues(struct filesystem *fs)
         error = workers_start(FS_SUMMERS, "sum", &fs->summers);
     if (!error)
         error = workers_start(FS_RETRIERS, "retry", &fs->retriers);
-    if (!error)
-        error = expire_start(fs);
-    if (!error)
-        error = stored_start(fs);
-    if (!error)
-        error = discard_start(fs);
-    if (!error)
-        error = writeback_start(fs);
-    if (!error)
-        error = seal_start(fs);
     return error;
 }
 
@@ -134,19 +124,84 @@ static errint serve_open_session(struct filesystem *fs)
     return 0;
 }
 
-/* Before whatever may have something to tell, as what a crash has left. */
-static errint serve_start_events(struct filesystem *fs)
+static bool serve_takes_over(const struct filesystem *fs)
 {
-    errint error = hooks_start(fs);
-    if (!error)
-        error = view_events_start(fs);
-    return error ? error : events_start(fs);
+    return atomic_load(&fs->state->generation) > 0;
 }
 
-/* Everything before the first request. A take-over finds what the predecessor left. */
+/* A take-over finds what the predecessor left. */
+static errint serve_recover(struct filesystem *fs)
+{
+    bool takeover = serve_takes_over(fs);
+    errint error = takeover ? 0 : recover_at_mount(fs);
+    if (!error)
+        error = handle_restore_all(fs);
+    return error ? error : recover_unfinished(fs, takeover);
+}
+
+static errint serve_probe_features(struct filesystem *fs)
+{
+    features_probe(fs);
+    return 0;
+}
+
+static errint serve_start_rewriting(struct filesystem *fs)
+{
+    rewrite_start(fs);
+    return 0;
+}
+
+static errint serve_start_journal(struct filesystem *fs)
+{
+    return meta_journal_start(fs->meta);
+}
+
+static errint serve_start_outlook(struct filesystem *fs)
+{
+    return outlook_start(fs, serve_takes_over(fs));
+}
+
+/* What is started before the first request, in this order. */
+static errint (*const serve_starts[])(struct filesystem *fs) = {
+    /* The session first: what the queues do may have something to tell the kernel. */
+    serve_open_session,
+    checkpoints_prepare,
+    writers_start,
+    serve_start_workers,
+    expire_start,
+    stored_start,
+    discard_start,
+    writeback_start,
+    seal_start,
+    /* Before whatever may have something to tell, as what a crash has left. */
+    hooks_start,
+    view_events_start,
+    events_start,
+    damage_load,
+    serve_recover,
+    loop_initialise,
+    /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
+    serve_probe_features,
+    share_start,
+    share_models_start,
+    inputs_load,
+    assembler_start,
+    keep_watch_start,
+    rewrite_prepare,
+    checkpoints_start,
+    serve_start_rewriting,
+    export_start,
+    repack_start,
+    trash_start,
+    serve_start_journal,
+    backup_start,
+    saves_start,
+    serve_start_outlook,
+};
+
+/* Everything before the first request. */
 static errint serve_prepare(struct filesystem *fs)
 {
-    bool takeover = atomic_load(&fs->state->generation) > 0;
     fs->started = clock_read_ns(CLOCK_REALTIME);
     errint error = serve_open_store(fs);
     if (error)
@@ -158,66 +213,14 @@ static errint serve_prepare(struct filesystem *fs)
     meta_last_request(fs->meta, &last_unique, &last_ino);
     state_carry_requests(fs->state, last_unique, last_ino);
     atomic_store(&fs->state->daemon_pid, getpid());
-    /* The session first: what the queues do may have something to tell the kernel. */
-    error = serve_open_session(fs);
-    if (!error)
-        error = checkpoints_prepare(fs);
-    if (!error)
-        error = writers_start(fs);
-    if (!error)
-        error = serve_start_queues(fs);
-    if (!error)
-        error = serve_start_events(fs);
-    if (!error)
-        error = damage_load(fs);
-    if (!error && !takeover)
-        error = recover_at_mount(fs);
-    if (!error)
-        error = handle_restore_all(fs);
-    if (!error)
-        error = recover_unfinished(fs, takeover);
-    if (!error)
-        error = loop_initialise(fs);
-    if (error)
-        return error;
-    features_probe(fs);
-    /* Nothing is shared or given back before it is known what a crash has left, and what the disk can do. */
-    error = share_start(fs);
-    if (!error)
-        error = share_models_start(fs);
-    if (!error)
-        error = inputs_load(fs);
-    if (!error)
-        error = assembler_start(fs);
-    if (!error)
-        error = keep_watch_start(fs);
-    if (!error)
-        error = rewrite_prepare(fs);
-    if (!error)
-        error = checkpoints_start(fs);
-    if (!error)
-        rewrite_start(fs);
-    if (!error)
-        error = export_start(fs);
-    if (!error)
-        error = repack_start(fs);
-    if (!error)
-        error = trash_start(fs);
-    if (!error)
-        error = meta_journal_start(fs->meta);
-    if (!error)
-        error = backup_start(fs);
-    if (!error)
-        error = saves_start(fs);
-    if (!error)
-        error = outlook_start(fs, takeover);
+    for (size_t i = 0; i < sizeof serve_starts / sizeof *serve_starts && !error; i++)
+        error = serve_starts[i](fs);
     if (error)
         return error;
     discard_kick(fs);
+    bool takeover = serve_takes_over(fs);
     atomic_fetch_add(&fs->state->generation, 1);
-    if (takeover)
-        error = protocol_resend(fs->options->fuse_fd);
-    return error;
+    return takeover ? protocol_resend(fs->options->fuse_fd) : 0;
 }
 
 /* -- end --------------------------------------------------------------------------------------------------
@@ -274,59 +277,66 @@ static void serve_ending_end(struct serve_ending *ending)
     thread_release(&ending->thread);
 }
 
-/*
- * Ends the queues in the order in which they feed each other, and closes the store. What is not written yet
- * is brought to the disk at an unmount only: a successor finds it, and requests are waiting for that one.
- */
-static errint serve_finish(struct filesystem *fs, bool unmounted)
+static void serve_stop_workers(struct filesystem *fs)
 {
-    struct serve_ending ending;
-    errint error = 0;
-    serve_ending_begin(&ending);
-    serve_ending_step(&ending, "finishes what requests have asked for");
     workers_stop(fs->retriers);
     workers_stop(fs->summers);
     workers_stop(fs->reporters);
     workers_stop(fs->workers);
     fs->retriers = fs->summers = fs->reporters = fs->workers = NULL;
-    export_stop(fs);
-    expire_stop(fs);
-    outlook_stop(fs);
-    saves_stop(fs);
-    serve_ending_step(&ending, "gives up what is in the trash");
-    trash_stop(fs);
-    serve_ending_step(&ending, "seals files");
-    if (fs->sealer)
-        seal_stop(fs, unmounted);
-    serve_ending_step(&ending, "ends the look for checkpoints");
-    checkpoints_stop(fs);
-    keep_watch_release(fs);
-    serve_ending_step(&ending, "ends the look for models");
-    assembler_stop(fs);
-    serve_ending_step(&ending, "ends the look for equal bytes");
-    share_models_stop(fs);
-    share_stop(fs);
-    serve_ending_step(&ending, "ends the repacking of objects");
-    repack_stop(fs);
-    serve_ending_step(&ending, "ends hooks");
-    events_stop(fs);
-    view_events_stop(fs);
-    hooks_stop(fs);
-    serve_ending_step(&ending, "brings files to stable storage");
-    if (fs->writeback)
-        writeback_stop(fs, unmounted);
-    serve_ending_step(&ending, "removes what no file needs");
-    if (fs->discard)
-        discard_stop(fs, unmounted);
-    repack_release(fs);
-    stored_stop(fs);
-    inputs_release(fs);
-    rewrite_release(fs);
-    checkpoints_release(fs);
-    writers_release(fs);
-    node_table_release(fs);
-    serve_ending_step(&ending, "backs the database up");
-    backup_stop(fs, unmounted);
+}
+
+/*
+ * What is ended, in the order in which the queues feed each other. What is not written yet is brought to the
+ * disk at an unmount only: a successor finds it, and requests are waiting for that one.
+ */
+static const struct {
+    const char *says; /* what the daemon does then; NULL: what it did before */
+    void (*stop)(struct filesystem *fs);
+    void (*finish)(struct filesystem *fs, bool unmounted);
+} serve_stops[] = {
+    {"finishes what requests have asked for", .stop = serve_stop_workers},
+    {.stop = export_stop},
+    {.stop = expire_stop},
+    {.stop = outlook_stop},
+    {.stop = saves_stop},
+    {"gives up what is in the trash", .stop = trash_stop},
+    {"seals files", .finish = seal_stop},
+    {"ends the look for checkpoints", .stop = checkpoints_stop},
+    {.stop = keep_watch_release},
+    {"ends the look for models", .stop = assembler_stop},
+    {"ends the look for equal bytes", .stop = share_models_stop},
+    {.stop = share_stop},
+    {"ends the repacking of objects", .stop = repack_stop},
+    {"ends hooks", .stop = events_stop},
+    {.stop = view_events_stop},
+    {.stop = hooks_stop},
+    {"brings files to stable storage", .finish = writeback_stop},
+    {"removes what no file needs", .finish = discard_stop},
+    {.stop = repack_release},
+    {.stop = stored_stop},
+    {.stop = inputs_release},
+    {.stop = rewrite_release},
+    {.stop = checkpoints_release},
+    {.stop = writers_release},
+    {.stop = node_table_release},
+    {"backs the database up", .finish = backup_stop},
+};
+
+/* After a start that failed, too: what was not started has nothing to end. */
+static errint serve_finish(struct filesystem *fs, bool unmounted)
+{
+    struct serve_ending ending;
+    errint error = 0;
+    serve_ending_begin(&ending);
+    for (size_t i = 0; i < sizeof serve_stops / sizeof *serve_stops; i++) {
+        if (serve_stops[i].says)
+            serve_ending_step(&ending, serve_stops[i].says);
+        if (serve_stops[i].finish)
+            serve_stops[i].finish(fs, unmounted);
+        else
+            serve_stops[i].stop(fs);
+    }
     serve_ending_step(&ending, "closes the database");
     if (fs->meta && unmounted)
         error = recover_mark_clean(fs);
