@@ -4,16 +4,12 @@
 
 #include <errno.h>
 
+#include "base/grow.h"
+
 errint ids_append(struct ids *ids, uint64_t id)
 {
-    if (ids->count == ids->capacity) {
-        size_t capacity = ids->capacity ? ids->capacity * 2 : 8;
-        uint64_t *at = reallocarray(ids->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        ids->at = at;
-        ids->capacity = capacity;
-    }
+    if (!grow_reserve(ids->at, ids->capacity, ids->count + 1))
+        return -ENOMEM;
     ids->at[ids->count++] = id;
     return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool of threads with one queue. */
 #include "base/workers.h"
+#include "base/thread.h"
 #include "base/wait.h"
 
 #include <errno.h>
@@ -67,14 +68,12 @@ errint workers_start(unsigned count, const char *name, struct workers **out)
     for (unsigned i = 0; i < count; i++) {
         struct worker *worker = &pool->workers[i];
         *worker = (struct worker){.pool = pool, .index = i};
-        int error = pthread_create(&worker->thread, NULL, worker_run, worker);
+        errint error = thread_create(&worker->thread, name, worker_run, worker);
         if (error) {
             workers_stop(pool);
-            return -error;
+            return error;
         }
         pool->count++;
-        /* At most 15 characters, by the kernel's limit. */
-        pthread_setname_np(worker->thread, name);
     }
     *out = pool;
     return 0;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 enum { COUNTERPART_NAME_MAX = 1024 };
 
 struct counterpart_list {
@@ -55,14 +57,8 @@ static errint counterpart_add(struct counterpart_list *list, const struct counte
         last->length += range->length;
         return 0;
     }
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 64;
-        struct counterpart *at = reallocarray(list->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        list->at = at;
-        list->capacity = capacity;
-    }
+    if (!grow_reserve(list->at, list->capacity, list->count + 1))
+        return -ENOMEM;
     list->at[list->count++] = *range;
     return 0;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "ckpt/complete_markers.h"
 #include "ckpt/deepspeed.h"
 #include "ckpt/weights.h"
@@ -142,14 +143,8 @@ static void detect_look(const struct folder_listing *listing, struct detect_look
 
 static errint detect_add(struct detect *detect, const char *path, int64_t step, bool file, bool own_level)
 {
-    if (detect->count == detect->capacity) {
-        size_t capacity = detect->capacity ? 2 * detect->capacity : 16;
-        struct detected *at = reallocarray(detect->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        detect->at = at;
-        detect->capacity = capacity;
-    }
+    if (!grow_reserve(detect->at, detect->capacity, detect->count + 1))
+        return -ENOMEM;
     const char *copy = arena_copy_text(&detect->arena, path, strlen(path));
     if (!copy)
         return -ENOMEM;

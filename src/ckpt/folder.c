@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 enum { FOLDER_PATH_MAX = 4096 };
 
 /* -- paths ------------------------------------------------------------------------------------------------
@@ -108,15 +110,9 @@ static bool folder_collect_entry(void *context, const struct folder_entry *entry
 {
     struct folder_collect *collect = context;
     struct folder_listing *listing = collect->listing;
-    if (listing->count == collect->capacity) {
-        size_t capacity = 2 * collect->capacity + 32;
-        struct folder_entry *at = reallocarray(listing->at, capacity, sizeof *at);
-        if (!at) {
-            collect->error = -ENOMEM;
-            return false;
-        }
-        listing->at = at;
-        collect->capacity = capacity;
+    if (!grow_reserve(listing->at, collect->capacity, listing->count + 1)) {
+        collect->error = -ENOMEM;
+        return false;
     }
     char *name = strdup(entry->name);
     if (!name) {

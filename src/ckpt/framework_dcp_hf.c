@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "base/name_table.h"
 #include "ckpt/framework.h"
 #include "ckpt/tied.h"
@@ -90,32 +91,6 @@ static int hf_recognise(const struct folder *folder, const struct folder_listing
 /* -- one shard --------------------------------------------------------------------------------------------
  */
 
-static errint hf_make_room_for_tensor(struct hf_load *load)
-{
-    if (load->tensor_count < load->tensor_capacity)
-        return 0;
-    size_t capacity = load->tensor_capacity + load->tensor_capacity / 2 + 64;
-    struct hf_tensor *tensors = reallocarray(load->tensors, capacity, sizeof *tensors);
-    if (!tensors)
-        return -ENOMEM;
-    load->tensors = tensors;
-    load->tensor_capacity = capacity;
-    return 0;
-}
-
-static errint hf_make_room_for_part(struct hf_load *load)
-{
-    if (load->part_count < load->part_capacity)
-        return 0;
-    size_t capacity = load->part_capacity + load->part_capacity / 2 + 64;
-    struct hf_part *parts = reallocarray(load->parts, capacity, sizeof *parts);
-    if (!parts)
-        return -ENOMEM;
-    load->parts = parts;
-    load->part_capacity = capacity;
-    return 0;
-}
-
 /* The "saved_offsets" of one tensor: as many whole numbers as it has dimensions. */
 static bool hf_read_starts(const cJSON *info, uint32_t rank, int64_t *starts)
 {
@@ -139,14 +114,14 @@ static errint hf_find_tensor(struct hf_load *load, const struct tensor *part, ui
 {
     if (name_table_find(&load->names, part->name, index))
         return 0;
-    errint error = hf_make_room_for_tensor(load);
     struct hf_tensor tensor = {.type = part->type, .rank = part->shape.rank};
-    tensor.name = error ? NULL : arena_copy_text(&load->arena, part->name, strlen(part->name));
+    tensor.name = arena_copy_text(&load->arena, part->name, strlen(part->name));
     tensor.sizes = arena_take_array(&load->arena, tensor.rank, sizeof *tensor.sizes);
-    if (!tensor.name || !tensor.sizes || load->tensor_count >= UINT32_MAX)
+    if (!tensor.name || !tensor.sizes || load->tensor_count >= UINT32_MAX ||
+        !grow_reserve(load->tensors, load->tensor_capacity, load->tensor_count + 1))
         return -ENOMEM;
     *index = (uint32_t)load->tensor_count;
-    error = name_table_add(&load->names, tensor.name, *index);
+    errint error = name_table_add(&load->names, tensor.name, *index);
     if (!error)
         load->tensors[load->tensor_count++] = tensor;
     return error;
@@ -158,13 +133,12 @@ static errint hf_add_part(struct hf_load *load, const char *path, uint32_t file,
     uint32_t index, rank = part->shape.rank;
     int64_t *starts = arena_take_array(&load->arena, rank, sizeof *starts);
     int64_t *sizes = arena_take_array(&load->arena, rank, sizeof *sizes);
-    errint error = hf_make_room_for_part(load);
-    if (error || !starts || !sizes)
+    if (!starts || !sizes || !grow_reserve(load->parts, load->part_capacity, load->part_count + 1))
         return -ENOMEM;
     if (info && !hf_read_starts(info, rank, starts))
         return model_add_note(load->model, true, "%s: %s: expected %" PRIu32 " starts in saved_offsets", path,
                               part->name, rank);
-    error = hf_find_tensor(load, part, &index);
+    errint error = hf_find_tensor(load, part, &index);
     if (error)
         return error;
     struct hf_tensor *tensor = &load->tensors[index];

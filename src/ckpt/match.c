@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/grow.h"
+
 /* An older object that has something of the new one. */
 struct match_source {
     uint64_t object;
@@ -148,14 +150,8 @@ static errint match_add_move(struct match_work *work, const struct match_source 
                              size_t last, int64_t to_offset)
 {
     struct match *match = work->match;
-    if (match->move_count == work->move_capacity) {
-        size_t capacity = work->move_capacity ? work->move_capacity * 2 : 64;
-        struct meta_move *grown = reallocarray(match->moves, capacity, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        match->moves = grown;
-        work->move_capacity = capacity;
-    }
+    if (!grow_reserve(match->moves, work->move_capacity, match->move_count + 1))
+        return -ENOMEM;
     const struct sums_chunk *from = &source->sums.chunks[first], *to = &source->sums.chunks[last];
     match->moves[match->move_count++] = (struct meta_move){
         .object = source->object,

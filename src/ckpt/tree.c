@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 enum { TREE_MEMORY = 64 << 20, TREE_PATH_MAX = 4096 };
 
 struct tree_reader {
@@ -13,19 +15,6 @@ struct tree_reader {
     const char *directory;
     errint error;
 };
-
-static bool tree_make_room(struct tree *tree)
-{
-    if (tree->count < tree->capacity)
-        return true;
-    size_t capacity = tree->capacity ? 2 * tree->capacity : 64;
-    struct tree_entry *at = reallocarray(tree->at, capacity, sizeof *at);
-    if (!at)
-        return false;
-    tree->at = at;
-    tree->capacity = capacity;
-    return true;
-}
 
 static bool tree_take(void *context, const struct folder_entry *entry)
 {
@@ -38,7 +27,7 @@ static bool tree_take(void *context, const struct folder_entry *entry)
         return false;
     }
     char *path = arena_take(&tree->arena, length + 1);
-    if (!path || !tree_make_room(tree)) {
+    if (!path || !grow_reserve(tree->at, tree->capacity, tree->count + 1)) {
         reader->error = -ENOMEM;
         return false;
     }

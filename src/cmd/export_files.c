@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "base/log.h"
 #include "cmd/exit.h"
 #include "format/plain_text.h"
@@ -43,14 +44,8 @@ static errint files_add(struct export_files *files, const struct export_file *fi
         log_warning("%s is left out: its name has control characters", plain ? plain : "?");
         return 0;
     }
-    if (files->job.count == files->capacity) {
-        size_t capacity = 2 * files->capacity + 32;
-        struct export_file *grown = reallocarray(files->job.files, capacity, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        files->job.files = grown;
-        files->capacity = capacity;
-    }
+    if (!grow_reserve(files->job.files, files->capacity, files->job.count + 1))
+        return -ENOMEM;
     files->job.files[files->job.count++] = *file;
     return 0;
 }

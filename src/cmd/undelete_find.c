@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/grow.h"
 #include "base/log.h"
 #include "cmd/directory.h"
 #include "cmd/exit.h"
@@ -95,13 +96,8 @@ static int undelete_read(int fd, struct undelete_place *out)
 {
     size_t capacity = 0;
     for (uint64_t after = 0;;) {
-        if (out->count == capacity) {
-            capacity = capacity ? capacity * 2 : 16;
-            struct control_trash *entries = reallocarray(out->entries, capacity, sizeof *entries);
-            if (!entries)
-                return ENOMEM;
-            out->entries = entries;
-        }
+        if (!grow_reserve(out->entries, capacity, out->count + 1))
+            return ENOMEM;
         struct control_trash *entry = &out->entries[out->count];
         *entry = (struct control_trash){.id = after};
         int error = directory_ask(fd, CKPTFS_IOCTL_TRASH_NEXT, entry);

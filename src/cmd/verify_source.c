@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/grow.h"
 #include "base/log.h"
 #include "cmd/exit.h"
 #include "fs/mount_table.h"
@@ -236,14 +237,8 @@ errint verify_source_files(const struct verify_source *source, const char *path,
 
 static errint verify_source_append(struct verify_objects *out, const struct control_object *object)
 {
-    if (out->count == out->capacity) {
-        size_t capacity = out->capacity ? out->capacity * 2 : 64;
-        struct control_object *grown = reallocarray(out->at, capacity, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        out->at = grown;
-        out->capacity = capacity;
-    }
+    if (!grow_reserve(out->at, out->capacity, out->count + 1))
+        return -ENOMEM;
     out->at[out->count++] = *object;
     return 0;
 }

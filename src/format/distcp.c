@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 
+#include "base/grow.h"
 #include "format/torch_zip.h"
 
 /* Archives and entries together: far more than any rank writes, and what the memory bound allows. */
@@ -27,14 +28,8 @@ static void distcp_release(struct distcp_archives *archives)
 
 static errint distcp_note(struct distcp_archives *archives, const struct zip_archive *archive)
 {
-    if (archives->count == archives->capacity) {
-        size_t capacity = archives->capacity + archives->capacity / 2 + 16;
-        struct zip_archive *at = reallocarray(archives->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        archives->at = at;
-        archives->capacity = capacity;
-    }
+    if (!grow_reserve(archives->at, archives->capacity, archives->count + 1))
+        return -ENOMEM;
     archives->at[archives->count++] = *archive;
     return 0;
 }

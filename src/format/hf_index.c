@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "format/json.h"
 
 #define HF_INDEX_SIZE_MAX INT64_C(0x4000000)
@@ -24,14 +25,8 @@ static bool hf_index_is_file_name(const char *name)
 static bool hf_index_add(struct hf_index_reader *reader, struct hf_index_entry entry)
 {
     struct hf_index *index = reader->index;
-    if (index->count == index->capacity) {
-        size_t capacity = index->capacity + index->capacity / 2 + 64;
-        struct hf_index_entry *grown = reallocarray(index->entries, capacity, sizeof *grown);
-        if (!grown)
-            return json_fail(&reader->json, -ENOMEM);
-        index->entries = grown;
-        index->capacity = capacity;
-    }
+    if (!grow_reserve(index->entries, index->capacity, index->count + 1))
+        return json_fail(&reader->json, -ENOMEM);
     index->entries[index->count++] = entry;
     return true;
 }

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 int pickle_fail(struct pickle_machine *machine, const char *format, ...)
 {
     char text[sizeof machine->problem->text];
@@ -15,19 +17,6 @@ int pickle_fail(struct pickle_machine *machine, const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     return format_problem_set(machine->problem, machine->opcode, "%s", text);
-}
-
-void *pickle_reserve(void *array, size_t *capacity, size_t wanted, size_t size)
-{
-    if (wanted <= *capacity)
-        return array;
-    size_t larger = *capacity + *capacity / 2 + 64;
-    if (larger < wanted)
-        larger = wanted;
-    void *grown = reallocarray(array, larger, size);
-    if (grown)
-        *capacity = larger;
-    return grown;
 }
 
 /* -- input ------------------------------------------------------------------------------------------------
@@ -105,11 +94,8 @@ int pickle_take_line(struct pickle_machine *machine)
         size_t buffered = (size_t)(machine->limit - machine->at);
         const uint8_t *newline = memchr(machine->at, '\n', buffered);
         size_t length = newline ? (size_t)(newline - machine->at) : buffered;
-        char *line =
-            pickle_reserve(machine->line, &machine->line_capacity, machine->line_length + length + 1, 1);
-        if (!line)
+        if (!grow_reserve(machine->line, machine->line_capacity, machine->line_length + length + 1))
             return -ENOMEM;
-        machine->line = line;
         memcpy(machine->line + machine->line_length, machine->at, length);
         machine->line_length += length;
         machine->line[machine->line_length] = '\0';
@@ -209,12 +195,9 @@ int pickle_push(struct pickle_machine *machine, struct pickle_node *node)
     if (machine->depth == machine->limits->depth)
         return pickle_fail(machine, "expected at most %zu objects on a pickle's stack, found more",
                            machine->limits->depth);
-    struct pickle_node **stack =
-        pickle_reserve(machine->stack, &machine->stack_capacity, machine->depth + 1, sizeof *stack);
-    if (!stack)
+    if (!grow_reserve(machine->stack, machine->stack_capacity, machine->depth + 1))
         return -ENOMEM;
-    machine->stack = stack;
-    stack[machine->depth++] = node;
+    machine->stack[machine->depth++] = node;
     return 0;
 }
 

@@ -69,9 +69,6 @@ int pickle_pop_mark(struct pickle_machine *machine, struct pickle_node ***items,
 /* Appends to a list, set or dict. */
 int pickle_add_items(struct pickle_machine *machine, struct pickle_node *node, struct pickle_node **items,
                      size_t count);
-/* Makes room for `wanted` items, one or more, of a malloc'd array: where it is then. NULL: there is no
- * memory, and the array is as it was. */
-void *pickle_reserve(void *array, size_t *capacity, size_t wanted, size_t size);
 /* Says what is wrong at the opcode that is running. */
 int pickle_fail(struct pickle_machine *machine, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "format/pickle_machine.h"
 #include "format/utf8.h"
 
@@ -150,12 +151,9 @@ static int pickle_do_mark(struct pickle_machine *machine, unsigned unused)
     (void)unused;
     if (machine->mark_count == machine->limits->depth)
         return pickle_fail(machine, "expected at most %zu marks, found more", machine->limits->depth);
-    size_t *marks =
-        pickle_reserve(machine->marks, &machine->mark_capacity, machine->mark_count + 1, sizeof *marks);
-    if (!marks)
+    if (!grow_reserve(machine->marks, machine->mark_capacity, machine->mark_count + 1))
         return -ENOMEM;
-    machine->marks = marks;
-    marks[machine->mark_count++] = machine->depth;
+    machine->marks[machine->mark_count++] = machine->depth;
     return 0;
 }
 
@@ -254,11 +252,9 @@ static int pickle_remember(struct pickle_machine *machine, uint64_t index)
         return pickle_fail(machine, "expected a memo index that was counted up to, found %llu",
                            (unsigned long long)index);
     size_t before = machine->memo_capacity;
-    struct pickle_node **memo =
-        pickle_reserve(machine->memo, &machine->memo_capacity, (size_t)index + 1, sizeof *memo);
-    if (!memo)
+    if (!grow_reserve(machine->memo, machine->memo_capacity, (size_t)index + 1))
         return -ENOMEM;
-    machine->memo = memo;
+    struct pickle_node **memo = machine->memo;
     if (machine->memo_capacity > before)
         memset(memo + before, 0, (machine->memo_capacity - before) * sizeof *memo);
     if (!memo[index])

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "format/internal.h"
 #include "format/json.h"
 
@@ -135,14 +136,8 @@ static void safetensors_release(struct safetensors_tensors *tensors)
 static int safetensors_collect(void *context, const struct json_text *name, int64_t begin, int64_t end)
 {
     struct safetensors_tensors *tensors = context;
-    if (tensors->count == tensors->capacity) {
-        size_t capacity = tensors->capacity + tensors->capacity / 2 + 16;
-        uint64_t *names = reallocarray(tensors->names, capacity, sizeof *names);
-        if (!names)
-            return -ENOMEM;
-        tensors->names = names;
-        tensors->capacity = capacity;
-    }
+    if (!grow_reserve(tensors->names, tensors->capacity, tensors->count + 1))
+        return -ENOMEM;
     tensors->names[tensors->count++] = name->hash;
     if (begin == end)
         return 0;

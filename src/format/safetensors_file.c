@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "format/json.h"
 
 /* The format's own limit. */
@@ -37,18 +38,6 @@ static bool safetensors_fail(struct safetensors_reader *reader, const char *name
         (void)format_problem_set(reader->problem, json_tell(&reader->json), "%s, of tensor %.80s", what,
                                  name);
     return json_fail(&reader->json, FORMAT_FOREIGN);
-}
-
-/* Makes room for one more in an array: where it is then. NULL: there is no memory, and it is as it was. */
-static void *safetensors_reserve(void *array, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return array;
-    size_t larger = *capacity + *capacity / 2 + 16;
-    void *grown = reallocarray(array, larger, size);
-    if (grown)
-        *capacity = larger;
-    return grown;
 }
 
 /* -- one tensor -------------------------------------------------------------------------------------------
@@ -154,13 +143,10 @@ static bool safetensors_take_tensor(struct safetensors_reader *reader, const cha
     struct safetensors_entry entry = {.tensor.name = name};
     if (!safetensors_take_fields(reader, &entry) || !safetensors_check_entry(reader, &entry))
         return false;
-    struct tensor *tensors =
-        safetensors_reserve(file->tensors, file->tensor_count, &file->tensor_capacity, sizeof *tensors);
-    if (!tensors)
+    if (!grow_reserve(file->tensors, file->tensor_capacity, file->tensor_count + 1))
         return json_fail(&reader->json, -ENOMEM);
     entry.tensor.offset = file->data + entry.begin;
-    file->tensors = tensors;
-    tensors[file->tensor_count++] = entry.tensor;
+    file->tensors[file->tensor_count++] = entry.tensor;
     return true;
 }
 
@@ -170,12 +156,9 @@ static bool safetensors_take_tensor(struct safetensors_reader *reader, const cha
 static bool safetensors_add_metadata(struct safetensors_reader *reader, struct safetensors_metadata entry)
 {
     struct safetensors_file *file = reader->file;
-    struct safetensors_metadata *metadata =
-        safetensors_reserve(file->metadata, file->metadata_count, &file->metadata_capacity, sizeof *metadata);
-    if (!metadata)
+    if (!grow_reserve(file->metadata, file->metadata_capacity, file->metadata_count + 1))
         return json_fail(&reader->json, -ENOMEM);
-    file->metadata = metadata;
-    metadata[file->metadata_count++] = entry;
+    file->metadata[file->metadata_count++] = entry;
     return true;
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "format/internal.h"
 
 /* -- the list ---------------------------------------------------------------------------------------------
@@ -25,12 +26,8 @@ errint segment_list_reserve(struct segment_list *list, size_t count)
 
 errint segment_list_append(struct segment_list *list, struct format_segment segment)
 {
-    if (list->count == list->capacity) {
-        /* By half, not double: what is not used yet counts against the memory bound. */
-        errint error = segment_list_reserve(list, list->capacity + list->capacity / 2 + 16);
-        if (error)
-            return error;
-    }
+    if (!grow_reserve(list->at, list->capacity, list->count + 1))
+        return -ENOMEM;
     list->at[list->count++] = segment;
     return 0;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/grow.h"
 #include "ckpt/beside.h"
 #include "ckpt/tied.h"
 #include "ckpt/weights.h"
@@ -35,15 +36,7 @@ struct former_look {
 static bool former_note_input(void *context, const char *path, size_t length, uint64_t ino, int64_t mtime)
 {
     struct former_look *look = context;
-    if (look->count == look->capacity) {
-        size_t capacity = look->capacity ? look->capacity * 2 : 16;
-        struct namespace_input *at = reallocarray(look->at, capacity, sizeof *at);
-        if (at)
-            look->at = at, look->capacity = capacity;
-        else
-            look->error = -ENOMEM;
-    }
-    char *copy = look->error ? NULL : strndup(path, length);
+    char *copy = grow_reserve(look->at, look->capacity, look->count + 1) ? strndup(path, length) : NULL;
     if (copy)
         look->at[look->count++] = (struct namespace_input){copy, {.ino = ino, .mtime = mtime}};
     else

@@ -4,10 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -15,6 +13,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "fs/filesystem.h"
 #include "fs/sequence.h"
 #include "meta/db_journal.h"
@@ -36,11 +35,7 @@ enum {
 };
 
 struct backup {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
-    bool thread_runs;
-    atomic_bool stopping;
+    struct thread thread;
     bool current;    /* the newest backup had everything when `commit` was the last commit */
     uint64_t commit; /* meta_commit_last() at that time */
     bool told_full;
@@ -124,7 +119,7 @@ void backup_finish_rotation(const struct store *store)
 static bool backup_is_stopping(void *context)
 {
     struct filesystem *fs = context;
-    return atomic_load(&fs->backup->stopping);
+    return thread_is_stopping(&fs->backup->thread);
 }
 
 static errint backup_write_pair(struct filesystem *fs, bool (*stop)(void *context))
@@ -232,21 +227,20 @@ static void *backup_run(void *context)
 {
     struct filesystem *fs = context;
     struct backup *backup = fs->backup;
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKUP_NICE);
+    thread_be_nice(BACKUP_NICE);
     syscall(SYS_ioprio_set, BACKUP_IO_WHO_PROCESS, 0, BACKUP_IO_LOWEST);
     backup->due = fs->options->backup_interval ? backup_in(fs->options->backup_interval) : INT64_MAX;
     backup->wanted = backup_in(BACKUP_FIRST_SECONDS);
-    pthread_mutex_lock(&backup->lock);
-    while (!atomic_load(&backup->stopping)) {
-        struct timespec until = clock_to_timespec(backup_in(BACKUP_LOOK_SECONDS));
-        if (pthread_cond_clockwait(&backup->wake, &backup->lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
+    thread_lock(&backup->thread);
+    while (!thread_is_stopping(&backup->thread)) {
+        if (thread_sleep_until(&backup->thread, backup_in(BACKUP_LOOK_SECONDS)))
             continue;
-        pthread_mutex_unlock(&backup->lock);
+        thread_unlock(&backup->thread);
         if (backup_is_due(fs))
             backup_round(fs);
-        pthread_mutex_lock(&backup->lock);
+        thread_lock(&backup->thread);
     }
-    pthread_mutex_unlock(&backup->lock);
+    thread_unlock(&backup->thread);
     return NULL;
 }
 
@@ -259,8 +253,7 @@ void backup_prepare(struct filesystem *fs)
     fs->backup = backup; /* without memory there are no backups by themselves */
     if (!backup)
         return;
-    pthread_mutex_init(&backup->lock, NULL);
-    pthread_cond_init(&backup->wake, NULL);
+    thread_init(&backup->thread);
     cleanup_free char *clean = NULL;
     backup->current = meta_setting_get(fs->meta, "clean", &clean) == 0 && strcmp(clean, "1") == 0 &&
                       faccessat(fs->store->fd, COPIES_BACKUP, F_OK, 0) == 0;
@@ -273,11 +266,7 @@ errint backup_start(struct filesystem *fs)
         return 0;
     /* What a start itself writes is no change. */
     backup->commit = meta_commit_last(fs->meta);
-    int error = pthread_create(&backup->thread, NULL, backup_run, fs);
-    backup->thread_runs = error == 0;
-    if (backup->thread_runs)
-        pthread_setname_np(backup->thread, "backup");
-    return -error;
+    return thread_start(&backup->thread, "backup", backup_run, fs);
 }
 
 void backup_stop(struct filesystem *fs, bool write)
@@ -285,16 +274,10 @@ void backup_stop(struct filesystem *fs, bool write)
     struct backup *backup = fs->backup;
     if (!backup)
         return;
-    pthread_mutex_lock(&backup->lock);
-    atomic_store(&backup->stopping, true);
-    pthread_cond_signal(&backup->wake);
-    pthread_mutex_unlock(&backup->lock);
-    if (backup->thread_runs)
-        pthread_join(backup->thread, NULL);
+    thread_stop(&backup->thread);
     if (write && !backup_is_current(fs))
         backup_write(fs, NULL);
-    pthread_cond_destroy(&backup->wake);
-    pthread_mutex_destroy(&backup->lock);
+    thread_release(&backup->thread);
     free(backup);
     fs->backup = NULL;
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/grow.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "ckpt/complete_markers.h"
@@ -80,14 +81,8 @@ static errint checkpoints_put(struct checkpoints *checkpoints, const struct meta
         checkpoints->at[at] = *row;
         return 0;
     }
-    if (checkpoints->count == checkpoints->capacity) {
-        size_t capacity = checkpoints->capacity ? 2 * checkpoints->capacity : 64;
-        struct meta_checkpoint *grown = reallocarray(checkpoints->at, capacity, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        checkpoints->at = grown;
-        checkpoints->capacity = capacity;
-    }
+    if (!grow_reserve(checkpoints->at, checkpoints->capacity, checkpoints->count + 1))
+        return -ENOMEM;
     memmove(&checkpoints->at[at + 1], &checkpoints->at[at], (checkpoints->count - at) * sizeof *row);
     checkpoints->at[at] = *row;
     checkpoints->count++;

@@ -4,19 +4,15 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "base/thread.h"
 #include "fs/filesystem.h"
 #include "meta/assembled.h"
 
@@ -40,16 +36,13 @@ struct queue_entry {
 struct directory_queue {
     struct filesystem *fs;
     const struct directory_work *work;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
+    struct thread thread;
     struct ids files; /* whose directories are to be put on the list */
     struct queue_entry *waiting;
     size_t count; /* of those */
     bool busy;
-    bool hurry; /* somebody waits: no rest now */
-    bool woken; /* there is something for `next` or `tick` */
-    atomic_bool stopping;
+    bool hurry;     /* somebody waits: no rest now */
+    bool woken;     /* there is something for `next` or `tick` */
     uint64_t found; /* files up to this number were taken up; while `finding`, the thread's own */
     bool finding;   /* there may be more files of before this start */
     /* The thread's own. */
@@ -59,7 +52,7 @@ struct directory_queue {
 
 bool directory_queue_stops(const struct directory_queue *queue)
 {
-    return atomic_load(&queue->stopping);
+    return thread_is_stopping(&queue->thread);
 }
 
 /* -- the list ---------------------------------------------------------------------------------------------
@@ -97,41 +90,41 @@ void directory_queue_touch(struct directory_queue *queue, uint64_t ino)
 {
     if (!queue)
         return;
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     if (ids_append(&queue->files, ino) == 0)
-        pthread_cond_signal(&queue->wake);
-    pthread_mutex_unlock(&queue->lock);
+        thread_wake(&queue->thread);
+    thread_unlock(&queue->thread);
 }
 
 void directory_queue_pass(struct directory_queue *queue, uint64_t ino)
 {
     if (!queue)
         return;
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     if (!queue->finding && ino > queue->found)
         queue->found = ino;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
 }
 
 void directory_queue_add(struct directory_queue *queue, uint64_t directory, bool hurry)
 {
     if (!queue)
         return;
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     queue->hurry |= hurry;
     queue_enlist_new(queue, directory, hurry ? -QUEUE_AHEAD_NS : queue->work->quiet);
-    pthread_cond_signal(&queue->wake);
-    pthread_mutex_unlock(&queue->lock);
+    thread_wake(&queue->thread);
+    thread_unlock(&queue->thread);
 }
 
 void directory_queue_wake(struct directory_queue *queue)
 {
     if (!queue)
         return;
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     queue->woken = true;
-    pthread_cond_signal(&queue->wake);
-    pthread_mutex_unlock(&queue->lock);
+    thread_wake(&queue->thread);
+    thread_unlock(&queue->thread);
 }
 
 static size_t queue_left(struct directory_queue *queue)
@@ -143,9 +136,9 @@ size_t directory_queue_waiting(struct directory_queue *queue)
 {
     if (!queue)
         return 0;
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     size_t waiting = queue->count + queue->files.count + queue->busy + queue->finding;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     return waiting + queue_left(queue);
 }
 
@@ -160,9 +153,9 @@ static void queue_find_directories(struct directory_queue *queue, uint64_t ino, 
     for (size_t i = 0; i < count; i++) {
         uint64_t directory = names[i].parent;
         for (unsigned level = 0; level <= queue->work->levels; level++) {
-            pthread_mutex_lock(&queue->lock);
+            thread_lock(&queue->thread);
             queue_enlist_new(queue, directory, wait);
-            pthread_mutex_unlock(&queue->lock);
+            thread_unlock(&queue->thread);
             if (directory == META_ROOT_INO || meta_parent(meta, directory, &directory) < 0)
                 break;
         }
@@ -193,14 +186,14 @@ static struct queue_entry *queue_take(struct directory_queue *queue, int64_t *un
 static void queue_take_up(struct directory_queue *queue)
 {
     cleanup_ids struct ids files = {0};
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     int more = meta_find_files_after(queue->fs->meta, &queue->found, &files);
     if (more < 0)
         log_warning("%s: files of before this start are not looked at: %s", queue->work->thread,
                     strerror(-more));
     for (size_t i = 0; i < files.count; i++)
         queue_find_directories(queue, files.at[i], 0);
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     queue->finding = more > 0;
 }
 
@@ -208,9 +201,9 @@ static void queue_take_up(struct directory_queue *queue)
 static void queue_note(struct directory_queue *queue)
 {
     char text[24];
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     uint64_t found = queue->found;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     bool wanted = !queue->work->rested || queue->work->rested(queue->fs);
     if (!wanted || found == queue->noted)
         return;
@@ -237,14 +230,14 @@ static errint queue_read_noted(struct directory_queue *queue)
  */
 static void queue_resolve_file(struct directory_queue *queue, uint64_t ino)
 {
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     bool later = queue->count >= QUEUE_WAITING;
     if (later && ino <= queue->found)
         queue->found = ino - 1;
     else if (!later && !queue->finding && ino > queue->found)
         queue->found = ino;
     queue->finding |= later;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     if (!later)
         queue_find_directories(queue, ino, queue->work->quiet);
 }
@@ -255,12 +248,12 @@ static void queue_resolve(struct directory_queue *queue)
     cleanup_ids struct ids files = queue->files;
     queue->files = (struct ids){0};
     queue->busy = true;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     for (size_t i = 0; i < files.count && !directory_queue_stops(queue); i++) {
         if (i == 0 || files.at[i] != files.at[i - 1])
             queue_resolve_file(queue, files.at[i]);
     }
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     queue->busy = false;
 }
 
@@ -269,9 +262,9 @@ static void queue_resolve(struct directory_queue *queue)
 
 static void queue_rest(struct directory_queue *queue, int64_t rest)
 {
-    struct timespec until = clock_to_timespec(clock_monotonic() + rest);
-    while (rest > 0 && !atomic_load(&queue->stopping) && !queue->hurry &&
-           pthread_cond_clockwait(&queue->wake, &queue->lock, CLOCK_MONOTONIC, &until) == 0)
+    int64_t until = clock_monotonic() + rest;
+    while (rest > 0 && !thread_is_stopping(&queue->thread) && !queue->hurry &&
+           thread_sleep_until(&queue->thread, until))
         continue;
 }
 
@@ -281,9 +274,9 @@ static void queue_visit(struct directory_queue *queue, struct queue_entry *entry
     queue->busy = true;
     /* Who hurries is the first on the list. */
     queue->hurry = false;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     int64_t wait = queue->work->visit(queue->fs, &entry->turn);
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     int64_t rest = entry->turn.rest;
     entry->turn.rest = 0;
     if (wait != DIRECTORY_DONE)
@@ -297,9 +290,9 @@ static void queue_visit(struct directory_queue *queue, struct queue_entry *entry
 static void queue_walk(struct directory_queue *queue)
 {
     queue->busy = true;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     uint64_t directory = queue->work->next(queue->fs);
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     if (directory)
         queue_enlist_new(queue, directory, 0);
     queue->busy = false;
@@ -309,19 +302,15 @@ static void queue_walk(struct directory_queue *queue)
 static void queue_idle(struct directory_queue *queue, int64_t until)
 {
     if (queue->count == 0 && clock_monotonic() - queue->noted_at >= QUEUE_NOTE_NS) {
-        pthread_mutex_unlock(&queue->lock);
+        thread_unlock(&queue->thread);
         queue_note(queue);
-        pthread_mutex_lock(&queue->lock);
-        if (queue->files.count > 0 || queue->waiting || atomic_load(&queue->stopping))
+        thread_lock(&queue->thread);
+        if (queue->files.count > 0 || queue->waiting || thread_is_stopping(&queue->thread))
             return;
     }
     if (queue_left(queue) > 0 || queue->woken)
         return;
-    struct timespec time = clock_to_timespec(until);
-    if (until != INT64_MAX)
-        pthread_cond_clockwait(&queue->wake, &queue->lock, CLOCK_MONOTONIC, &time);
-    else
-        wait_signal(&queue->wake, &queue->lock);
+    thread_sleep_until(&queue->thread, until);
 }
 
 /* When to do it again; with the lock held, which is given up meanwhile. */
@@ -330,9 +319,9 @@ static int64_t queue_tick(struct directory_queue *queue)
     queue->woken = false;
     if (!queue->work->tick)
         return INT64_MAX;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     int64_t again = queue->work->tick(queue->fs);
-    pthread_mutex_lock(&queue->lock);
+    thread_lock(&queue->thread);
     return again;
 }
 
@@ -358,13 +347,12 @@ static void queue_step(struct directory_queue *queue)
 static void *queue_run(void *context)
 {
     struct directory_queue *queue = context;
-    /* Of this thread only: Linux keeps a nice value for each. */
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), QUEUE_NICE);
-    pthread_mutex_lock(&queue->lock);
-    while (!atomic_load(&queue->stopping))
+    thread_be_nice(QUEUE_NICE);
+    thread_lock(&queue->thread);
+    while (!thread_is_stopping(&queue->thread))
         queue_step(queue);
     bool rested = queue->count == 0 && queue->files.count == 0 && !queue->finding && queue_left(queue) == 0;
-    pthread_mutex_unlock(&queue->lock);
+    thread_unlock(&queue->thread);
     if (rested)
         queue_note(queue);
     return NULL;
@@ -378,8 +366,7 @@ static void queue_free(struct directory_queue *queue)
         free(entry);
     }
     ids_release(&queue->files);
-    pthread_cond_destroy(&queue->wake);
-    pthread_mutex_destroy(&queue->lock);
+    thread_release(&queue->thread);
     free(queue);
 }
 
@@ -392,29 +379,22 @@ errint directory_queue_start(struct filesystem *fs, const struct directory_work 
     made->fs = fs;
     made->work = work;
     made->finding = true;
-    pthread_mutex_init(&made->lock, NULL);
-    pthread_cond_init(&made->wake, NULL);
+    thread_init(&made->thread);
     errint error = queue_read_noted(made);
     *queue = made;
     if (!error)
-        error = -pthread_create(&made->thread, NULL, queue_run, made);
+        error = thread_start(&made->thread, work->thread, queue_run, made);
     if (error) {
         *queue = NULL;
         queue_free(made);
-        return error;
     }
-    pthread_setname_np(made->thread, work->thread);
-    return 0;
+    return error;
 }
 
 void directory_queue_stop(struct directory_queue *queue)
 {
     if (!queue)
         return;
-    atomic_store(&queue->stopping, true);
-    pthread_mutex_lock(&queue->lock);
-    pthread_cond_signal(&queue->wake);
-    pthread_mutex_unlock(&queue->lock);
-    pthread_join(queue->thread, NULL);
+    thread_stop(&queue->thread);
     queue_free(queue);
 }

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/wait.h"
 #include "fs/filesystem.h"
 #include "fs/protocol.h"
@@ -27,9 +28,8 @@
 #define DISCARD_AGAIN_NS (5 * CLOCK_NS_PER_SECOND)
 
 struct discard {
-    pthread_mutex_t lock;
-    pthread_cond_t wake, followed; /* there is something to do; a round has ended */
-    pthread_t thread;
+    struct thread thread;
+    pthread_cond_t followed; /* a round has ended */
     struct ids inodes, objects;
     struct ids mapped; /* inodes that wait for the end of a map; the thread's own */
     uint64_t kicks;    /* how often it was said that objects may have dead bytes to give back */
@@ -37,7 +37,6 @@ struct discard {
     uint64_t done;     /* the same of the last round that has ended */
     int64_t again;     /* clock_monotonic() when what could not be done is tried again; INT64_MAX: nothing is
                           left */
-    bool stopping;
 };
 
 /* Without memory for the list it stays until the next mount finds it. The lock is held. */
@@ -53,20 +52,20 @@ void discard_objects(struct filesystem *fs, const struct ids *objects)
     struct discard *discard = fs->discard;
     if (objects->count == 0)
         return;
-    pthread_mutex_lock(&discard->lock);
+    thread_lock(&discard->thread);
     for (size_t i = 0; i < objects->count; i++)
         discard_queue(&discard->objects, objects->at[i], "object");
-    pthread_cond_signal(&discard->wake);
-    pthread_mutex_unlock(&discard->lock);
+    thread_wake(&discard->thread);
+    thread_unlock(&discard->thread);
 }
 
 void discard_inode(struct filesystem *fs, uint64_t ino)
 {
     struct discard *discard = fs->discard;
-    pthread_mutex_lock(&discard->lock);
+    thread_lock(&discard->thread);
     discard_queue(&discard->inodes, ino, "inode");
-    pthread_cond_signal(&discard->wake);
-    pthread_mutex_unlock(&discard->lock);
+    thread_wake(&discard->thread);
+    thread_unlock(&discard->thread);
 }
 
 /* Whether a map shows it by its number in a view. The kernel may remember that one for long after, and of no
@@ -140,29 +139,29 @@ static void discard_remove(struct filesystem *fs, struct ids *objects)
 void discard_kick(struct filesystem *fs)
 {
     struct discard *discard = fs->discard;
-    pthread_mutex_lock(&discard->lock);
+    thread_lock(&discard->thread);
     discard->kicks++;
-    pthread_cond_signal(&discard->wake);
-    pthread_mutex_unlock(&discard->lock);
+    thread_wake(&discard->thread);
+    thread_unlock(&discard->thread);
 }
 
 void discard_flush(struct filesystem *fs)
 {
     struct discard *discard = fs->discard;
-    pthread_mutex_lock(&discard->lock);
+    thread_lock(&discard->thread);
     uint64_t ticket = ++discard->kicks;
-    pthread_cond_signal(&discard->wake);
-    while (discard->done < ticket && !discard->stopping)
-        wait_signal(&discard->followed, &discard->lock);
-    pthread_mutex_unlock(&discard->lock);
+    thread_wake(&discard->thread);
+    while (discard->done < ticket && !thread_is_stopping(&discard->thread))
+        wait_signal(&discard->followed, &discard->thread.lock);
+    thread_unlock(&discard->thread);
 }
 
 void discard_progress(struct filesystem *fs, uint64_t *kicks, uint64_t *done)
 {
-    pthread_mutex_lock(&fs->discard->lock);
+    thread_lock(&fs->discard->thread);
     *kicks = fs->discard->kicks;
     *done = fs->discard->done;
-    pthread_mutex_unlock(&fs->discard->lock);
+    thread_unlock(&fs->discard->thread);
 }
 
 /* Whether there is nothing to remove. The lock is held. */
@@ -174,18 +173,13 @@ static bool discard_is_idle(const struct discard *discard)
 /* Returns when there is something to do. The lock is held. */
 static void discard_wait(struct discard *discard)
 {
-    struct timespec again = clock_to_timespec(discard->again);
-    while (discard_is_idle(discard) && discard->kicks == discard->taken && !discard->stopping) {
-        if (discard->again == INT64_MAX)
-            wait_signal(&discard->wake, &discard->lock);
-        else if (pthread_cond_clockwait(&discard->wake, &discard->lock, CLOCK_MONOTONIC, &again) == ETIMEDOUT)
-            break;
-    }
-    if (discard->stopping)
+    while (discard_is_idle(discard) && discard->kicks == discard->taken &&
+           !thread_is_stopping(&discard->thread) && thread_sleep_until(&discard->thread, discard->again))
+        continue;
+    if (thread_is_stopping(&discard->thread))
         return;
-    struct timespec until = clock_to_timespec(clock_monotonic() + DISCARD_GATHER_NS);
-    while (!discard->stopping &&
-           pthread_cond_clockwait(&discard->wake, &discard->lock, CLOCK_MONOTONIC, &until) == 0)
+    int64_t until = clock_monotonic() + DISCARD_GATHER_NS;
+    while (!thread_is_stopping(&discard->thread) && thread_sleep_until(&discard->thread, until))
         continue;
 }
 
@@ -195,21 +189,21 @@ static void discard_reclaim(struct filesystem *fs, uint64_t ticket)
     int left = reclaim_run(fs, ticket);
     if (left < 0)
         log_warning("dead bytes of objects are not given back now: %s", strerror(-left));
-    pthread_mutex_lock(&fs->discard->lock);
+    thread_lock(&fs->discard->thread);
     fs->discard->again = left || fs->discard->mapped.count ? clock_monotonic() + DISCARD_AGAIN_NS : INT64_MAX;
     fs->discard->done = ticket;
     pthread_cond_broadcast(&fs->discard->followed);
-    pthread_mutex_unlock(&fs->discard->lock);
+    thread_unlock(&fs->discard->thread);
 }
 
 static void *discard_run(void *context)
 {
     struct filesystem *fs = context;
     struct discard *discard = fs->discard;
-    pthread_mutex_lock(&discard->lock);
+    thread_lock(&discard->thread);
     for (;;) {
         discard_wait(discard);
-        if (discard_is_idle(discard) && discard->stopping)
+        if (discard_is_idle(discard) && thread_is_stopping(&discard->thread))
             break;
         discard->taken = discard->kicks;
         /* The start gives the first kick, when it is known what a crash has left, and what the disk can do.
@@ -219,17 +213,29 @@ static void *discard_run(void *context)
         cleanup_ids struct ids mapped = discard->mapped;
         cleanup_ids struct ids objects = discard->objects;
         discard->inodes = discard->mapped = discard->objects = (struct ids){0};
-        pthread_mutex_unlock(&discard->lock);
+        thread_unlock(&discard->thread);
         discard_reap(fs, &inodes, &objects);
         discard_reap(fs, &mapped, &objects);
         discard_remove(fs, &objects);
         if (ticket > 0)
             discard_reclaim(fs, ticket);
         stored_kick(fs);
-        pthread_mutex_lock(&discard->lock);
+        thread_lock(&discard->thread);
     }
-    pthread_mutex_unlock(&discard->lock);
+    thread_unlock(&discard->thread);
     return NULL;
+}
+
+static void discard_free(struct filesystem *fs)
+{
+    struct discard *discard = fs->discard;
+    ids_release(&discard->inodes);
+    ids_release(&discard->mapped);
+    ids_release(&discard->objects);
+    pthread_cond_destroy(&discard->followed);
+    thread_release(&discard->thread);
+    free(discard);
+    fs->discard = NULL;
 }
 
 errint discard_start(struct filesystem *fs)
@@ -237,19 +243,14 @@ errint discard_start(struct filesystem *fs)
     struct discard *discard = calloc(1, sizeof *discard);
     if (!discard)
         return -ENOMEM;
-    pthread_mutex_init(&discard->lock, NULL);
-    pthread_cond_init(&discard->wake, NULL);
+    thread_init(&discard->thread);
     pthread_cond_init(&discard->followed, NULL);
     discard->again = INT64_MAX;
     fs->discard = discard;
-    int error = pthread_create(&discard->thread, NULL, discard_run, fs);
-    if (error) {
-        free(discard);
-        fs->discard = NULL;
-        return -error;
-    }
-    pthread_setname_np(discard->thread, "discard");
-    return 0;
+    errint error = thread_start(&discard->thread, "discard", discard_run, fs);
+    if (error)
+        discard_free(fs);
+    return error;
 }
 
 void discard_stop(struct filesystem *fs, bool finish)
@@ -257,20 +258,14 @@ void discard_stop(struct filesystem *fs, bool finish)
     struct discard *discard = fs->discard;
     if (!discard)
         return;
-    pthread_mutex_lock(&discard->lock);
-    discard->stopping = true;
-    pthread_cond_broadcast(&discard->followed);
+    thread_lock(&discard->thread);
     if (!finish)
         discard->inodes.count = discard->objects.count = 0;
-    pthread_cond_signal(&discard->wake);
-    pthread_mutex_unlock(&discard->lock);
-    pthread_join(discard->thread, NULL);
-    ids_release(&discard->inodes);
-    ids_release(&discard->mapped);
-    ids_release(&discard->objects);
-    pthread_cond_destroy(&discard->wake);
-    pthread_cond_destroy(&discard->followed);
-    pthread_mutex_destroy(&discard->lock);
-    free(discard);
-    fs->discard = NULL;
+    thread_unlock(&discard->thread);
+    thread_ask_to_stop(&discard->thread);
+    thread_lock(&discard->thread);
+    pthread_cond_broadcast(&discard->followed);
+    thread_unlock(&discard->thread);
+    thread_stop(&discard->thread);
+    discard_free(fs);
 }

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "base/thread.h"
 #include "fs/event_whereabouts.h"
 #include "fs/filesystem.h"
 #include "fs/hooks.h"
@@ -31,10 +31,8 @@ struct events_told {
 };
 
 struct events {
-    pthread_mutex_t lock; /* innermost */
-    pthread_cond_t wake;
-    pthread_t thread;
-    bool kicked, stopping;
+    struct thread thread; /* its lock is the innermost */
+    bool kicked;
     struct events_told *first, **last;
     size_t waiting;
     uint64_t next; /* number */
@@ -86,7 +84,7 @@ void events_emit(struct filesystem *fs, const struct event *event)
     if (!events)
         return;
     struct events_told *told = events_copy(event);
-    pthread_mutex_lock(&events->lock);
+    thread_lock(&events->thread);
     uint64_t sequence = events->next++;
     if (told && events->waiting < EVENTS_WAITING) {
         told->sequence = sequence;
@@ -95,8 +93,8 @@ void events_emit(struct filesystem *fs, const struct event *event)
         events->waiting++;
         told = NULL;
     }
-    pthread_cond_signal(&events->wake);
-    pthread_mutex_unlock(&events->lock);
+    thread_wake(&events->thread);
+    thread_unlock(&events->thread);
     events_free_told(told);
 }
 
@@ -105,10 +103,10 @@ void events_kick(struct filesystem *fs)
     struct events *events = fs->events;
     if (!events)
         return;
-    pthread_mutex_lock(&events->lock);
+    thread_lock(&events->thread);
     events->kicked = true;
-    pthread_cond_signal(&events->wake);
-    pthread_mutex_unlock(&events->lock);
+    thread_wake(&events->thread);
+    thread_unlock(&events->thread);
 }
 
 /* -- reading ----------------------------------------------------------------------------------------------
@@ -121,28 +119,28 @@ struct event_viewer events_viewer(uint32_t uid)
 
 uint64_t events_next(struct filesystem *fs)
 {
-    pthread_mutex_lock(&fs->events->lock);
+    thread_lock(&fs->events->thread);
     /* What was told and is not in the ring yet is still to come. */
     struct events_told *first = fs->events->first;
     uint64_t next = first ? first->sequence : fs->events->next;
-    pthread_mutex_unlock(&fs->events->lock);
+    thread_unlock(&fs->events->thread);
     return next;
 }
 
 bool events_has(struct filesystem *fs, struct event_place *place, const struct event_viewer *viewer)
 {
-    pthread_mutex_lock(&fs->events->lock);
+    thread_lock(&fs->events->thread);
     bool has = event_ring_has(&fs->events->ring, place, viewer);
-    pthread_mutex_unlock(&fs->events->lock);
+    thread_unlock(&fs->events->thread);
     return has;
 }
 
 size_t events_read(struct filesystem *fs, struct event_place *place, const struct event_viewer *viewer,
                    char *out, size_t room)
 {
-    pthread_mutex_lock(&fs->events->lock);
+    thread_lock(&fs->events->thread);
     size_t length = event_ring_read(&fs->events->ring, place, viewer, out, room);
-    pthread_mutex_unlock(&fs->events->lock);
+    thread_unlock(&fs->events->thread);
     return length;
 }
 
@@ -190,9 +188,9 @@ static void events_show(struct filesystem *fs, const struct events_batch *batch)
         if (!line.text)
             continue; /* lost */
         event_make_readable(line.text);
-        pthread_mutex_lock(&events->lock);
+        thread_lock(&events->thread);
         event_ring_add(&events->ring, &line);
-        pthread_mutex_unlock(&events->lock);
+        thread_unlock(&events->thread);
     }
 }
 
@@ -236,19 +234,19 @@ static void *events_run(void *context)
 {
     struct filesystem *fs = context;
     struct events *events = fs->events;
-    pthread_mutex_lock(&events->lock);
-    while (!events->stopping || events->first) {
+    thread_lock(&events->thread);
+    while (!thread_is_stopping(&events->thread) || events->first) {
         if (!events->first && !events->kicked)
-            wait_signal(&events->wake, &events->lock);
+            thread_sleep(&events->thread);
         events->kicked = false;
         struct events_told *told = events_take(events);
-        pthread_mutex_unlock(&events->lock);
+        thread_unlock(&events->thread);
         if (told)
             events_publish(fs, told);
         view_events_wake(fs);
-        pthread_mutex_lock(&events->lock);
+        thread_lock(&events->thread);
     }
-    pthread_mutex_unlock(&events->lock);
+    thread_unlock(&events->thread);
     return NULL;
 }
 
@@ -312,42 +310,36 @@ static errint events_restore_all(struct filesystem *fs)
     return error;
 }
 
+static void events_free(struct filesystem *fs)
+{
+    struct events *events = fs->events;
+    fs->events = NULL;
+    event_ring_release(&events->ring);
+    thread_release(&events->thread);
+    free(events);
+}
+
 errint events_start(struct filesystem *fs)
 {
     struct events *events = calloc(1, sizeof *events);
     if (!events)
         return -ENOMEM;
-    pthread_mutex_init(&events->lock, NULL);
-    pthread_cond_init(&events->wake, NULL);
+    thread_init(&events->thread);
     events->last = &events->first;
     events->next = 1;
     fs->events = events;
     errint error = events_restore_all(fs);
     if (!error)
-        error = -pthread_create(&events->thread, NULL, events_run, fs);
-    if (error) {
-        fs->events = NULL;
-        event_ring_release(&events->ring);
-        free(events);
-        return error;
-    }
-    pthread_setname_np(events->thread, "events");
-    return 0;
+        error = thread_start(&events->thread, "events", events_run, fs);
+    if (error)
+        events_free(fs);
+    return error;
 }
 
 void events_stop(struct filesystem *fs)
 {
-    struct events *events = fs->events;
-    if (!events)
+    if (!fs->events)
         return;
-    pthread_mutex_lock(&events->lock);
-    events->stopping = true;
-    pthread_cond_signal(&events->wake);
-    pthread_mutex_unlock(&events->lock);
-    pthread_join(events->thread, NULL);
-    fs->events = NULL;
-    event_ring_release(&events->ring);
-    pthread_cond_destroy(&events->wake);
-    pthread_mutex_destroy(&events->lock);
-    free(events);
+    thread_stop(&fs->events->thread);
+    events_free(fs);
 }

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/grow.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/wait.h"
 #include "fs/control.h"
 #include "fs/events.h"
@@ -71,14 +73,8 @@ static struct export_entry *export_find(const struct exporter *exporter, uint64_
 /* With the lock. NULL: no memory. */
 static struct export_entry *export_add(struct exporter *exporter, uint64_t ino)
 {
-    if (exporter->count == exporter->capacity) {
-        size_t capacity = 2 * exporter->capacity + 16;
-        struct export_entry **grown = reallocarray(exporter->entries, capacity, sizeof *grown);
-        if (!grown)
-            return NULL;
-        exporter->entries = grown;
-        exporter->capacity = capacity;
-    }
+    if (!grow_reserve(exporter->entries, exporter->capacity, exporter->count + 1))
+        return NULL;
     struct export_entry *entry = calloc(1, sizeof *entry);
     if (entry) {
         entry->ino = ino;
@@ -478,12 +474,8 @@ errint export_start(struct filesystem *fs)
     for (unsigned i = 0; i < EXPORT_REASONS && !error; i++)
         error = export_load(exporter, (enum export_reason)i);
     while (!error && exporter->thread_count < EXPORT_THREADS) {
-        pthread_t *thread = &exporter->threads[exporter->thread_count];
-        error = -pthread_create(thread, NULL, export_thread, exporter);
-        if (error)
-            break;
-        pthread_setname_np(*thread, "export");
-        exporter->thread_count++;
+        error = thread_create(&exporter->threads[exporter->thread_count], "export", export_thread, exporter);
+        exporter->thread_count += !error;
     }
     return error;
 }

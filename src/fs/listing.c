@@ -6,22 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LISTING_MAX = 1024 };
+#include "base/grow.h"
 
-static bool listing_grow(struct listing *listing)
-{
-    if (listing->count < listing->capacity)
-        return true;
-    size_t capacity = listing->capacity ? listing->capacity * 2 : 32;
-    struct listing_entry *entries = reallocarray(listing->entries, capacity, sizeof *entries);
-    if (!entries) {
-        listing->error = -ENOMEM;
-        return false;
-    }
-    listing->entries = entries;
-    listing->capacity = capacity;
-    return true;
-}
+enum { LISTING_MAX = 1024 };
 
 bool listing_add(struct listing *listing, const char *name, size_t length, uint64_t cookie, uint64_t number,
                  const struct meta_inode *inode)
@@ -30,8 +17,12 @@ bool listing_add(struct listing *listing, const char *name, size_t length, uint6
     size_t bytes = 24 + ((length + 7) & ~(size_t)7) + (listing->plus ? 128 : 0);
     listing->full |= listing->bytes + bytes > listing->room || listing->count == LISTING_MAX ||
                      (listing->end && cookie >= listing->end);
-    if (listing->full || listing->error || !listing_grow(listing))
+    if (listing->full || listing->error)
         return false;
+    if (!grow_reserve(listing->entries, listing->capacity, listing->count + 1)) {
+        listing->error = -ENOMEM;
+        return false;
+    }
     struct listing_entry *entry = &listing->entries[listing->count++];
     entry->cookie = cookie;
     entry->number = number;

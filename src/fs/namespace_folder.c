@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "ckpt/tied.h"
 #include "fs/content.h"
 #include "fs/inputs.h"
@@ -60,15 +61,9 @@ static bool namespace_collect(void *context, const char *name, size_t length, ui
         list->error = -EFBIG;
         return false;
     }
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 32;
-        struct namespace_entry *at = reallocarray(list->at, capacity, sizeof *at);
-        if (!at) {
-            list->error = -ENOMEM;
-            return false;
-        }
-        list->at = at;
-        list->capacity = capacity;
+    if (!grow_reserve(list->at, list->capacity, list->count + 1)) {
+        list->error = -ENOMEM;
+        return false;
     }
     struct namespace_entry *entry = &list->at[list->count++];
     memcpy(entry->name, name, length);
@@ -135,14 +130,8 @@ static errint namespace_note(struct namespace_folder *folder, const char *path, 
 {
     if (namespace_folder_find(folder, path))
         return 0;
-    if (folder->input_count == folder->input_capacity) {
-        size_t capacity = folder->input_capacity ? folder->input_capacity * 2 : 16;
-        struct namespace_input *inputs = reallocarray(folder->inputs, capacity, sizeof *inputs);
-        if (!inputs)
-            return -ENOMEM;
-        folder->inputs = inputs;
-        folder->input_capacity = capacity;
-    }
+    if (!grow_reserve(folder->inputs, folder->input_capacity, folder->input_count + 1))
+        return -ENOMEM;
     char *copy = strdup(path);
     if (!copy)
         return -ENOMEM;

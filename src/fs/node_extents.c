@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "base/grow.h"
 #include "fs/filesystem.h"
 
 errint node_extents(struct filesystem *fs, struct node *node)
@@ -35,19 +36,6 @@ void node_forget_extents(struct node *node)
     node->extent_count = node->extent_capacity = 0;
 }
 
-static bool node_grow_extents(struct node *node)
-{
-    if (node->extent_count < node->extent_capacity)
-        return true;
-    size_t capacity = node->extent_capacity * 2;
-    struct meta_extent *extents = reallocarray(node->extents, capacity, sizeof *extents);
-    if (!extents)
-        return false;
-    node->extents = extents;
-    node->extent_capacity = capacity;
-    return true;
-}
-
 void node_note_extent(struct node *node, const struct meta_extent *extent)
 {
     struct meta_extent *last = node->extents ? &node->extents[node->extent_count - 1] : NULL;
@@ -59,7 +47,7 @@ void node_note_extent(struct node *node, const struct meta_extent *extent)
                      last->object_offset + last->length == extent->object_offset;
     if (continues)
         last->length += extent->length;
-    else if (node_grow_extents(node))
+    else if (grow_reserve(node->extents, node->extent_capacity, node->extent_count + 1))
         node->extents[node->extent_count++] = *extent;
     else
         node_forget_extents(node);

@@ -6,14 +6,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/size_text.h"
-#include "base/wait.h"
+#include "base/thread.h"
 #include "store/object.h"
 
 /* Who asks waits no longer than this. */
@@ -28,9 +26,8 @@ enum {
 };
 
 struct outlook_work {
-    pthread_mutex_t lock;
-    pthread_cond_t wake, answered;
-    pthread_t thread;
+    struct thread thread;
+    pthread_cond_t answered;
     uint64_t asked, served; /* questions so far; those that a look has followed */
     bool measures;          /* the largest checkpoint is still to be found out, unasked */
     bool measured;
@@ -38,12 +35,11 @@ struct outlook_work {
     struct outlook *current; /* NULL: none yet */
     uint64_t commit;         /* of the namespace, before `current` was begun */
     int64_t rested;          /* clock_monotonic() until which `current` is good enough */
-    atomic_bool stopping;
 };
 
 bool outlook_stops(struct filesystem *fs)
 {
-    return atomic_load(&fs->outlook->stopping);
+    return thread_is_stopping(&fs->outlook->thread);
 }
 
 static bool outlook_stops_context(void *context)
@@ -89,11 +85,11 @@ static void outlook_wait(struct outlook_work *work, bool (*stops)(void *context)
 {
     uint64_t asked = ++work->asked;
     int64_t deadline = clock_monotonic() + OUTLOOK_PATIENCE_NS;
-    pthread_cond_signal(&work->wake);
-    while (work->served < asked && clock_monotonic() < deadline && !atomic_load(&work->stopping) &&
+    thread_wake(&work->thread);
+    while (work->served < asked && clock_monotonic() < deadline && !thread_is_stopping(&work->thread) &&
            !(stops && stops(context))) {
         struct timespec until = clock_to_timespec(clock_monotonic() + OUTLOOK_STEP_NS);
-        pthread_cond_clockwait(&work->answered, &work->lock, CLOCK_MONOTONIC, &until);
+        pthread_cond_clockwait(&work->answered, &work->thread.lock, CLOCK_MONOTONIC, &until);
     }
 }
 
@@ -102,12 +98,12 @@ const struct outlook *outlook_take(struct filesystem *fs, bool (*stops)(void *co
     struct outlook_work *work = fs->outlook;
     if (!work)
         return NULL;
-    pthread_mutex_lock(&work->lock);
+    thread_lock(&work->thread);
     outlook_wait(work, stops, context);
     struct outlook *outlook = work->current;
     if (outlook)
         outlook->references++;
-    pthread_mutex_unlock(&work->lock);
+    thread_unlock(&work->thread);
     return outlook;
 }
 
@@ -115,9 +111,9 @@ void outlook_give(struct filesystem *fs, const struct outlook *outlook)
 {
     if (!outlook)
         return;
-    pthread_mutex_lock(&fs->outlook->lock);
+    thread_lock(&fs->outlook->thread);
     outlook_put((struct outlook *)outlook);
-    pthread_mutex_unlock(&fs->outlook->lock);
+    thread_unlock(&fs->outlook->thread);
 }
 
 bool outlook_largest(struct filesystem *fs, bool (*stops)(void *context), void *context,
@@ -127,15 +123,15 @@ bool outlook_largest(struct filesystem *fs, bool (*stops)(void *context), void *
     if (!work)
         return false;
     int64_t deadline = clock_monotonic() + OUTLOOK_MOUNT_PATIENCE_NS;
-    pthread_mutex_lock(&work->lock);
-    while (!work->measured && clock_monotonic() < deadline && !atomic_load(&work->stopping) &&
+    thread_lock(&work->thread);
+    while (!work->measured && clock_monotonic() < deadline && !thread_is_stopping(&work->thread) &&
            !(stops && stops(context))) {
         struct timespec until = clock_to_timespec(clock_monotonic() + OUTLOOK_STEP_NS);
-        pthread_cond_clockwait(&work->answered, &work->lock, CLOCK_MONOTONIC, &until);
+        pthread_cond_clockwait(&work->answered, &work->thread.lock, CLOCK_MONOTONIC, &until);
     }
     bool known = work->measured;
     *out = work->largest;
-    pthread_mutex_unlock(&work->lock);
+    thread_unlock(&work->thread);
     return known;
 }
 
@@ -168,12 +164,12 @@ static void outlook_measure(struct filesystem *fs)
         log_warning("the checkpoints cannot be looked at now: %s", strerror(-error));
     if (!error)
         outlook_warn(fs, &largest);
-    pthread_mutex_lock(&work->lock);
+    thread_lock(&work->thread);
     work->measures = false;
     work->measured |= !error;
     work->largest = largest;
     pthread_cond_broadcast(&work->answered);
-    pthread_mutex_unlock(&work->lock);
+    thread_unlock(&work->thread);
 }
 
 static void outlook_look_at_space(struct filesystem *fs, struct outlook *out)
@@ -215,9 +211,9 @@ static void outlook_serve(struct filesystem *fs)
     if (!work->current || (commit != work->commit && begun >= work->rested)) {
         struct outlook *former = work->current;
         struct outlook_largest largest = {0};
-        pthread_mutex_unlock(&work->lock);
+        thread_unlock(&work->thread);
         struct outlook *made = outlook_make(fs, former, &largest);
-        pthread_mutex_lock(&work->lock);
+        thread_lock(&work->thread);
         if (made) {
             work->current = made;
             work->commit = commit;
@@ -236,19 +232,28 @@ static void *outlook_run(void *context)
 {
     struct filesystem *fs = context;
     struct outlook_work *work = fs->outlook;
-    /* Of this thread only: Linux keeps a nice value for each. */
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), OUTLOOK_NICE);
+    thread_be_nice(OUTLOOK_NICE);
     if (work->measures)
         outlook_measure(fs);
-    pthread_mutex_lock(&work->lock);
-    while (!atomic_load(&work->stopping)) {
+    thread_lock(&work->thread);
+    while (!thread_is_stopping(&work->thread)) {
         if (work->served < work->asked)
             outlook_serve(fs);
         else
-            wait_signal(&work->wake, &work->lock);
+            thread_sleep(&work->thread);
     }
-    pthread_mutex_unlock(&work->lock);
+    thread_unlock(&work->thread);
     return NULL;
+}
+
+static void outlook_free(struct filesystem *fs)
+{
+    struct outlook_work *work = fs->outlook;
+    fs->outlook = NULL;
+    outlook_put(work->current);
+    pthread_cond_destroy(&work->answered);
+    thread_release(&work->thread);
+    free(work);
 }
 
 errint outlook_start(struct filesystem *fs, bool takeover)
@@ -256,36 +261,20 @@ errint outlook_start(struct filesystem *fs, bool takeover)
     struct outlook_work *work = calloc(1, sizeof *work);
     if (!work)
         return -ENOMEM;
-    pthread_mutex_init(&work->lock, NULL);
-    pthread_cond_init(&work->wake, NULL);
+    thread_init(&work->thread);
     pthread_cond_init(&work->answered, NULL);
-    atomic_init(&work->stopping, false);
     work->measures = !takeover;
     fs->outlook = work;
-    int error = pthread_create(&work->thread, NULL, outlook_run, fs);
-    if (error) {
-        free(work);
-        fs->outlook = NULL;
-        return -error;
-    }
-    pthread_setname_np(work->thread, "outlook");
-    return 0;
+    errint error = thread_start(&work->thread, "outlook", outlook_run, fs);
+    if (error)
+        outlook_free(fs);
+    return error;
 }
 
 void outlook_stop(struct filesystem *fs)
 {
-    struct outlook_work *work = fs->outlook;
-    if (!work)
+    if (!fs->outlook)
         return;
-    atomic_store(&work->stopping, true);
-    pthread_mutex_lock(&work->lock);
-    pthread_cond_signal(&work->wake);
-    pthread_mutex_unlock(&work->lock);
-    pthread_join(work->thread, NULL);
-    fs->outlook = NULL;
-    outlook_put(work->current);
-    pthread_cond_destroy(&work->answered);
-    pthread_cond_destroy(&work->wake);
-    pthread_mutex_destroy(&work->lock);
-    free(work);
+    thread_stop(&fs->outlook->thread);
+    outlook_free(fs);
 }

@@ -3,16 +3,12 @@
 #include "fs/repack.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "base/thread.h"
 #include "fs/filesystem.h"
 #include "fs/repack_object.h"
 #include "meta/sharing.h"
@@ -24,16 +20,13 @@
 enum { REPACK_NICE = 10, REPACK_BATCH = 256 };
 
 struct repack {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
+    struct thread thread;
     uint64_t asked;  /* the newest ticket */
     bool kicked;     /* since the present round, or the last one, was begun */
     uint64_t done;   /* the ticket that the last round that has ended was begun after */
     uint64_t failed; /* in that round */
     int64_t again;   /* clock_monotonic() of the next round without a kick; INT64_MAX: none */
     bool told;       /* that something failed, since everything last went well; the thread's own */
-    atomic_bool stopping;
 };
 
 /* What a round has left. */
@@ -43,7 +36,7 @@ struct repack_round {
 
 static bool repack_stops(struct filesystem *fs)
 {
-    return atomic_load(&fs->repack->stopping) || atomic_load(&fs->stopping);
+    return thread_is_stopping(&fs->repack->thread) || atomic_load(&fs->stopping);
 }
 
 /* On a full disk every object would say the same, again and again. */
@@ -93,36 +86,30 @@ static struct repack_round repack_all(struct filesystem *fs)
 /* Returns when there is something to do, or at the end. The lock is held. */
 static void repack_wait(struct repack *repack)
 {
-    while (!repack->kicked && !atomic_load(&repack->stopping) && clock_monotonic() < repack->again) {
-        struct timespec again = clock_to_timespec(repack->again);
-        if (repack->again == INT64_MAX)
-            wait_signal(&repack->wake, &repack->lock);
-        else
-            pthread_cond_clockwait(&repack->wake, &repack->lock, CLOCK_MONOTONIC, &again);
-    }
+    while (!repack->kicked && !thread_is_stopping(&repack->thread) && clock_monotonic() < repack->again)
+        thread_sleep_until(&repack->thread, repack->again);
 }
 
 static void *repack_thread(void *context)
 {
     struct filesystem *fs = context;
     struct repack *repack = fs->repack;
-    /* Of this thread only: Linux keeps a nice value for each. */
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), REPACK_NICE);
-    pthread_mutex_lock(&repack->lock);
+    thread_be_nice(REPACK_NICE);
+    thread_lock(&repack->thread);
     for (;;) {
         repack_wait(repack);
-        if (atomic_load(&repack->stopping))
+        if (thread_is_stopping(&repack->thread))
             break;
         uint64_t ticket = repack->asked;
         repack->kicked = false;
-        pthread_mutex_unlock(&repack->lock);
+        thread_unlock(&repack->thread);
         struct repack_round round = repack_all(fs);
-        pthread_mutex_lock(&repack->lock);
+        thread_lock(&repack->thread);
         repack->done = ticket;
         repack->failed = round.failed;
         repack->again = round.busy ? clock_monotonic() + REPACK_AGAIN_NS : INT64_MAX;
     }
-    pthread_mutex_unlock(&repack->lock);
+    thread_unlock(&repack->thread);
     return NULL;
 }
 
@@ -131,11 +118,11 @@ void repack_kick(struct filesystem *fs, uint64_t ticket)
     struct repack *repack = fs->repack;
     if (!repack)
         return;
-    pthread_mutex_lock(&repack->lock);
+    thread_lock(&repack->thread);
     repack->asked = ticket;
     repack->kicked = true;
-    pthread_cond_signal(&repack->wake);
-    pthread_mutex_unlock(&repack->lock);
+    thread_wake(&repack->thread);
+    thread_unlock(&repack->thread);
 }
 
 struct repack_progress repack_look(struct filesystem *fs)
@@ -144,9 +131,9 @@ struct repack_progress repack_look(struct filesystem *fs)
     struct repack_progress progress = {.done = UINT64_MAX};
     if (!repack)
         return progress;
-    pthread_mutex_lock(&repack->lock);
+    thread_lock(&repack->thread);
     progress = (struct repack_progress){repack->done, repack->failed};
-    pthread_mutex_unlock(&repack->lock);
+    thread_unlock(&repack->thread);
     return progress;
 }
 
@@ -155,18 +142,13 @@ errint repack_start(struct filesystem *fs)
     struct repack *repack = fs->options->read_only ? NULL : calloc(1, sizeof *repack);
     if (!repack)
         return fs->options->read_only ? 0 : -ENOMEM;
-    pthread_mutex_init(&repack->lock, NULL);
-    pthread_cond_init(&repack->wake, NULL);
+    thread_init(&repack->thread);
     repack->again = INT64_MAX;
     fs->repack = repack;
-    int error = pthread_create(&repack->thread, NULL, repack_thread, fs);
-    if (error) {
-        free(repack);
-        fs->repack = NULL;
-        return -error;
-    }
-    pthread_setname_np(repack->thread, "repack");
-    return 0;
+    errint error = thread_start(&repack->thread, "repack", repack_thread, fs);
+    if (error)
+        repack_release(fs);
+    return error;
 }
 
 void repack_stop(struct filesystem *fs)
@@ -174,11 +156,7 @@ void repack_stop(struct filesystem *fs)
     struct repack *repack = fs->repack;
     if (!repack)
         return;
-    atomic_store(&repack->stopping, true);
-    pthread_mutex_lock(&repack->lock);
-    pthread_cond_signal(&repack->wake);
-    pthread_mutex_unlock(&repack->lock);
-    pthread_join(repack->thread, NULL);
+    thread_stop(&repack->thread);
 }
 
 void repack_release(struct filesystem *fs)
@@ -186,8 +164,7 @@ void repack_release(struct filesystem *fs)
     struct repack *repack = fs->repack;
     if (!repack)
         return;
-    pthread_cond_destroy(&repack->wake);
-    pthread_mutex_destroy(&repack->lock);
+    thread_release(&repack->thread);
     free(repack);
     fs->repack = NULL;
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "base/grow.h"
 #include "base/transfer.h"
 #include "fs/filesystem.h"
 #include "store/object.h"
@@ -68,14 +69,8 @@ static errint repack_write(int fd, const uint8_t *bytes, size_t length, int64_t 
 static errint repack_append_chunk(struct repack_pass *pass, const struct sums_chunk *chunk)
 {
     struct sums *sums = &pass->copy->sums;
-    if (sums->chunk_count == pass->capacity) {
-        size_t capacity = pass->capacity ? pass->capacity * 2 : 64;
-        struct sums_chunk *chunks = reallocarray(sums->chunks, capacity, sizeof *chunks);
-        if (!chunks)
-            return -ENOMEM;
-        sums->chunks = chunks;
-        pass->capacity = capacity;
-    }
+    if (!grow_reserve(sums->chunks, pass->capacity, sums->chunk_count + 1))
+        return -ENOMEM;
     sums->chunks[sums->chunk_count++] = *chunk;
     sums->size += chunk->length;
     return 0;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/grow.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "fs/checkpoints.h"
@@ -32,15 +33,7 @@ struct rewrite_entry *rewrite_entry_of(const struct rewrite *rewrite, uint64_t c
 
 static errint rewrite_reserve(struct rewrite *rewrite)
 {
-    if (rewrite->count < rewrite->capacity)
-        return 0;
-    size_t capacity = rewrite->capacity ? 2 * rewrite->capacity : 8;
-    struct rewrite_entry *grown = reallocarray(rewrite->at, capacity, sizeof *grown);
-    if (!grown)
-        return -ENOMEM;
-    rewrite->at = grown;
-    rewrite->capacity = capacity;
-    return 0;
+    return grow_reserve(rewrite->at, rewrite->capacity, rewrite->count + 1) ? 0 : -ENOMEM;
 }
 
 static struct rewrite_entry *rewrite_append(struct rewrite *rewrite, const struct meta_kept *kept)

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "base/thread.h"
 #include "fs/assembler.h"
 #include "fs/checkpoints.h"
 #include "fs/clone.h"
@@ -33,30 +33,28 @@
 #define SEAL_RETRY_ERROR_NS (30 * CLOCK_NS_PER_SECOND)
 
 struct sealer {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
+    struct thread thread;
     struct node *first;
     struct node **last;
-    bool stopping, finishing;
+    bool finishing;
 };
 
 static void seal_enlist(struct filesystem *fs, struct node *node, int64_t due)
 {
     struct sealer *sealer = fs->sealer;
-    pthread_mutex_lock(&sealer->lock);
+    thread_lock(&sealer->thread);
     if (!node->in_sealer) {
         node->in_sealer = true;
         node->seal_due = due;
         node->sealer_next = NULL;
         *sealer->last = node_hold(fs, node);
         sealer->last = &node->sealer_next;
-        pthread_cond_signal(&sealer->wake);
+        thread_wake(&sealer->thread);
     } else if (due < node->seal_due) {
         node->seal_due = due;
-        pthread_cond_signal(&sealer->wake);
+        thread_wake(&sealer->thread);
     }
-    pthread_mutex_unlock(&sealer->lock);
+    thread_unlock(&sealer->thread);
 }
 
 void seal_add(struct filesystem *fs, struct node *node)
@@ -223,16 +221,6 @@ static struct node *seal_take(struct sealer *sealer, int64_t now, int64_t *until
     return NULL;
 }
 
-static void seal_sleep(struct sealer *sealer, int64_t until)
-{
-    if (until == INT64_MAX) {
-        wait_signal(&sealer->wake, &sealer->lock);
-        return;
-    }
-    struct timespec time = clock_to_timespec(until);
-    pthread_cond_clockwait(&sealer->wake, &sealer->lock, CLOCK_MONOTONIC, &time);
-}
-
 static int64_t seal_delay(enum seal_outcome outcome, bool first)
 {
     if (outcome == SEAL_FAILED)
@@ -244,28 +232,28 @@ static void *seal_run(void *context)
 {
     struct filesystem *fs = context;
     struct sealer *sealer = fs->sealer;
-    pthread_mutex_lock(&sealer->lock);
+    thread_lock(&sealer->thread);
     for (;;) {
         int64_t until;
-        if (sealer->stopping && !sealer->finishing)
+        bool stopping = thread_is_stopping(&sealer->thread);
+        if (stopping && !sealer->finishing)
             break;
-        struct node *node = seal_take(sealer, sealer->stopping ? INT64_MAX : clock_monotonic(), &until);
-        if (!node && sealer->stopping)
+        struct node *node = seal_take(sealer, stopping ? INT64_MAX : clock_monotonic(), &until);
+        if (!node && stopping)
             break;
         if (!node) {
-            seal_sleep(sealer, until);
+            thread_sleep_until(&sealer->thread, until);
             continue;
         }
         bool first = node->seal_due == 0;
-        bool stopping = sealer->stopping;
-        pthread_mutex_unlock(&sealer->lock);
+        thread_unlock(&sealer->thread);
         enum seal_outcome outcome = seal_node(fs, node);
         if (outcome != SEAL_DONE && !stopping)
             seal_enlist(fs, node, clock_monotonic() + seal_delay(outcome, first));
         node_put(fs, node);
-        pthread_mutex_lock(&sealer->lock);
+        thread_lock(&sealer->thread);
     }
-    pthread_mutex_unlock(&sealer->lock);
+    thread_unlock(&sealer->thread);
     return NULL;
 }
 
@@ -274,18 +262,16 @@ errint seal_start(struct filesystem *fs)
     struct sealer *sealer = calloc(1, sizeof *sealer);
     if (!sealer)
         return -ENOMEM;
-    pthread_mutex_init(&sealer->lock, NULL);
-    pthread_cond_init(&sealer->wake, NULL);
+    thread_init(&sealer->thread);
     sealer->last = &sealer->first;
     fs->sealer = sealer;
-    int error = pthread_create(&sealer->thread, NULL, seal_run, fs);
+    errint error = thread_start(&sealer->thread, "seal", seal_run, fs);
     if (error) {
+        thread_release(&sealer->thread);
         free(sealer);
         fs->sealer = NULL;
-        return -error;
     }
-    pthread_setname_np(sealer->thread, "seal");
-    return 0;
+    return error;
 }
 
 void seal_stop(struct filesystem *fs, bool finish)
@@ -293,20 +279,17 @@ void seal_stop(struct filesystem *fs, bool finish)
     struct sealer *sealer = fs->sealer;
     if (!sealer)
         return;
-    pthread_mutex_lock(&sealer->lock);
-    sealer->stopping = true;
+    thread_lock(&sealer->thread);
     sealer->finishing = finish;
-    pthread_cond_signal(&sealer->wake);
-    pthread_mutex_unlock(&sealer->lock);
-    pthread_join(sealer->thread, NULL);
+    thread_unlock(&sealer->thread);
+    thread_stop(&sealer->thread);
     while (sealer->first) {
         struct node *node = sealer->first;
         sealer->first = node->sealer_next;
         node->in_sealer = false;
         node_put(fs, node);
     }
-    pthread_cond_destroy(&sealer->wake);
-    pthread_mutex_destroy(&sealer->lock);
+    thread_release(&sealer->thread);
     free(sealer);
     fs->sealer = NULL;
 }

@@ -5,14 +5,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "base/thread.h"
 #include "fs/discard.h"
 #include "fs/filesystem.h"
 #include "fs/share_models.h"
@@ -49,9 +46,7 @@ struct share_entry {
 };
 
 struct share {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
+    struct thread thread;
     struct share_entry *first, **last; /* to be looked at now, in the order of their seals */
     struct share_entry *waiting;
     struct share_entry *buckets[SHARE_BUCKETS]; /* all entries: each file has one */
@@ -60,7 +55,6 @@ struct share {
     uint64_t found; /* objects of before this start up to this one were taken up; the thread's own */
     uint64_t found_end;
     atomic_bool finding; /* there are more */
-    atomic_bool stopping;
     struct {
         uint32_t uid;
         int64_t size;
@@ -168,7 +162,7 @@ void share_add(struct filesystem *fs, uint64_t ino)
     struct share *share = fs->share;
     if (!share)
         return;
-    pthread_mutex_lock(&share->lock);
+    thread_lock(&share->thread);
     struct share_entry *entry = share_find_entry(share, ino);
     if (entry) {
         share_renew_entry(share, entry);
@@ -179,17 +173,17 @@ void share_add(struct filesystem *fs, uint64_t ino)
         share_append(share, entry);
         share->count++;
     }
-    pthread_cond_signal(&share->wake);
-    pthread_mutex_unlock(&share->lock);
+    thread_wake(&share->thread);
+    thread_unlock(&share->thread);
 }
 
 size_t share_waiting(struct filesystem *fs)
 {
     if (!fs->share)
         return 0;
-    pthread_mutex_lock(&fs->share->lock);
+    thread_lock(&fs->share->thread);
     size_t count = fs->share->count;
-    pthread_mutex_unlock(&fs->share->lock);
+    thread_unlock(&fs->share->thread);
     return count + atomic_load(&fs->share->finding);
 }
 
@@ -209,10 +203,10 @@ bool share_expects(struct filesystem *fs, uint32_t uid, int64_t size, bool grows
     bool found = false;
     if (!share || fs->options->sharing != FS_SHARING_FORWARD)
         return false;
-    pthread_mutex_lock(&share->lock);
+    thread_lock(&share->thread);
     for (size_t i = 0; i < SHARE_EXPECTED && !found; i++)
         found = share_is_expected(share, i, uid, size, grows);
-    pthread_mutex_unlock(&share->lock);
+    thread_unlock(&share->thread);
     return found;
 }
 
@@ -222,13 +216,13 @@ errint share_find_expected(struct filesystem *fs, uint32_t uid, int64_t size, bo
     errint error = 0;
     if (!share || fs->options->sharing != FS_SHARING_FORWARD)
         return 0;
-    pthread_mutex_lock(&share->lock);
+    thread_lock(&share->thread);
     for (size_t i = 1; i <= SHARE_EXPECTED && !error; i++) {
         size_t slot = (share->expected_next + SHARE_EXPECTED - i) % SHARE_EXPECTED;
         if (share_is_expected(share, slot, uid, size, grows))
             error = ids_append(out, share->expected[slot].object);
     }
-    pthread_mutex_unlock(&share->lock);
+    thread_unlock(&share->thread);
     return error;
 }
 
@@ -247,19 +241,19 @@ void share_expect(struct filesystem *fs, uint32_t uid, int64_t size, uint64_t ob
     struct share *share = fs->share;
     if (size < SHARE_EXPECTED_MIN)
         return;
-    pthread_mutex_lock(&share->lock);
+    thread_lock(&share->thread);
     if (!share_has_expected(share, object)) {
         size_t slot = share->expected_next++ % SHARE_EXPECTED;
         share->expected[slot].uid = uid;
         share->expected[slot].size = size;
         share->expected[slot].object = object;
     }
-    pthread_mutex_unlock(&share->lock);
+    thread_unlock(&share->thread);
 }
 
 static bool share_stops(struct filesystem *fs)
 {
-    return atomic_load(&fs->share->stopping);
+    return thread_is_stopping(&fs->share->thread);
 }
 
 /* -- the thread -------------------------------------------------------------------------------------------
@@ -357,7 +351,7 @@ static enum share_outcome share_visit(struct filesystem *fs, uint64_t ino)
 static void share_finish_entry(struct filesystem *fs, struct share_entry *entry, enum share_outcome outcome)
 {
     struct share *share = fs->share;
-    pthread_mutex_lock(&share->lock);
+    thread_lock(&share->thread);
     bool again = entry->again;
     entry->again = false;
     if (outcome == SHARE_RESTS_FIRST) {
@@ -406,29 +400,24 @@ static void *share_run(void *context)
 {
     struct filesystem *fs = context;
     struct share *share = fs->share;
-    /* Of this thread only: Linux keeps a nice value for each. */
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), SHARE_NICE);
-    pthread_mutex_lock(&share->lock);
-    while (!atomic_load(&share->stopping)) {
+    thread_be_nice(SHARE_NICE);
+    thread_lock(&share->thread);
+    while (!thread_is_stopping(&share->thread)) {
         struct share_entry *entry = share_take(share);
         if (!entry && atomic_load(&share->finding)) {
-            pthread_mutex_unlock(&share->lock);
+            thread_unlock(&share->thread);
             share_take_up(fs);
-            pthread_mutex_lock(&share->lock);
+            thread_lock(&share->thread);
             continue;
         }
         if (!entry) {
-            struct timespec time = clock_to_timespec(share->next_due);
-            if (share->next_due == INT64_MAX)
-                wait_signal(&share->wake, &share->lock);
-            else
-                pthread_cond_clockwait(&share->wake, &share->lock, CLOCK_MONOTONIC, &time);
+            thread_sleep_until(&share->thread, share->next_due);
             continue;
         }
-        pthread_mutex_unlock(&share->lock);
+        thread_unlock(&share->thread);
         share_finish_entry(fs, entry, share_visit(fs, entry->ino));
     }
-    pthread_mutex_unlock(&share->lock);
+    thread_unlock(&share->thread);
     return NULL;
 }
 
@@ -455,21 +444,19 @@ errint share_start(struct filesystem *fs)
     struct share *share = calloc(1, sizeof *share);
     if (!share)
         return -ENOMEM;
-    pthread_mutex_init(&share->lock, NULL);
-    pthread_cond_init(&share->wake, NULL);
+    thread_init(&share->thread);
     share->last = &share->first;
     share->next_due = INT64_MAX;
     share->found_end = meta_object_next(fs->meta);
     atomic_init(&share->finding, share->found_end != 0);
     fs->share = share;
-    int error = pthread_create(&share->thread, NULL, share_run, fs);
+    errint error = thread_start(&share->thread, "share", share_run, fs);
     if (error) {
+        thread_release(&share->thread);
         free(share);
         fs->share = NULL;
-        return -error;
     }
-    pthread_setname_np(share->thread, "share");
-    return 0;
+    return error;
 }
 
 static void share_drop(struct share_entry *list)
@@ -486,15 +473,10 @@ void share_stop(struct filesystem *fs)
     struct share *share = fs->share;
     if (!share)
         return;
-    atomic_store(&share->stopping, true);
-    pthread_mutex_lock(&share->lock);
-    pthread_cond_signal(&share->wake);
-    pthread_mutex_unlock(&share->lock);
-    pthread_join(share->thread, NULL);
+    thread_stop(&share->thread);
     share_drop(share->first);
     share_drop(share->waiting);
-    pthread_cond_destroy(&share->wake);
-    pthread_mutex_destroy(&share->lock);
+    thread_release(&share->thread);
     free(share);
     fs->share = NULL;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/grow.h"
 #include "base/transfer.h"
 #include "ckpt/match.h"
 #include "fs/filesystem.h"
@@ -125,14 +126,8 @@ static errint ranges_find_object(struct ranges_work *work, uint64_t id, size_t *
     if (at == 0) {
         if (work->object_count == RANGES_OBJECTS_MAX)
             return 0;
-        if (work->object_count == work->object_capacity) {
-            size_t capacity = work->object_capacity ? work->object_capacity * 2 : 16;
-            struct ranges_object *objects = reallocarray(work->objects, capacity, sizeof *objects);
-            if (!objects)
-                return -ENOMEM;
-            work->objects = objects;
-            work->object_capacity = capacity;
-        }
+        if (!grow_reserve(work->objects, work->object_capacity, work->object_count + 1))
+            return -ENOMEM;
         work->objects[work->object_count] = (struct ranges_object){.object = id};
         errint error = ranges_judge(work, &work->objects[work->object_count]);
         if (error)
@@ -230,14 +225,8 @@ static errint ranges_note(struct ranges_work *work, const struct ranges_part *pa
 {
     if (length < COUNTERPART_PART_MIN || work->found_count == COUNTERPART_RANGES_MAX)
         return 0;
-    if (work->found_count == work->found_capacity) {
-        size_t capacity = work->found_capacity ? work->found_capacity * 2 : 256;
-        struct ranges_found *found = reallocarray(work->found, capacity, sizeof *found);
-        if (!found)
-            return -ENOMEM;
-        work->found = found;
-        work->found_capacity = capacity;
-    }
+    if (!grow_reserve(work->found, work->found_capacity, work->found_count + 1))
+        return -ENOMEM;
     work->found[work->found_count++] =
         (struct ranges_found){work->objects[part->object].object, work->objects[part->to].object,
                               part->offset + at, length, part->to_offset + at};

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/grow.h"
 #include "ckpt/framework.h"
 #include "fs/inode_model.h"
 #include "fs/namespace_folder.h"
@@ -59,15 +60,9 @@ static bool vicinity_collect(void *context, const char *name, size_t length, uin
     bool directory = S_ISDIR(inode->mode);
     if (!directory && !S_ISREG(inode->mode))
         return true;
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 32;
-        struct vicinity_entry *at = reallocarray(list->at, capacity, sizeof *at);
-        if (!at) {
-            list->error = -ENOMEM;
-            return false;
-        }
-        list->at = at;
-        list->capacity = capacity;
+    if (!grow_reserve(list->at, list->capacity, list->count + 1)) {
+        list->error = -ENOMEM;
+        return false;
     }
     list->at[list->count++] = (struct vicinity_entry){
         .ino = inode->ino,

@@ -6,12 +6,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/wait.h"
+#include "base/thread.h"
 #include "fs/filesystem.h"
 #include "store/object.h"
 
@@ -24,19 +22,16 @@ enum {
 };
 
 struct stored {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
+    struct thread thread;
     bool changed;
     int64_t due; /* clock_monotonic(): not before */
-    atomic_bool stopping;
     _Atomic int64_t bytes;
 };
 
 static bool stored_stops(void *context)
 {
     const struct stored *stored = context;
-    return atomic_load(&stored->stopping);
+    return thread_is_stopping(&stored->thread);
 }
 
 void stored_kick(struct filesystem *fs)
@@ -44,14 +39,14 @@ void stored_kick(struct filesystem *fs)
     struct stored *stored = fs->stored;
     if (!stored)
         return;
-    pthread_mutex_lock(&stored->lock);
+    thread_lock(&stored->thread);
     if (!stored->changed) {
         int64_t due = clock_monotonic() + STORED_GATHER_NS;
         stored->due = due > stored->due ? due : stored->due;
         stored->changed = true;
-        pthread_cond_signal(&stored->wake);
+        thread_wake(&stored->thread);
     }
-    pthread_mutex_unlock(&stored->lock);
+    thread_unlock(&stored->thread);
 }
 
 int64_t stored_bytes(struct filesystem *fs)
@@ -62,14 +57,13 @@ int64_t stored_bytes(struct filesystem *fs)
 /* Returns when there is something to add up, or at the end. The lock is held. */
 static void stored_wait(struct stored *stored)
 {
-    while (!atomic_load(&stored->stopping)) {
-        struct timespec until = clock_to_timespec(stored->due);
+    while (!thread_is_stopping(&stored->thread)) {
         if (!stored->changed)
-            wait_signal(&stored->wake, &stored->lock);
+            thread_sleep(&stored->thread);
         else if (clock_monotonic() >= stored->due)
             return;
         else
-            pthread_cond_clockwait(&stored->wake, &stored->lock, CLOCK_MONOTONIC, &until);
+            thread_sleep_until(&stored->thread, stored->due);
     }
 }
 
@@ -83,28 +77,27 @@ static void stored_add_up(struct filesystem *fs, struct stored *stored)
         log_warning("what the objects take on the disk cannot be added up now: %s", strerror(-error));
     int64_t ended = clock_monotonic();
     int64_t due = ended + (ended - begun) * STORED_REST;
-    pthread_mutex_lock(&stored->lock);
+    thread_lock(&stored->thread);
     stored->due = due > stored->due ? due : stored->due;
-    pthread_mutex_unlock(&stored->lock);
+    thread_unlock(&stored->thread);
 }
 
 static void *stored_run(void *context)
 {
     struct filesystem *fs = context;
     struct stored *stored = fs->stored;
-    /* Of this thread only: Linux keeps a nice value for each. */
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), STORED_NICE);
-    pthread_mutex_lock(&stored->lock);
+    thread_be_nice(STORED_NICE);
+    thread_lock(&stored->thread);
     for (;;) {
         stored_wait(stored);
-        if (atomic_load(&stored->stopping))
+        if (thread_is_stopping(&stored->thread))
             break;
         stored->changed = false;
-        pthread_mutex_unlock(&stored->lock);
+        thread_unlock(&stored->thread);
         stored_add_up(fs, stored);
-        pthread_mutex_lock(&stored->lock);
+        thread_lock(&stored->thread);
     }
-    pthread_mutex_unlock(&stored->lock);
+    thread_unlock(&stored->thread);
     return NULL;
 }
 
@@ -113,20 +106,17 @@ errint stored_start(struct filesystem *fs)
     struct stored *stored = calloc(1, sizeof *stored);
     if (!stored)
         return -ENOMEM;
-    pthread_mutex_init(&stored->lock, NULL);
-    pthread_cond_init(&stored->wake, NULL);
+    thread_init(&stored->thread);
     stored->changed = true;
-    atomic_init(&stored->stopping, false);
     atomic_init(&stored->bytes, -1);
     fs->stored = stored;
-    int error = pthread_create(&stored->thread, NULL, stored_run, fs);
+    errint error = thread_start(&stored->thread, "stored", stored_run, fs);
     if (error) {
+        thread_release(&stored->thread);
         free(stored);
         fs->stored = NULL;
-        return -error;
     }
-    pthread_setname_np(stored->thread, "stored");
-    return 0;
+    return error;
 }
 
 void stored_stop(struct filesystem *fs)
@@ -134,13 +124,8 @@ void stored_stop(struct filesystem *fs)
     struct stored *stored = fs->stored;
     if (!stored)
         return;
-    atomic_store(&stored->stopping, true);
-    pthread_mutex_lock(&stored->lock);
-    pthread_cond_signal(&stored->wake);
-    pthread_mutex_unlock(&stored->lock);
-    pthread_join(stored->thread, NULL);
+    thread_stop(&stored->thread);
     fs->stored = NULL;
-    pthread_cond_destroy(&stored->wake);
-    pthread_mutex_destroy(&stored->lock);
+    thread_release(&stored->thread);
     free(stored);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/grow.h"
 #include "base/log.h"
 #include "fs/filesystem.h"
 #include "fs/keep_remove.h"
@@ -37,14 +38,8 @@ static errint torn_entries_append(struct torn_entries *entries, const struct tor
 {
     if (entries->count == TORN_ENTRIES_MAX)
         return 0; /* their turn comes when others are gone */
-    if (entries->count == entries->capacity) {
-        size_t capacity = 2 * entries->capacity + 16;
-        struct torn_entry *at = reallocarray(entries->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        entries->at = at;
-        entries->capacity = capacity;
-    }
+    if (!grow_reserve(entries->at, entries->capacity, entries->count + 1))
+        return -ENOMEM;
     entries->at[entries->count++] = *entry;
     return 0;
 }

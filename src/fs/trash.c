@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "fs/checkpoints.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
@@ -42,13 +43,13 @@ static int trash_recall(struct trash *trash, uint64_t directory, uint64_t *check
 
 static void trash_remember(struct trash *trash, uint64_t directory, uint64_t checkpoint, uint64_t generation)
 {
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     if (generation == trash->generation) {
         trash->recent[trash->next_recent].directory = directory;
         trash->recent[trash->next_recent].checkpoint = checkpoint;
         trash->next_recent = (trash->next_recent + 1) % TRASH_RECENT;
     }
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
 }
 
 /* The lock is held. */
@@ -65,18 +66,18 @@ uint64_t trash_find_begun(struct filesystem *fs, uint64_t directory)
     uint64_t checkpoint = 0;
     if (!trash || atomic_load(&trash->begun_count) == 0)
         return 0;
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     uint64_t generation = trash->generation;
     int known = trash_recall(trash, directory, &checkpoint);
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
     if (known >= 0)
         return checkpoint;
     uint64_t at = directory;
     for (int level = 0; level < TRASH_LEVELS && at > META_ROOT_INO && !checkpoint; level++) {
-        pthread_mutex_lock(&trash->lock);
+        thread_lock(&trash->thread);
         if (ids_contain(&trash->begun, at))
             checkpoint = at;
-        pthread_mutex_unlock(&trash->lock);
+        thread_unlock(&trash->thread);
         if (!checkpoint && meta_parent(fs->meta, at, &at) != 0)
             break;
     }
@@ -103,16 +104,16 @@ void trash_kick(struct filesystem *fs)
     struct trash *trash = fs->trash;
     if (!trash)
         return;
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     trash->kicked = true;
-    pthread_cond_signal(&trash->wake);
-    pthread_mutex_unlock(&trash->lock);
+    thread_wake(&trash->thread);
+    thread_unlock(&trash->thread);
 }
 
 void trash_note_removal(struct filesystem *fs, uint64_t checkpoint)
 {
     struct trash *trash = fs->trash;
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     if (!ids_contain(&trash->begun, checkpoint)) {
         /* Without memory for it what follows is removed for good. */
         if (ids_append(&trash->begun, checkpoint) < 0)
@@ -122,15 +123,15 @@ void trash_note_removal(struct filesystem *fs, uint64_t checkpoint)
     }
     atomic_store(&trash->any, true);
     trash->kicked = true;
-    pthread_cond_signal(&trash->wake);
-    pthread_mutex_unlock(&trash->lock);
+    thread_wake(&trash->thread);
+    thread_unlock(&trash->thread);
 }
 
 /* True when it was one. */
 static bool trash_end_begun(struct trash *trash, uint64_t checkpoint)
 {
     bool found = false;
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     for (size_t i = 0; i < trash->begun.count && !found; i++) {
         found = trash->begun.at[i] == checkpoint;
         if (found)
@@ -139,9 +140,9 @@ static bool trash_end_begun(struct trash *trash, uint64_t checkpoint)
     if (found) {
         trash_forget_recent(trash);
         trash->kicked = true;
-        pthread_cond_signal(&trash->wake);
+        thread_wake(&trash->thread);
     }
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
     return found;
 }
 
@@ -175,9 +176,9 @@ void trash_note_move(struct filesystem *fs)
     struct trash *trash = fs->trash;
     if (!trash || atomic_load(&trash->begun_count) == 0)
         return;
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     trash_forget_recent(trash);
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
 }
 
 errint trash_take_directory(struct filesystem *fs, uint64_t directory, const char *reason)
@@ -239,9 +240,9 @@ uint64_t trash_given(struct filesystem *fs)
 {
     if (!fs->trash)
         return 0;
-    pthread_mutex_lock(&fs->trash->lock);
+    thread_lock(&fs->trash->thread);
     uint64_t given = fs->trash->given;
-    pthread_mutex_unlock(&fs->trash->lock);
+    thread_unlock(&fs->trash->thread);
     return given;
 }
 
@@ -250,16 +251,16 @@ bool trash_make_room(struct filesystem *fs, uint64_t given, bool (*stops)(void *
     struct trash *trash = fs->trash;
     if (!trash)
         return false;
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     /* Others may have waited for the same. */
     uint64_t ticket = trash->given == given ? ++trash->asked : 0;
-    pthread_cond_signal(&trash->wake);
-    while (trash->answered < ticket && !trash->stopping && !stops(context)) {
+    thread_wake(&trash->thread);
+    while (trash->answered < ticket && !thread_is_stopping(&trash->thread) && !stops(context)) {
         struct timespec until = clock_to_timespec(clock_monotonic() + TRASH_ASK_NS);
-        pthread_cond_clockwait(&trash->round, &trash->lock, CLOCK_MONOTONIC, &until);
+        pthread_cond_clockwait(&trash->round, &trash->thread.lock, CLOCK_MONOTONIC, &until);
     }
     bool made = trash->given != given;
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
     return made;
 }
 
@@ -274,14 +275,14 @@ bool trash_find_size(struct filesystem *fs, uint64_t ino, struct trash_size *out
     struct trash *trash = fs->trash;
     if (!trash)
         return false;
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     const struct trash_size *found =
         trash->size_count == 0
             ? NULL
             : bsearch(&ino, trash->sizes, trash->size_count, sizeof *trash->sizes, trash_compare_size);
     if (found)
         *out = *found;
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
     return found;
 }
 
@@ -308,9 +309,8 @@ static void trash_free(struct trash *trash)
 {
     ids_release(&trash->begun);
     free(trash->sizes);
-    pthread_cond_destroy(&trash->wake);
     pthread_cond_destroy(&trash->round);
-    pthread_mutex_destroy(&trash->lock);
+    thread_release(&trash->thread);
     free(trash);
 }
 
@@ -321,20 +321,17 @@ errint trash_start(struct filesystem *fs)
     struct trash *trash = calloc(1, sizeof *trash);
     if (!trash)
         return -ENOMEM;
-    pthread_mutex_init(&trash->lock, NULL);
-    pthread_cond_init(&trash->wake, NULL);
+    thread_init(&trash->thread);
     pthread_cond_init(&trash->round, NULL);
     errint error = trash_load(fs, trash);
     fs->trash = error ? NULL : trash;
     if (!error)
-        error = -pthread_create(&trash->thread, NULL, trash_run, fs);
+        error = thread_start(&trash->thread, "trash", trash_run, fs);
     if (error) {
         fs->trash = NULL;
         trash_free(trash);
-        return error;
     }
-    pthread_setname_np(trash->thread, "trash");
-    return 0;
+    return error;
 }
 
 void trash_stop(struct filesystem *fs)
@@ -342,12 +339,11 @@ void trash_stop(struct filesystem *fs)
     struct trash *trash = fs->trash;
     if (!trash)
         return;
-    pthread_mutex_lock(&trash->lock);
-    trash->stopping = true;
-    pthread_cond_signal(&trash->wake);
+    thread_ask_to_stop(&trash->thread);
+    thread_lock(&trash->thread);
     pthread_cond_broadcast(&trash->round);
-    pthread_mutex_unlock(&trash->lock);
-    pthread_join(trash->thread, NULL);
+    thread_unlock(&trash->thread);
+    thread_stop(&trash->thread);
     fs->trash = NULL;
     trash_free(trash);
 }

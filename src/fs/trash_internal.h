@@ -3,8 +3,7 @@
 #ifndef CKPTFS_FS_TRASH_INTERNAL_H
 #define CKPTFS_FS_TRASH_INTERNAL_H
 
-#include <pthread.h>
-
+#include "base/thread.h"
 #include "fs/filesystem.h"
 #include "fs/trash.h"
 #include "meta/trash.h"
@@ -13,18 +12,17 @@
 enum { TRASH_RECENT = 8 };
 
 struct trash {
-    atomic_bool any;            /* there are rows, or something torn */
-    atomic_size_t begun_count;  /* of `begun` */
-    _Atomic int64_t bytes;      /* that only the trash has */
-    _Atomic int64_t wanted;     /* to be kept free, at least, while there is something in the trash */
-    pthread_t thread;           /* trash_run */
-    pthread_mutex_t lock;       /* guards all below */
-    pthread_cond_t wake, round; /* there is something to do; it was done */
-    bool kicked, stopping;      /* something changed; the thread is to end */
-    uint64_t asked, answered;   /* how often room was asked for, and up to which it was tried */
-    uint64_t given;             /* entries that were given up for it */
-    struct ids begun;           /* checkpoints with an open entry */
-    uint64_t generation;        /* of `recent` */
+    atomic_bool any;           /* there are rows, or something torn */
+    atomic_size_t begun_count; /* of `begun` */
+    _Atomic int64_t bytes;     /* that only the trash has */
+    _Atomic int64_t wanted;    /* to be kept free, at least, while there is something in the trash */
+    struct thread thread;      /* trash_run; its lock guards all below */
+    pthread_cond_t round;      /* what there was to do was done */
+    bool kicked;               /* something changed */
+    uint64_t asked, answered;  /* how often room was asked for, and up to which it was tried */
+    uint64_t given;            /* entries that were given up for it */
+    struct ids begun;          /* checkpoints with an open entry */
+    uint64_t generation;       /* of `recent` */
     struct {
         uint64_t directory, checkpoint; /* 0: none */
     } recent[TRASH_RECENT];

@@ -8,7 +8,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "base/wait.h"
 #include "fs/discard.h"
 #include "fs/keep_room.h"
 #include "fs/policy.h"
@@ -46,9 +45,9 @@ struct trash_round {
 
 static bool trash_stops(struct filesystem *fs)
 {
-    pthread_mutex_lock(&fs->trash->lock);
-    bool stops = fs->trash->stopping;
-    pthread_mutex_unlock(&fs->trash->lock);
+    thread_lock(&fs->trash->thread);
+    bool stops = thread_is_stopping(&fs->trash->thread);
+    thread_unlock(&fs->trash->thread);
     return stops;
 }
 
@@ -263,11 +262,11 @@ static void trash_count_all(struct trash_round *round)
         trash_count(fs, hidden, &all);
     atomic_store(&trash->wanted, trash_wants(fs, sizes, counted));
     atomic_store(&trash->bytes, all.unique_bytes);
-    pthread_mutex_lock(&trash->lock);
+    thread_lock(&trash->thread);
     free(trash->sizes);
     trash->sizes = sizes;
     trash->size_count = counted;
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
 }
 
 /* -- the thread -------------------------------------------------------------------------------------------
@@ -309,11 +308,11 @@ static size_t trash_look(struct filesystem *fs, bool changed, bool asked)
         round.given += rewrite_give_up(fs);
     looks |= round.given > 0;
     bool any = looks && (round.count > 0 || torn_has_any(fs));
-    pthread_mutex_lock(&fs->trash->lock);
+    thread_lock(&fs->trash->thread);
     /* One that came meanwhile has kicked. */
     if (looks && !fs->trash->kicked)
         atomic_store(&fs->trash->any, any);
-    pthread_mutex_unlock(&fs->trash->lock);
+    thread_unlock(&fs->trash->thread);
     free(round.rows);
     return round.given;
 }
@@ -333,20 +332,18 @@ static void trash_wait(struct filesystem *fs)
 {
     struct trash *trash = fs->trash;
     int64_t since = clock_monotonic(), look;
-    struct timespec until;
-    while (!trash->kicked && trash->asked == trash->answered && !trash->stopping) {
+    while (!trash->kicked && trash->asked == trash->answered && !thread_is_stopping(&trash->thread)) {
         if (!trash_may_give(fs)) {
-            wait_signal(&trash->wake, &trash->lock);
+            thread_sleep(&trash->thread);
             continue;
         }
         if (trash_is_due(fs, since, &look))
             return;
-        until = clock_to_timespec(look);
-        pthread_cond_clockwait(&trash->wake, &trash->lock, CLOCK_MONOTONIC, &until);
+        thread_sleep_until(&trash->thread, look);
     }
-    until = clock_to_timespec(clock_monotonic() + TRASH_GATHER_NS);
-    while (trash->asked == trash->answered && !trash->stopping &&
-           pthread_cond_clockwait(&trash->wake, &trash->lock, CLOCK_MONOTONIC, &until) == 0)
+    int64_t until = clock_monotonic() + TRASH_GATHER_NS;
+    while (trash->asked == trash->answered && !thread_is_stopping(&trash->thread) &&
+           thread_sleep_until(&trash->thread, until))
         continue;
 }
 
@@ -354,22 +351,22 @@ void *trash_run(void *context)
 {
     struct filesystem *fs = context;
     struct trash *trash = fs->trash;
-    pthread_mutex_lock(&trash->lock);
-    while (!trash->stopping) {
+    thread_lock(&trash->thread);
+    while (!thread_is_stopping(&trash->thread)) {
         trash_wait(fs);
-        if (trash->stopping)
+        if (thread_is_stopping(&trash->thread))
             break;
         uint64_t ticket = trash->asked;
         bool changed = trash->kicked, asked = trash->asked != trash->answered;
         trash->kicked = false;
-        pthread_mutex_unlock(&trash->lock);
+        thread_unlock(&trash->thread);
         size_t given = trash_look(fs, changed, asked);
-        pthread_mutex_lock(&trash->lock);
+        thread_lock(&trash->thread);
         trash->given += given;
         /* What was given up meanwhile is for who asked meanwhile, too: they try again before more is. */
         trash->answered = given > 0 ? trash->asked : ticket;
         pthread_cond_broadcast(&trash->round);
     }
-    pthread_mutex_unlock(&trash->lock);
+    thread_unlock(&trash->thread);
     return NULL;
 }

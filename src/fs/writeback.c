@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "fs/filesystem.h"
 #include "fs/share.h"
 #include "fs/stand_in.h"
@@ -29,25 +30,22 @@
 enum { WRITEBACK_TRIES = 10 };
 
 struct writeback {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    pthread_t thread;
+    struct thread thread;
     struct node *first;
     bool kicked;
-    atomic_bool stopping;
 };
 
 /* The node joins the list with a reference of its own. Its lock is held. */
 static void writeback_enlist(struct filesystem *fs, struct node *node)
 {
     struct writeback *writeback = fs->writeback;
-    pthread_mutex_lock(&writeback->lock);
+    thread_lock(&writeback->thread);
     if (!node->in_writeback) {
         node->in_writeback = true;
         node->writeback_next = writeback->first;
         writeback->first = node_hold(fs, node);
     }
-    pthread_mutex_unlock(&writeback->lock);
+    thread_unlock(&writeback->thread);
 }
 
 void writeback_add(struct filesystem *fs, struct node *node)
@@ -63,10 +61,10 @@ void writeback_add(struct filesystem *fs, struct node *node)
 
 void writeback_kick(struct filesystem *fs)
 {
-    pthread_mutex_lock(&fs->writeback->lock);
+    thread_lock(&fs->writeback->thread);
     fs->writeback->kicked = true;
-    pthread_cond_signal(&fs->writeback->wake);
-    pthread_mutex_unlock(&fs->writeback->lock);
+    thread_wake(&fs->writeback->thread);
+    thread_unlock(&fs->writeback->thread);
 }
 
 static errint writeback_sync_marked(struct filesystem *fs, uint64_t marked)
@@ -288,7 +286,7 @@ static bool writeback_is_held(struct filesystem *fs, struct node *node, const st
 {
     int64_t now = clock_monotonic();
     struct meta_inode row;
-    if (fs->options->sharing != FS_SHARING_FORWARD || fs->writeback->stopping)
+    if (fs->options->sharing != FS_SHARING_FORWARD || thread_is_stopping(&fs->writeback->thread))
         return false;
     if (view->kind != META_OBJECT)
         return atomic_load(&node->sync_after) > now;
@@ -334,18 +332,18 @@ static void writeback_visit(struct filesystem *fs, struct node *node)
 static void writeback_round(struct filesystem *fs)
 {
     struct writeback *writeback = fs->writeback;
-    pthread_mutex_lock(&writeback->lock);
+    thread_lock(&writeback->thread);
     struct node *list = writeback->first;
     writeback->first = NULL;
-    pthread_mutex_unlock(&writeback->lock);
+    thread_unlock(&writeback->thread);
     while (list) {
         struct node *node = list;
         list = node->writeback_next;
         writeback_visit(fs, node);
         node_lock(node);
-        pthread_mutex_lock(&writeback->lock);
+        thread_lock(&writeback->thread);
         node->in_writeback = false;
-        pthread_mutex_unlock(&writeback->lock);
+        thread_unlock(&writeback->thread);
         if (!node->gone && node->dirty)
             writeback_enlist(fs, node);
         node_unlock(node);
@@ -359,15 +357,15 @@ static void writeback_round(struct filesystem *fs)
 
 static bool writeback_wait(struct writeback *writeback)
 {
-    pthread_mutex_lock(&writeback->lock);
+    thread_lock(&writeback->thread);
     int64_t wait = writeback->first ? WRITEBACK_TICK_NS : WRITEBACK_IDLE_NS;
-    struct timespec until = clock_to_timespec(clock_monotonic() + wait);
-    while (!writeback->kicked && !writeback->stopping &&
-           pthread_cond_clockwait(&writeback->wake, &writeback->lock, CLOCK_MONOTONIC, &until) == 0)
+    int64_t until = clock_monotonic() + wait;
+    while (!writeback->kicked && !thread_is_stopping(&writeback->thread) &&
+           thread_sleep_until(&writeback->thread, until))
         continue;
     writeback->kicked = false;
-    bool stopping = writeback->stopping;
-    pthread_mutex_unlock(&writeback->lock);
+    bool stopping = thread_is_stopping(&writeback->thread);
+    thread_unlock(&writeback->thread);
     return !stopping;
 }
 
@@ -392,17 +390,15 @@ errint writeback_start(struct filesystem *fs)
     struct writeback *writeback = calloc(1, sizeof *writeback);
     if (!writeback)
         return -ENOMEM;
-    pthread_mutex_init(&writeback->lock, NULL);
-    pthread_cond_init(&writeback->wake, NULL);
+    thread_init(&writeback->thread);
     fs->writeback = writeback;
-    int error = pthread_create(&writeback->thread, NULL, writeback_run, fs);
+    errint error = thread_start(&writeback->thread, "writeback", writeback_run, fs);
     if (error) {
+        thread_release(&writeback->thread);
         free(writeback);
         fs->writeback = NULL;
-        return -error;
     }
-    pthread_setname_np(writeback->thread, "writeback");
-    return 0;
+    return error;
 }
 
 void writeback_stop(struct filesystem *fs, bool finish)
@@ -410,11 +406,7 @@ void writeback_stop(struct filesystem *fs, bool finish)
     struct writeback *writeback = fs->writeback;
     if (!writeback)
         return;
-    pthread_mutex_lock(&writeback->lock);
-    writeback->stopping = true;
-    pthread_cond_signal(&writeback->wake);
-    pthread_mutex_unlock(&writeback->lock);
-    pthread_join(writeback->thread, NULL);
+    thread_stop(&writeback->thread);
     if (finish)
         writeback_round(fs);
     while (writeback->first) {
@@ -423,8 +415,7 @@ void writeback_stop(struct filesystem *fs, bool finish)
         node->in_writeback = false;
         node_put(fs, node);
     }
-    pthread_cond_destroy(&writeback->wake);
-    pthread_mutex_destroy(&writeback->lock);
+    thread_release(&writeback->thread);
     free(writeback);
     fs->writeback = NULL;
 }

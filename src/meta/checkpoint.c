@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "base/grow.h"
 #include "meta/internal.h"
 
 errint checkpoint_forget(struct meta *meta, uint64_t directory)
@@ -72,13 +73,8 @@ errint meta_checkpoints(struct meta *meta, struct meta_checkpoint **out, size_t 
                              " ORDER BY directory");
     int found = error;
     while (!error && (found = db_next(&rows)) > 0) {
-        if (*count == capacity) {
-            capacity = capacity ? 2 * capacity : 64;
-            struct meta_checkpoint *grown = reallocarray(at, capacity, sizeof *at);
-            if (!grown)
-                return -ENOMEM;
-            at = grown;
-        }
+        if (!grow_reserve(at, capacity, *count + 1))
+            return -ENOMEM;
         at[(*count)++] = checkpoint_of_row(&rows);
     }
     *out = found < 0 ? NULL : steal_pointer(at);

@@ -6,41 +6,28 @@
 #include <limits.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "meta/internal.h"
-
-/* An array that grows by doubling: the next item, or NULL. */
-static void *damage_grow(void **at, size_t *count, size_t item)
-{
-    bool full = *count == 0 || (*count >= 4 && (*count & (*count - 1)) == 0);
-    if (full) {
-        void *grown = reallocarray(*at, *count ? *count * 2 : 4, item);
-        if (!grown)
-            return NULL;
-        *at = grown;
-    }
-    return (char *)*at + (*count)++ * item;
-}
 
 /* The rows' columns are an object, an offset and a length. `join`: neighbours become one. */
 static errint damage_collect(struct db_rows *rows, bool join, struct meta_range **out, size_t *count)
 {
-    cleanup_free void *ranges = NULL;
-    size_t range_count = 0;
-    struct meta_range *last = NULL;
+    cleanup_free struct meta_range *ranges = NULL;
+    size_t range_count = 0, capacity = 0;
     int found;
     *out = NULL;
     *count = 0;
     while ((found = db_next(rows)) > 0) {
         const struct meta_range range = {(uint64_t)db_integer(rows, 0), db_integer(rows, 1),
                                          db_integer(rows, 2)};
+        struct meta_range *last = range_count ? &ranges[range_count - 1] : NULL;
         if (join && last && last->object == range.object && last->offset + last->length == range.offset) {
             last->length += range.length;
             continue;
         }
-        last = damage_grow(&ranges, &range_count, sizeof range);
-        if (!last)
+        if (!grow_reserve(ranges, capacity, range_count + 1))
             return -ENOMEM;
-        *last = range;
+        ranges[range_count++] = range;
     }
     if (found < 0)
         return found;
@@ -154,9 +141,21 @@ errint meta_damage_list(struct meta *meta, struct meta_range **out, size_t *coun
 /* -- look-ups ---------------------------------------------------------------------------------------------
  */
 
+struct damage_uses {
+    struct meta_use *at;
+    size_t count, capacity;
+};
+
+static void damage_uses_release(struct damage_uses *uses)
+{
+    free(uses->at);
+}
+
+#define cleanup_damage_uses __attribute__((cleanup(damage_uses_release)))
+
 /* The rows' columns are a file, an offset in it, a length and an offset in the object. */
-static errint damage_collect_uses(struct db_rows *rows, const struct meta_range *range, void **uses,
-                                  size_t *count)
+static errint damage_collect_uses(struct db_rows *rows, const struct meta_range *range,
+                                  struct damage_uses *uses)
 {
     int found;
     while ((found = db_next(rows)) > 0) {
@@ -169,10 +168,9 @@ static errint damage_collect_uses(struct db_rows *rows, const struct meta_range 
         use.length -= before + (behind > 0 ? behind : 0);
         if (use.length <= 0)
             continue;
-        struct meta_use *place = damage_grow(uses, count, sizeof use);
-        if (!place)
+        if (!grow_reserve(uses->at, uses->capacity, uses->count + 1))
             return -ENOMEM;
-        *place = use;
+        uses->at[uses->count++] = use;
     }
     return found;
 }
@@ -180,8 +178,7 @@ static errint damage_collect_uses(struct db_rows *rows, const struct meta_range 
 errint meta_find_uses(struct meta *meta, const struct meta_range *range, struct meta_use **out, size_t *count)
 {
     META_LOCKED(meta);
-    cleanup_free void *uses = NULL;
-    size_t use_count = 0;
+    cleanup_damage_uses struct damage_uses uses = {0};
     *out = NULL;
     *count = 0;
     cleanup_rows struct db_rows rows, written = {0};
@@ -190,17 +187,17 @@ errint meta_find_uses(struct meta *meta, const struct meta_range *range, struct 
                              " AND object_offset < $2 ORDER BY ino, file_offset",
                              DB_INTEGER(range->object), DB_INTEGER(range->offset + range->length));
     if (!error)
-        error = damage_collect_uses(&rows, range, &uses, &use_count);
+        error = damage_collect_uses(&rows, range, &uses);
     if (!error)
         error =
             db_select(meta->db, &written, "SELECT owner, 0, size, 0 FROM object WHERE id = $1 AND owner <> 0",
                       DB_INTEGER(range->object));
     if (!error)
-        error = damage_collect_uses(&written, range, &uses, &use_count);
+        error = damage_collect_uses(&written, range, &uses);
     if (error)
         return error;
-    *out = steal_pointer(uses);
-    *count = use_count;
+    *count = uses.count;
+    *out = steal_pointer(uses.at);
     return 0;
 }
 

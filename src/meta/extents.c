@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "base/grow.h"
 #include "meta/internal.h"
 
 #define EXTENT_COLUMNS "file_offset, length, object, object_offset"
@@ -40,14 +41,8 @@ void extent_list_release(struct extent_list *list)
 
 errint extent_list_append(struct extent_list *list, const struct meta_extent *extent)
 {
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 4;
-        struct meta_extent *at = reallocarray(list->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        list->at = at;
-        list->capacity = capacity;
-    }
+    if (!grow_reserve(list->at, list->capacity, list->count + 1))
+        return -ENOMEM;
     list->at[list->count++] = *extent;
     return 0;
 }

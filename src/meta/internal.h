@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/thread.h"
 #include "meta/db.h"
 #include "meta/db_journal.h"
 #include "meta/meta.h"
@@ -64,10 +65,7 @@ struct meta {
     _Atomic uint64_t commit_durable;
 
     /* The redo journal (journal.c). Its lock is taken before all others, and held over syncs. */
-    pthread_mutex_t journal_lock;
-    pthread_cond_t journal_end;
-    pthread_t journal_thread;
-    bool journal_runs, journal_ends;
+    struct thread journaling;
     struct db_journal *journal;       /* NULL: opened without one */
     atomic_bool journal_refused;      /* the disk is full: what is left of it is for the database */
     _Atomic uint64_t journal_durable; /* the last commit that is known to be in it */

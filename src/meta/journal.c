@@ -3,7 +3,6 @@
 #include "meta/journal.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -31,10 +30,10 @@ static void journal_give_up(struct meta *meta, errint error)
 
 void meta_journal_end(struct meta *meta, const char *why)
 {
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_lock(&meta->journaling);
     if (journal_is_on(meta))
         journal_end(meta, why);
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
 }
 
 void journal_bring(struct meta *meta, uint64_t commit, uint64_t commits)
@@ -83,25 +82,25 @@ errint meta_sync_journal(struct meta *meta)
     errint error = meta_sync(meta);
     if (error || !meta->journal || atomic_load(&meta->journal_durable) >= target)
         return error;
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_lock(&meta->journaling);
     journal_bring_all(meta);
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
     return 0;
 }
 
 bool meta_journal_follows(struct meta *meta)
 {
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_lock(&meta->journaling);
     bool follows = journal_is_on(meta);
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
     return follows;
 }
 
 int64_t meta_journal_size(struct meta *meta)
 {
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_lock(&meta->journaling);
     int64_t size = meta->journal ? db_journal_size(meta->journal) : 0;
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
     return size;
 }
 
@@ -111,15 +110,12 @@ int64_t meta_journal_size(struct meta *meta)
 static void *journal_run(void *argument)
 {
     struct meta *meta = argument;
-    pthread_setname_np(pthread_self(), "ckptfs-journal");
-    pthread_mutex_lock(&meta->journal_lock);
-    while (!meta->journal_ends) {
-        struct timespec until = clock_to_timespec(clock_monotonic() + JOURNAL_TICK_NS);
-        if (pthread_cond_clockwait(&meta->journal_end, &meta->journal_lock, CLOCK_MONOTONIC, &until) ==
-            ETIMEDOUT)
+    thread_lock(&meta->journaling);
+    while (!thread_is_stopping(&meta->journaling)) {
+        if (!thread_sleep_until(&meta->journaling, clock_monotonic() + JOURNAL_TICK_NS))
             journal_bring_all(meta);
     }
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
     return NULL;
 }
 
@@ -131,27 +127,7 @@ void meta_journal_judge(struct meta *meta)
 
 errint meta_journal_start(struct meta *meta)
 {
-    sigset_t all, before;
-    if (!meta->journal)
-        return 0;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads that expect them */
-    int error = pthread_create(&meta->journal_thread, NULL, journal_run, meta);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    meta->journal_runs = error == 0;
-    return -error;
-}
-
-static void journal_stop_thread(struct meta *meta)
-{
-    if (!meta->journal_runs)
-        return;
-    pthread_mutex_lock(&meta->journal_lock);
-    meta->journal_ends = true;
-    pthread_cond_signal(&meta->journal_end);
-    pthread_mutex_unlock(&meta->journal_lock);
-    pthread_join(meta->journal_thread, NULL);
-    meta->journal_runs = false;
+    return meta->journal ? thread_start(&meta->journaling, "ckptfs-journal", journal_run, meta) : 0;
 }
 
 /* -- open, close ------------------------------------------------------------------------------------------
@@ -173,10 +149,10 @@ errint journal_compare(struct meta *meta, bool clean)
 
 void journal_finish_log(struct meta *meta)
 {
-    journal_stop_thread(meta);
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_stop(&meta->journaling);
+    thread_lock(&meta->journaling);
     journal_bring_all(meta);
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
 }
 
 void journal_close(struct meta *meta, bool whole)
@@ -218,7 +194,7 @@ static errint journal_fill(struct meta *meta, struct db_journal *next, uint64_t 
 static errint journal_replace(struct meta *meta, struct db_journal *next, const struct meta_pair *pair)
 {
     uint64_t commit = 0;
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_lock(&meta->journaling);
     journal_bring_all(meta);
     errint error = journal_fill(meta, next, &commit);
     if (!error)
@@ -229,7 +205,7 @@ static errint journal_replace(struct meta *meta, struct db_journal *next, const 
         atomic_store(&meta->journal_durable, commit);
         atomic_store(&meta->journal_refused, false);
     }
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
     return error;
 }
 
@@ -240,9 +216,9 @@ static errint journal_begin(struct meta *meta, struct db_copy *copy, const struc
     errint error = fault_hit("backup.written");
     if (error)
         return error;
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_lock(&meta->journaling);
     error = db_journal_begin(meta->journal, copy, pair->backup, pair->journal, &next);
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
     if (error)
         return error;
     error = fault_hit("backup.journal");

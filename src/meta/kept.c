@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/grow.h"
 #include "meta/hidden.h"
 #include "meta/trash_internal.h"
 
@@ -59,14 +60,8 @@ static errint kept_append(struct kept_entries *entries, struct db_rows *rows)
     const char *name = db_bytes(rows, INODE_COLUMN_COUNT, &length);
     if (length > META_NAME_MAX)
         return -EUCLEAN;
-    if (entries->count == entries->capacity) {
-        size_t capacity = entries->capacity ? 2 * entries->capacity : 16;
-        struct kept_entry *grown = reallocarray(entries->at, capacity, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        entries->at = grown;
-        entries->capacity = capacity;
-    }
+    if (!grow_reserve(entries->at, entries->capacity, entries->count + 1))
+        return -ENOMEM;
     struct kept_entry *entry = &entries->at[entries->count++];
     entry->length = length;
     memcpy(entry->name, name, length);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening and closing a namespace, its way to stable storage, and the thread that keeps the log short. */
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -137,7 +136,7 @@ static errint meta_move_log(struct meta *meta, bool waiting, bool *emptied)
 static bool meta_checkpoint(struct meta *meta, bool waiting)
 {
     pthread_mutex_unlock(&meta->lock);
-    pthread_mutex_lock(&meta->journal_lock);
+    thread_lock(&meta->journaling);
     pthread_mutex_lock(&meta->lock);
     uint64_t last = meta->commit_last;
     bool emptied = false;
@@ -165,7 +164,7 @@ static bool meta_checkpoint(struct meta *meta, bool waiting)
             meta_note_sync_error(meta, error);
         journal_sync_settled(meta);
     }
-    pthread_mutex_unlock(&meta->journal_lock);
+    thread_unlock(&meta->journaling);
     pthread_mutex_lock(&meta->lock);
     return emptied;
 }
@@ -179,7 +178,6 @@ bool meta_empty_log(struct meta *meta)
 static void *meta_run_checkpoints(void *argument)
 {
     struct meta *meta = argument;
-    pthread_setname_np(pthread_self(), "ckptfs-meta");
     pthread_mutex_lock(&meta->lock);
     while (!meta->stop) {
         if (db_log_size(meta->db) < meta->log_trim) {
@@ -202,15 +200,11 @@ static void *meta_run_checkpoints(void *argument)
 
 static errint meta_start_thread(struct meta *meta)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads that expect them */
-    int error = pthread_create(&meta->thread, NULL, meta_run_checkpoints, meta);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    meta->thread_runs = error == 0;
+    errint error = thread_create(&meta->thread, "ckptfs-meta", meta_run_checkpoints, meta);
+    meta->thread_runs = !error;
     if (error)
-        log_error("cannot start the database's thread: %s", strerror(error));
-    return -error;
+        log_error("cannot start the database's thread: %s", strerror(-error));
+    return error;
 }
 
 static void meta_stop_thread(struct meta *meta)
@@ -240,8 +234,7 @@ static struct meta *meta_new(void)
     pthread_cond_init(&meta->log_grown, &monotonic);
     pthread_mutex_init(&meta->sync_lock, NULL);
     pthread_cond_init(&meta->sync_done, NULL);
-    pthread_mutex_init(&meta->journal_lock, NULL);
-    pthread_cond_init(&meta->journal_end, NULL);
+    thread_init(&meta->journaling);
     pthread_condattr_destroy(&monotonic);
     return meta;
 }
@@ -252,8 +245,7 @@ static void meta_free(struct meta *meta)
     pthread_cond_destroy(&meta->log_grown);
     pthread_mutex_destroy(&meta->sync_lock);
     pthread_cond_destroy(&meta->sync_done);
-    pthread_mutex_destroy(&meta->journal_lock);
-    pthread_cond_destroy(&meta->journal_end);
+    thread_release(&meta->journaling);
     ids_release(&meta->released);
     free(meta);
 }

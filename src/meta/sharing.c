@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/grow.h"
 #include "meta/internal.h"
 
 enum { SHARING_ROWS = 512 }; /* read under one lock */
@@ -208,20 +209,6 @@ errint meta_find_unsummed(struct meta *meta, uint64_t ino, struct ids *out)
     return error ? error : rows_collect_ids(&rows, out);
 }
 
-/* Appends to an array that grows by doubling. */
-static errint sharing_append_range(struct meta_range **at, size_t *count, const struct meta_range *range)
-{
-    bool full = *count == 0 || (*count >= 4 && (*count & (*count - 1)) == 0);
-    if (full) {
-        struct meta_range *grown = reallocarray(*at, *count ? *count * 2 : 4, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        *at = grown;
-    }
-    (*at)[(*count)++] = *range;
-    return 0;
-}
-
 errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, uint32_t uid, uint64_t except,
                          struct meta_range **out, size_t *count)
 {
@@ -229,7 +216,7 @@ errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, 
     *out = NULL;
     *count = 0;
     cleanup_free struct meta_range *ranges = NULL;
-    size_t found_count = 0;
+    size_t found_count = 0, capacity = 0;
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
                              "SELECT g.object, g.object_offset FROM segment g"
@@ -246,9 +233,9 @@ errint meta_find_segment(struct meta *meta, const struct meta_segment *segment, 
     while ((found = db_next(&rows)) > 0) {
         const struct meta_range range = {(uint64_t)db_integer(&rows, 0), db_integer(&rows, 1),
                                          segment->length};
-        error = sharing_append_range(&ranges, &found_count, &range);
-        if (error)
-            return error;
+        if (!grow_reserve(ranges, capacity, found_count + 1))
+            return -ENOMEM;
+        ranges[found_count++] = range;
     }
     if (found < 0)
         return found;
@@ -338,7 +325,7 @@ errint object_live_ranges(struct meta *meta, uint64_t object, struct meta_range 
     *out = NULL;
     *count = 0;
     cleanup_free struct meta_range *ranges = NULL;
-    size_t range_count = 0;
+    size_t range_count = 0, capacity = 0;
     cleanup_rows struct db_rows rows;
     errint error = db_select(meta->db, &rows,
                              "SELECT object_offset, length FROM extent WHERE object = $1"
@@ -356,9 +343,9 @@ errint object_live_ranges(struct meta *meta, uint64_t object, struct meta_range 
                 last->length = end - last->offset;
             continue;
         }
-        error = sharing_append_range(&ranges, &range_count, &range);
-        if (error)
-            return error;
+        if (!grow_reserve(ranges, capacity, range_count + 1))
+            return -ENOMEM;
+        ranges[range_count++] = range;
     }
     if (found < 0)
         return found;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/arena.h"
+#include "base/grow.h"
 #include "base/name_table.h"
 #include "meta/hidden.h"
 #include "meta/trash_internal.h"
@@ -29,14 +30,8 @@ static void trash_rows_release(struct trash_rows *rows)
 
 static errint trash_rows_append(struct trash_rows *rows, const struct db_rows *from)
 {
-    if (rows->count == rows->capacity) {
-        size_t capacity = rows->capacity ? rows->capacity * 2 : 8;
-        struct meta_trash *at = reallocarray(rows->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        rows->at = at;
-        rows->capacity = capacity;
-    }
+    if (!grow_reserve(rows->at, rows->capacity, rows->count + 1))
+        return -ENOMEM;
     return trash_from_row(from, &rows->at[rows->count++]);
 }
 
@@ -220,14 +215,8 @@ static bool trash_has_precedence(const struct trash_removal *one, const struct t
 
 static errint trash_removals_append(struct trash_removals *removals, const struct db_rows *rows)
 {
-    if (removals->count == removals->capacity) {
-        size_t capacity = removals->capacity ? removals->capacity * 2 : 64;
-        struct trash_removal *at = reallocarray(removals->at, capacity, sizeof *at);
-        if (!at || capacity > UINT32_MAX)
-            return -ENOMEM;
-        removals->at = at;
-        removals->capacity = capacity;
-    }
+    if (removals->count >= UINT32_MAX || !grow_reserve(removals->at, removals->capacity, removals->count + 1))
+        return -ENOMEM;
     size_t length;
     const char *name = db_bytes(rows, 3, &length);
     uint32_t index = (uint32_t)removals->count;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/grow.h"
 #include "meta/assembled.h"
 #include "meta/internal.h"
 #include "meta/template.h"
@@ -65,14 +66,8 @@ static bool usage_counts(const struct usage *usage, uint32_t uid)
 
 static errint usage_add_file(struct usage *usage, const struct meta_inode *inode, bool hidden)
 {
-    if (usage->file_count == usage->file_capacity) {
-        size_t capacity = usage->file_capacity ? usage->file_capacity * 2 : 64;
-        struct usage_file *files = reallocarray(usage->files, capacity, sizeof *files);
-        if (!files)
-            return -ENOMEM;
-        usage->files = files;
-        usage->file_capacity = capacity;
-    }
+    if (!grow_reserve(usage->files, usage->file_capacity, usage->file_count + 1))
+        return -ENOMEM;
     usage->files[usage->file_count++] = (struct usage_file){
         .ino = inode->ino, .names = 1, .nlink = inode->nlink & INT32_MAX, .hidden = hidden};
     return 0;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "meta/internal.h"
 
 errint writer_forget(struct meta *meta, uint64_t run)
@@ -68,13 +69,8 @@ errint meta_writers(struct meta *meta, uint64_t run, struct meta_writer **out, s
         meta->db, &rows, "SELECT pid, started, boot FROM writer WHERE run = $1 ORDER BY id", DB_INTEGER(run));
     int found = 0;
     while (!error && (found = db_next(&rows)) > 0) {
-        if (*count == capacity) {
-            capacity = capacity ? 2 * capacity : 16;
-            struct meta_writer *grown = reallocarray(at, capacity, sizeof *at);
-            if (!grown)
-                return -ENOMEM;
-            at = grown;
-        }
+        if (!grow_reserve(at, capacity, *count + 1))
+            return -ENOMEM;
         error = writer_read(&rows, &at[*count]);
         *count += !error;
     }

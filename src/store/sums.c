@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "store/chunker.h"
 #include "store/sums_table.h"
 
@@ -81,14 +82,8 @@ static errint sums_fill(struct sums_pass *pass, size_t length)
 static errint sums_append(struct sums_pass *pass, size_t length, bool starts_segment)
 {
     struct sums *sums = &pass->sums;
-    if (sums->chunk_count == pass->capacity) {
-        size_t capacity = pass->capacity ? pass->capacity * 2 : 16;
-        struct sums_chunk *chunks = reallocarray(sums->chunks, capacity, sizeof *chunks);
-        if (!chunks)
-            return -ENOMEM;
-        sums->chunks = chunks;
-        pass->capacity = capacity;
-    }
+    if (!grow_reserve(sums->chunks, pass->capacity, sums->chunk_count + 1))
+        return -ENOMEM;
     sums->chunks[sums->chunk_count++] = (struct sums_chunk){
         .offset = sums->size,
         .length = (uint32_t)length,

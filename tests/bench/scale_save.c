@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/grow.h"
 
 enum { SAVE_SHARE_MIN = 4096, SAVE_HEADER_TENSOR = 104, SAVE_ELDER_FILES = 64, SAVE_UID = 1000 };
 
@@ -46,14 +47,8 @@ struct save_file {
 
 static errint save_append(struct save_file *file, int64_t length, uint64_t content)
 {
-    if (file->count == file->capacity) {
-        size_t capacity = file->capacity ? file->capacity * 2 : 256;
-        struct meta_segment *grown = reallocarray(file->segments, capacity, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        file->segments = grown;
-        file->capacity = capacity;
-    }
+    if (!grow_reserve(file->segments, file->capacity, file->count + 1))
+        return -ENOMEM;
     file->segments[file->count++] =
         (struct meta_segment){file->size, length, save_mix(content), save_mix(~content)};
     file->size += length;
@@ -131,14 +126,8 @@ struct save_moves {
 static errint save_add_move(struct save_moves *moves, const struct meta_range *range, int64_t to_offset,
                             const uint8_t *root)
 {
-    if (moves->count == moves->capacity) {
-        size_t capacity = moves->capacity ? moves->capacity * 2 : 64;
-        struct meta_move *grown = reallocarray(moves->at, capacity, sizeof *grown);
-        if (!grown)
-            return -ENOMEM;
-        moves->at = grown;
-        moves->capacity = capacity;
-    }
+    if (!grow_reserve(moves->at, moves->capacity, moves->count + 1))
+        return -ENOMEM;
     moves->at[moves->count++] =
         (struct meta_move){range->object, range->offset, range->length, to_offset, root};
     return 0;

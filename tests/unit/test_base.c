@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every room uses: clocks, lists of ids, armed faults, the pool of workers, what the page cache has. */
+/*
+ * What every room uses: clocks, growing arrays, lists of ids, armed faults, threads, the pool of workers,
+ * what the page cache has.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,10 +15,12 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/grow.h"
 #include "base/ids.h"
 #include "base/page_cache.h"
 #include "base/process.h"
 #include "base/sha256.h"
+#include "base/thread.h"
 #include "base/workers.h"
 #include "check.h"
 
@@ -45,6 +51,33 @@ static void test_ids(void)
     ids_release(&ids);
     CHECK_EQUAL(0, ids.count);
     CHECK(ids.at == NULL);
+}
+
+/* Items keep their values when the array moves; one that cannot grow stays as it was. */
+static void test_grow(void)
+{
+    cleanup_free uint32_t *items = NULL;
+    size_t capacity = 0, count = 0, moves = 0;
+    while (count < 100000) {
+        size_t before = capacity;
+        CHECK(grow_reserve(items, capacity, count + 1));
+        moves += capacity != before;
+        items[count] = (uint32_t)count;
+        count++;
+    }
+    CHECK(capacity >= count && capacity < 2 * count);
+    CHECK(moves < 30);
+    for (size_t i = 0; i < count; i++)
+        CHECK_EQUAL(i, items[i]);
+    uint32_t *at = items;
+    size_t full = capacity;
+    CHECK(grow_reserve(items, capacity, full));
+    CHECK(!grow_reserve(items, capacity, SIZE_MAX / sizeof *items + 1));
+    CHECK(!grow_reserve(items, capacity, SIZE_MAX));
+    CHECK(items == at);
+    CHECK_EQUAL(full, capacity);
+    CHECK(grow_reserve(items, capacity, 2 * full));
+    CHECK_EQUAL(2 * full, capacity);
 }
 
 static void test_faults(void)
@@ -96,6 +129,79 @@ static void test_workers(void)
     CHECK_EQUAL(500, atomic_load(&jobs_done));
     CHECK(atomic_load(&workers_seen) != 0 && (atomic_load(&workers_seen) & ~7u) == 0);
     workers_stop(NULL);
+}
+
+struct errand {
+    struct thread thread;
+    unsigned asked, done;
+    bool slept_through, hears, named;
+};
+
+/* Does what it is asked to; at the end it says how it was started. */
+static void *errand_run(void *context)
+{
+    struct errand *errand = context;
+    char name[16] = "";
+    sigset_t blocked;
+    thread_lock(&errand->thread);
+    errand->slept_through = !thread_sleep_until(&errand->thread, clock_monotonic() - 1);
+    while (!thread_is_stopping(&errand->thread)) {
+        if (errand->done < errand->asked)
+            errand->done++;
+        else
+            thread_sleep_until(&errand->thread, INT64_MAX);
+    }
+    thread_unlock(&errand->thread);
+    pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+    errand->hears = !sigismember(&blocked, SIGTERM) || !sigismember(&blocked, SIGUSR2);
+    errand->named = pthread_getname_np(pthread_self(), name, sizeof name) == 0 && strcmp(name, "errand") == 0;
+    return NULL;
+}
+
+static unsigned errand_done(struct errand *errand)
+{
+    thread_lock(&errand->thread);
+    unsigned done = errand->done;
+    thread_unlock(&errand->thread);
+    return done;
+}
+
+static void test_thread(void)
+{
+    struct errand errand = {0};
+    sigset_t before, after;
+    pthread_sigmask(SIG_SETMASK, NULL, &before);
+    thread_init(&errand.thread);
+    errand.asked = 1; /* before it runs */
+    CHECK_EQUAL(0, thread_start(&errand.thread, "errand", errand_run, &errand));
+    pthread_sigmask(SIG_SETMASK, NULL, &after);
+    CHECK_EQUAL(sigismember(&before, SIGTERM), sigismember(&after, SIGTERM));
+    for (unsigned i = 1; i <= 100; i++) {
+        int64_t deadline = clock_monotonic() + 20 * CLOCK_NS_PER_SECOND;
+        while (errand_done(&errand) < i && clock_monotonic() < deadline)
+            sched_yield();
+        CHECK_EQUAL(i, errand_done(&errand));
+        thread_lock(&errand.thread);
+        errand.asked++;
+        thread_wake(&errand.thread);
+        thread_unlock(&errand.thread);
+    }
+    thread_ask_to_stop(&errand.thread);
+    thread_stop(&errand.thread);
+    CHECK(errand.slept_through && errand.named && !errand.hears);
+    thread_stop(&errand.thread); /* has ended */
+    thread_release(&errand.thread);
+}
+
+/* What could not be started is stopped and released like the others. */
+static void test_thread_unstarted(void)
+{
+    struct thread thread;
+    thread_init(&thread);
+    CHECK(!thread_is_stopping(&thread));
+    thread_stop(&thread);
+    CHECK(thread_is_stopping(&thread));
+    thread_release(&thread);
 }
 
 static void test_sha256(void)
@@ -203,9 +309,12 @@ int main(void)
     check_run("SHA-256 of bytes that come in pieces", test_sha256);
     check_run("nanoseconds and timespecs, before 1970 too", test_clock);
     check_run("a list of ids grows and is released", test_ids);
+    check_run("an array grows, or stays as it was", test_grow);
     check_run("armed faults hit when they should", test_faults);
     check_run("a fault that cannot be understood is refused", test_fault_words);
     check_run("workers run every job once", test_workers);
+    check_run("a thread works when it is told to, until it is stopped", test_thread);
+    check_run("a thread that was never started can be stopped", test_thread_unstarted);
     check_run("how a process has ended is known", test_process_ends);
     check_run("what the page cache has is known without reading", test_page_cache);
     return check_done();
