@@ -8,7 +8,7 @@
 
 enum {
     BACKUP_PAUSE_NS = 500 * 1000, /* after each step */
-    BACKUP_LOG_MAX = 56 << 20,    /* a little less than what makes commits wait for the log to be emptied */
+    BACKUP_LOG_SPARED = 8, /* such a part less than what makes commits wait for the log to be emptied */
 };
 
 struct backup {
@@ -25,9 +25,10 @@ static bool backup_stop(void *context)
         return false;
     if (backup->stop(backup->context))
         return true;
-    pthread_mutex_lock(&backup->meta->lock);
-    backup->too_much = db_log_size(backup->meta->db) > BACKUP_LOG_MAX;
-    pthread_mutex_unlock(&backup->meta->lock);
+    struct meta *meta = backup->meta;
+    pthread_mutex_lock(&meta->lock);
+    backup->too_much = db_log_size(meta->db) > meta->log_limit - meta->log_limit / BACKUP_LOG_SPARED;
+    pthread_mutex_unlock(&meta->lock);
     if (!backup->too_much)
         nanosleep(&(struct timespec){.tv_nsec = BACKUP_PAUSE_NS}, NULL);
     return backup->too_much;

@@ -178,6 +178,7 @@ bool change_next(struct change *change)
     bool again = !change->begun;
     if (!change->begun) {
         meta_lock(change->meta);
+        meta_keep_log_short(change->meta);
         change->begun = true;
     } else {
         if (!change->error && !change->nothing)

@@ -243,7 +243,7 @@ static int check_database_file(const char *path, bool *whole,
     int count = db_check(db, complaint, context);
     errint closed = db_close(db, count == 0);
     *whole = count == 0 && !closed;
-    return count ? count : closed;
+    return count || closed == -ENOSPC ? count : closed; /* on a full disk the log stays */
 }
 
 int meta_check_database(const char *path, const char *journal,

@@ -53,6 +53,7 @@ struct meta {
     pthread_cond_t log_grown;
     size_t log_trim;  /* the log is copied into the database when it has grown by this */
     size_t log_limit; /* from here on commits wait until it is copied and emptied */
+    size_t log_again; /* it could not be emptied, and is not tried again below this */
     size_t log_wake;  /* commits wake the thread from this size of the log on */
     errint log_error; /* of the last round, so that it is not told again and again */
 
@@ -82,6 +83,9 @@ void meta_unlock_scope(struct meta **meta);
  * that met a full disk: with the lock held, which is given up in between. False: nothing is gained.
  */
 bool meta_empty_log(struct meta *meta);
+/* Before a change, likewise: empties a log that is too long for what the disk has free. Where there is plenty
+ * the thread does that beside the changes. */
+void meta_keep_log_short(struct meta *meta);
 
 /* -- the journal (journal.c) ------------------------------------------------------------------------------
  */

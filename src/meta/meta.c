@@ -175,6 +175,15 @@ bool meta_empty_log(struct meta *meta)
     return !meta_sync_failed(meta) && db_log_size(meta->db) > 0 && meta_checkpoint(meta, true);
 }
 
+void meta_keep_log_short(struct meta *meta)
+{
+    size_t size = db_log_size(meta->db);
+    if (meta->log_limit == META_LOG_LIMIT || size < meta->log_limit || size < meta->log_again)
+        return;
+    /* Who still reads it must not make each change try again. */
+    meta->log_again = meta_empty_log(meta) ? 0 : db_log_size(meta->db) + META_LOG_LEAST;
+}
+
 static void *meta_run_checkpoints(void *argument)
 {
     struct meta *meta = argument;
@@ -317,6 +326,9 @@ errint meta_close(struct meta *meta)
     errint closed = db_close(meta->db, error == 0);
     journal_close(meta, !error && !closed);
     meta_free(meta);
+    /* On a full disk the log stays beside the database, as safe as in it. */
+    if (closed == -ENOSPC)
+        closed = 0;
     return error ? error : closed ? closed : stopped;
 }
 
