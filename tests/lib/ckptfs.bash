@@ -159,6 +159,15 @@ wait_until() {
     done
 }
 
+# in_mount_namespace COMMAND...: becomes the command, with mounts of its own: call it in a subshell. What other tests have
+# mounted just now, disks too, would outlive their unmount in there.
+in_mount_namespace() {
+    # shellcheck disable=SC2016 # the inner shell expands it
+    exec unshare --mount bash -c 'findmnt -n -l -o TARGET | grep -F /ckptfs-test. | grep -vF "$CKPTFS_TEST_DIR" | tac |
+        xargs -r -d "\n" umount -l
+        exec "$@"' bash "$@"
+}
+
 # Runs a command as a normal user; the test is skipped when it does not run as root.
 run_as_user() {
     require_root
