@@ -132,7 +132,7 @@ END
     known_model
     fsync_closed "$PLAIN/model" 3
     is_durable() { [ "$(state_of 3)" = durable ]; }
-    wait_until 2 is_durable
+    wait_until 20 is_durable
     [ "$(stand_ins)" -eq 1 ]
     sync "$MNT"
     cut_and_mount

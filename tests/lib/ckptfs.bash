@@ -149,6 +149,11 @@ ckptfs_dump() {
     echo "---"
 }
 
+# True when so many processes have .ckptfs/events of MNT open: they hear what is told from now on.
+ckptfs_events_have() {
+    [ "$(find /proc/[0-9]*/fd -lname "$MNT/.ckptfs/events" 2>/dev/null | wc -l)" -ge "$1" ]
+}
+
 # wait_until SECONDS COMMAND...: runs the command until it succeeds; fails when the time is over.
 wait_until() {
     local deadline=$((SECONDS + $1))
