@@ -155,8 +155,9 @@ write_too_much() { dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&
     wait_until 20 disk_has $((30 << 20))
     head -c 20M /dev/zero >"$DISK/ballast"
     dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&- &
-    local writer=$! code=0 before=$SECONDS
+    local writer=$! code=0 before
     wait_until 20 waits_again 5
+    before=$SECONDS
     kill "$writer"
     wait "$writer" || code=$?
     [ "$code" -ne 0 ] && [ $((SECONDS - before)) -lt 20 ]
