@@ -93,10 +93,10 @@ static void loop_answer(struct filesystem *fs, unsigned slot, char *message, siz
         return;
     }
     state_request_begin(fs->state, slot, header->unique, header->opcode, header->nodeid);
-    if (fs->state->requests[slot].deaths >= STATE_DEATHS_FATAL) {
-        log_error("request %llu (opcode %u, inode %llu) was in work at %u deaths: answered EIO",
+    if (fs->state->requests[slot].blame >= STATE_BLAME_FATAL) {
+        log_error("request %llu (opcode %u, inode %llu) was in work at too many deaths: answered EIO",
                   (unsigned long long)(header->unique & ~STATE_RESENT), header->opcode,
-                  (unsigned long long)header->nodeid, fs->state->requests[slot].deaths);
+                  (unsigned long long)header->nodeid);
         protocol_reply_error(fs->options->fuse_fd, header->unique, -EIO);
     } else {
         loop_process(fs, message, length);

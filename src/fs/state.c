@@ -84,13 +84,13 @@ void state_request_begin(struct state *state, unsigned slot, uint64_t unique, ui
     struct state_request *request = &state->requests[slot];
     request->opcode = opcode;
     request->nodeid = nodeid;
-    request->deaths = 0;
+    request->blame = 0;
     request->ino = 0;
     atomic_store(&request->done, 0);
     if (unique & STATE_RESENT) {
         struct state_request *before = state_find_carried(state, unique);
         if (before)
-            request->deaths = before->deaths;
+            request->blame = before->blame;
     }
     int64_t now = clock_monotonic();
     atomic_store(&request->begun, now);
@@ -98,10 +98,23 @@ void state_request_begin(struct state *state, unsigned slot, uint64_t unique, ui
     atomic_store(&state->last_progress, now);
 }
 
+/* Whether another thread has gone on with the request that this slot had. */
+static bool state_was_handed_on(const struct state *state, uint64_t unique)
+{
+    for (unsigned i = 0; i < STATE_REQUESTS; i++) {
+        if (atomic_load(&state->requests[i].unique) == unique)
+            return true;
+    }
+    return false;
+}
+
 void state_request_end(struct state *state, unsigned slot)
 {
-    atomic_store(&state->requests[slot].unique, 0);
-    atomic_store(&state->last_progress, clock_monotonic());
+    int64_t now = clock_monotonic();
+    uint64_t unique = atomic_exchange(&state->requests[slot].unique, 0);
+    if (!state_was_handed_on(state, unique))
+        atomic_store(&state->last_answer, now);
+    atomic_store(&state->last_progress, now);
 }
 
 void state_request_done(struct state *state, uint64_t unique, uint64_t ino)
@@ -134,6 +147,7 @@ void state_blame(struct state *state, enum state_end end)
         since = 0;
     else if (end == STATE_END_KILLED)
         since = clock_monotonic() - STATE_KILL_WITHIN_NS;
+    atomic_store(&state->was_killed, end == STATE_END_KILLED);
     atomic_store(&state->blamed_since, since);
 }
 
@@ -150,6 +164,19 @@ static struct state_request *state_carried_slot(struct state *state)
     return oldest;
 }
 
+/*
+ * Who is killed from outside is killed by chance, or because a request took all memory: that one is the last
+ * that began, or others are still answered meanwhile, but not time after time.
+ */
+static uint32_t state_find_blame(const struct state *state, const struct state_request *request)
+{
+    int64_t begun = atomic_load(&request->begun);
+    if (begun < atomic_load(&state->blamed_since))
+        return 0;
+    bool unlikely = atomic_load(&state->was_killed) && atomic_load(&state->last_answer) > begun;
+    return unlikely ? STATE_BLAME_UNLIKELY : STATE_BLAME;
+}
+
 void state_carry_requests(struct state *state, uint64_t last_unique, uint64_t last_ino)
 {
     for (unsigned i = 0; i < STATE_REQUESTS; i++) {
@@ -162,8 +189,7 @@ void state_carry_requests(struct state *state, uint64_t last_unique, uint64_t la
             slot = state_carried_slot(state);
         slot->opcode = request->opcode;
         slot->nodeid = request->nodeid;
-        bool blamed = atomic_load(&request->begun) >= atomic_load(&state->blamed_since);
-        slot->deaths = request->deaths + blamed;
+        slot->blame = request->blame + state_find_blame(state, request);
         slot->ino = request->ino;
         atomic_store(&slot->done, atomic_load(&request->done));
         if (unique == (last_unique & ~STATE_RESENT)) {

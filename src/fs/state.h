@@ -17,14 +17,18 @@
 #include "base/cleanup.h"
 
 #define STATE_MAGIC   UINT64_C(0x636b707466733101)
-#define STATE_VERSION 1
+#define STATE_VERSION 2
 
 enum {
     STATE_REQUESTS = 64,     /* threads that may have a request in work */
     STATE_CARRIED = 256,     /* requests that were in work at the deaths of earlier daemons */
     STATE_HANDLES = 1 << 18, /* open files and directories at a time; more give ENFILE */
     STATE_INIT_MAX = 256,    /* bytes of the INIT message */
-    STATE_DEATHS_FATAL = 2,  /* a request that was in work at so many deaths is answered EIO */
+    /* What a request gets for a death of which it may be the cause, and where it is not likely: others were
+     * answered since it began. Who has the last of them is answered EIO. */
+    STATE_BLAME = 4,
+    STATE_BLAME_UNLIKELY = 1,
+    STATE_BLAME_FATAL = 2 * STATE_BLAME,
 };
 
 /* The kernel sets this bit in the number of a request that it sends again. */
@@ -50,7 +54,7 @@ enum { STATE_EVENTS_SHIFT = 16 };
 struct state_request {
     _Atomic uint64_t unique; /* 0: idle */
     uint32_t opcode;
-    uint32_t deaths;
+    uint32_t blame; /* for the deaths of daemons that it was in work at */
     uint64_t nodeid;
     _Atomic int64_t begun; /* clock_monotonic() */
     _Atomic uint32_t done; /* 1: its change is committed, with `ino` as the result */
@@ -82,6 +86,8 @@ struct state {
     _Atomic int32_t daemon_pid;
     _Atomic int32_t keeper_pid;
     _Atomic int64_t last_progress; /* clock_monotonic() of the last request begun or ended */
+    _Atomic int64_t last_answer;   /* clock_monotonic() of the last request ended */
+    _Atomic uint32_t was_killed;   /* the last daemon, from outside (keeper) */
     _Atomic int64_t blamed_since;  /* requests begun from then on may be why the last daemon died (keeper) */
     int64_t mounted_at;            /* ns since the epoch */
     _Atomic uint32_t next_sequence;
@@ -99,7 +105,7 @@ int state_create(void);
 struct state *state_attach(int fd);
 void state_detach(struct state *state);
 
-/* Marks request slot `slot` busy; deaths are inherited from the request's earlier life. */
+/* Marks request slot `slot` busy; blame is inherited from the request's earlier life. */
 void state_request_begin(struct state *state, unsigned slot, uint64_t unique, uint32_t opcode,
                          uint64_t nodeid);
 void state_request_end(struct state *state, unsigned slot);
@@ -120,8 +126,8 @@ enum state_end {
 void state_blame(struct state *state, enum state_end end);
 
 /*
- * A new daemon calls this before its threads start: what was in work becomes "carried", with one more death
- * if it is to blame for the last one. `last_unique` and `last_ino` are the database's last committed request:
+ * A new daemon calls this before its threads start: what was in work becomes "carried", with its part of the
+ * blame for the last death. `last_unique` and `last_ino` are the database's last committed request:
  * the only one whose commit the predecessor may not have noted.
  */
 void state_carry_requests(struct state *state, uint64_t last_unique, uint64_t last_ino);

@@ -26,6 +26,9 @@
 /* The namespace is synced at most this often unless somebody asks. */
 #define WRITEBACK_COMMIT_NS CLOCK_NS_PER_SECOND
 
+/* What a commit of the namespace has at least: a page of its database. */
+enum { WRITEBACK_COMMIT_BYTES = 4096 };
+
 /* For a file whose objects change while they are synced. */
 enum { WRITEBACK_TRIES = 10 };
 
@@ -446,5 +449,9 @@ struct writeback_totals writeback_count(struct filesystem *fs)
 {
     struct writeback_totals totals = {0};
     node_each(fs, writeback_count_node, &totals);
+    /* In this order: what became durable in between is counted, and no commit is missed. */
+    uint64_t durable = meta_commit_durable(fs->meta), last = meta_commit_last(fs->meta);
+    if (last > durable)
+        totals.bytes += (int64_t)(last - durable) * WRITEBACK_COMMIT_BYTES;
     return totals;
 }

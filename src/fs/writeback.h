@@ -34,6 +34,8 @@ errint writeback_sync_node(struct filesystem *fs, struct node *node);
 /* The same for an fsync of it: bytes that an older file has too need not be written (stand_in.h). */
 errint writeback_fsync_node(struct filesystem *fs, struct node *node);
 
+/* A file that was synced is not in `files` any more; it is in `bytes` until the namespace has that on stable
+ * storage, as every change of a name is. With 0 bytes a power cut would lose nothing. */
 struct writeback_totals {
     uint64_t files;
     int64_t bytes; /* written, and not known to be on stable storage */

@@ -211,7 +211,8 @@ is_hashed() {
     # A small file has its bytes, and no object.
     echo 12345 >"$MNT/small"
     [ "$(attribute stored "$MNT/small")" -eq 6 ]
-    wait_until 30 test "$(attribute extents "$MNT/small")" -le 1
+    is_small() { [ "$(attribute extents "$MNT/small")" -le 1 ]; }
+    wait_until 30 is_small
     run attribute hash "$MNT/small"
     [ "$status" -ne 0 ]
     # A file that was changed is not what was hashed.

@@ -42,8 +42,6 @@ tell() { "$CKPTFS" policy set "${1:-$RUN}" "assemble=${2:-ask}"; }
 # Lines of a file, at least so many.
 has_lines() { [ "$(wc -l <"$1")" -ge "$2" ]; }
 is_ready() { grep -q ready "$TEST_DIR/$1"; }
-# Readers of the stream that the daemon has open, of so many.
-readers_are() { [ "$(ckptfs_status_field open_handles)" -ge "$1" ]; }
 reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
 
 @test "what is kept is printed, of a directory, since a number or a time, and as JSON" {
@@ -88,7 +86,7 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
 @test "a reader of .ckptfs/events gets what comes, line by line, and waits for it" {
     tell "$RUN" off
     reader cat cat "$EVENTS"
-    wait_until 20 readers_are 1
+    wait_until 20 ckptfs_events_have 1
     tell "$RUN"
     wait_until 20 has_lines "$TEST_DIR/cat" 1
     tell "$RUN" view
@@ -116,16 +114,17 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     [ "$(tail -n 1 "$TEST_DIR/select" | jq -r .reason)" = assemble=ask ]
     [ "$(tail -n 1 "$TEST_DIR/pieces" | jq -r .reason)" = assemble=ask ]
     # What is killed while it waits is gone at once.
+    wait "${reader_pids[@]}"
     reader killed cat "$EVENTS"
-    wait_until 20 readers_are 1
+    wait_until 20 ckptfs_events_have 1
     kill -9 "$(pgrep -P "$READER")"
-    wait_until 5 bash -c "! kill -0 $READER 2>/dev/null"
+    wait_until 20 bash -c "! kill -0 $READER 2>/dev/null"
 }
 
 @test "readers that wait keep no thread: more of them than threads, and everything goes on" {
     local i
     for i in {1..30}; do reader "many$i" cat "$EVENTS"; done
-    wait_until 30 readers_are 30
+    wait_until 30 ckptfs_events_have 30
     timeout 20 bash -c "echo data >'$MNT/file' && sync '$MNT/file' && grep -q data '$MNT/file' && ls '$MNT' >/dev/null"
     tell
     for i in {1..30}; do wait_until 20 has_lines "$TEST_DIR/many$i" 1; done
@@ -156,7 +155,7 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     python_reader select
     reader follow "$CKPTFS" events --json --follow "$MNT"
     wait_until 20 is_ready select
-    wait_until 20 readers_are 3
+    wait_until 20 ckptfs_events_have 3
     before=$(ckptfs_daemon_pid)
     kill -9 "$before"
     wait_until 20 bash -c "[ \"\$('$CKPTFS' status --json '$MNT' | jq .daemon_pid)\" != $before ]"
@@ -179,7 +178,7 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     local keeper
     keeper=$(ckptfs_keeper_pid)
     reader cat cat "$EVENTS"
-    wait_until 20 readers_are 1
+    wait_until 20 ckptfs_events_have 1
     if [ "$(id -u)" -eq 0 ]; then umount -l "$MNT"; else fusermount3 -uz "$MNT"; fi
     wait "$READER"
     wait_until 30 bash -c "! kill -0 $keeper 2>/dev/null"
@@ -191,7 +190,7 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     reader new "$CKPTFS" events --follow "$RUN"
     reader all "$CKPTFS" events --follow --json --since 1 "$RUN"
     reader first bash -c "'$CKPTFS' events --follow '$RUN' | head -n 1"
-    wait_until 20 readers_are 3
+    wait_until 20 ckptfs_events_have 3
     wait_until 20 has_lines "$TEST_DIR/all" 1
     tell "$RUN"
     wait_until 20 has_lines "$TEST_DIR/new" 1
@@ -212,7 +211,7 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     chmod 755 "$MNT"
     run_as_user timeout 60 cat "$EVENTS" >"$TEST_DIR/cat" 3>&- &
     reader_pids+=($!)
-    wait_until 20 readers_are 1
+    wait_until 20 ckptfs_events_have 1
     tell "$RUN"
     run_as_user "$CKPTFS" policy set "$MNT/theirs" assemble=off
     wait_until 20 has_lines "$TEST_DIR/cat" 1

@@ -99,7 +99,7 @@ end_and_check() {
     [ "$(sha256sum <"$MNT/kept")" = "$sum" ]
     # Trainers sort by these times.
     [ "$(stat -c %Y "$RUN" "$RUN/checkpoint-400")" = "$kept" ]
-    grep -q '/run/checkpoint-200: removed: no rule wants it$' "$CKPTFS_LOG"
+    wait_until 20 grep -q '/run/checkpoint-200: removed: no rule wants it$' "$CKPTFS_LOG"
     saves 600
     wait_until 30 has_steps 300 500 600
     # Below the mount's root, and a run that wants otherwise.
@@ -270,7 +270,7 @@ EOP
     echo $((31 * 86400)) >"$CKPTFS_TEST_CLOCK"
     # By itself; the last one stays.
     wait_until 30 has_steps 300
-    grep -q 'checkpoint-100: removed: older than max-age' "$CKPTFS_LOG"
+    wait_until 20 grep -q 'checkpoint-100: removed: older than max-age' "$CKPTFS_LOG"
     end_and_check
 }
 

@@ -4,6 +4,7 @@
 
 bats_require_minimum_version 1.5.0
 load ../lib/ckptfs.bash
+load ../lib/journal.bash
 
 setup() {
     ckptfs_setup
@@ -68,24 +69,6 @@ is_the_same() {
     describe >"$TEST_DIR/after"
     diff "$TEST_DIR/before" "$TEST_DIR/after"
     [ ! -e "$MNT/lost+found" ]
-}
-
-journal_time() { stat -c %y "$JOURNAL"; }
-journal_goes_on() {
-    # A change that makes no object.
-    mkdir -p "$MNT/mark" && touch "$MNT/mark"
-    [ "$(journal_time)" != "$JOURNAL_SEEN" ]
-}
-
-# Returns when the journal has all that was done before the call: the second time it is written, it was looked for
-# changes after that.
-journal_has_all() {
-    local _
-    wait_until 20 test -e "$JOURNAL"
-    for _ in 1 2; do
-        JOURNAL_SEEN=$(journal_time)
-        wait_until 20 journal_goes_on
-    done
 }
 
 # A keeper may start a daemon while it dies: again until there is none.

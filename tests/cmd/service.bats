@@ -62,7 +62,8 @@ mount --fstab "$4" "$3"
 cat "$3/file"
 "$CKPTFS" umount "$3"
 SCRIPT
-    run bash -c 'unshare --mount bash "$@" 2>"$0"' "$TEST_DIR/errors" "$TEST_DIR/script" "$helpers" "$STORE" "$MNT" "$TEST_DIR/fstab"
+    in_namespace() { in_mount_namespace bash "$TEST_DIR/script" "$helpers" "$STORE" "$MNT" "$TEST_DIR/fstab" 2>"$TEST_DIR/errors"; }
+    run in_namespace
     cat "$TEST_DIR/errors"
     echo "$output"
     [ "$status" -eq 0 ]

@@ -177,7 +177,7 @@ is_incomplete() {
     # What is in it already goes, too.
     ckptfs_remount trash=off
     wait_until 20 trash_is_empty
-    grep -q '/run/checkpoint-5: removed from the trash: the trash is off' "$CKPTFS_LOG"
+    wait_until 20 grep -q '/run/checkpoint-5: removed from the trash: the trash is off' "$CKPTFS_LOG"
     run "$CKPTFS" mount -o trash=perhaps "$STORE" "$MNT"
     [ "$status" -eq 2 ]
     [[ $output == *'expected on or off'* ]]
@@ -210,7 +210,7 @@ is_incomplete() {
     [ -n "$(trash_field path)" ]
     echo $((18 * 86400)) >"$CKPTFS_TEST_CLOCK"
     wait_until 20 trash_is_empty
-    grep -q '/run/checkpoint-5: removed from the trash: its time is up' "$CKPTFS_LOG"
+    wait_until 20 grep -q '/run/checkpoint-5: removed from the trash: its time is up' "$CKPTFS_LOG"
 }
 
 no_objects() { [ "$(ckptfs_status_field objects)" -eq 0 ]; }

@@ -109,7 +109,7 @@ waiter_ends() {
     RUN=$MNT/runs/first CHECKPOINT=$MNT/runs/first/checkpoint-7
     waiter --for durable --timeout 100 "$CHECKPOINT"
     # It is in place before anything is saved.
-    wait_until 20 bash -c "[ \"\$('$CKPTFS' status --json '$MNT' | jq .open_handles)\" -ge 2 ]"
+    wait_until 20 ckptfs_events_have 1
     save "$CHECKPOINT" model
     exec 9>"$CHECKPOINT/still"
     save "$CHECKPOINT" rest
@@ -133,7 +133,7 @@ is_waiting() { kill -0 "$WAITER"; }
     waiter "$CHECKPOINT"
     local complete=$WAITER
     waiter --for weights "$CHECKPOINT"
-    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 4 ]'
+    wait_until 20 ckptfs_events_have 2
     save "$CHECKPOINT" model
     waiter_ends 0
     wait_until 20 grep -q 'weights-only path="/run/checkpoint-7"' "$CKPTFS_LOG"
@@ -165,7 +165,7 @@ is_quiet() {
     mkdir -p "$TEST_DIR/out" "$CHECKPOINT"
     "$CKPTFS" policy set "$MNT/run" "export=$TEST_DIR/out"
     waiter --for exported "$CHECKPOINT"
-    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 2 ]'
+    wait_until 20 ckptfs_events_have 1
     exec 9>"$CHECKPOINT/still"
     save "$CHECKPOINT" model rest
     is_quiet 1 || is_quiet 2 || is_quiet 3
@@ -175,7 +175,7 @@ is_quiet() {
     # What was exported is known at once, also to who asks later.
     ends 0 --for exported -t 0 "$CHECKPOINT"
     waiter --for exported "$MNT/run/checkpoint-9"
-    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 2 ]'
+    wait_until 20 ckptfs_events_have 1
     save "$MNT/run/checkpoint-9" model rest
     waiter_ends 0
 }

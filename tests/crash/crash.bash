@@ -39,6 +39,8 @@ disk_create() {
 
 disk_mount() { mount -o loop "$DISK_IMAGE" "$DISK"; }
 
+disk_is_gone() { [ -z "$(losetup -n -O NAME -j "$DISK_IMAGE")" ]; }
+
 # From now on nothing reaches the disk any more, and what was not synced is lost.
 disk_cut_power() {
     touch "$TEST_DIR/cut"
@@ -49,6 +51,8 @@ disk_cut_power() {
 machine_restart() {
     crash_kill_everything
     wait_until 20 umount "$DISK"
+    # A copy of the mount, in a namespace that another test has just made, keeps the filesystem as it is: shut down.
+    wait_until 60 disk_is_gone
     disk_mount
 }
 

@@ -29,7 +29,7 @@ STOPPED = 10
 DEAD = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.EUCLEAN, errno.EROFS}
 STATE_ATTRIBUTE = "user.ckptfs.state"
 HANDLES = 4
-TORN_SECONDS = 5.0
+TORN_SECONDS, TORN_SYNCS = 5.0, 20  # so long, and as many of the slowest fsyncs, may closing files take in the end
 
 
 class Writer:
@@ -113,7 +113,9 @@ class Writer:
         return not (self.cut and os.path.exists(self.cut))
 
     def sync(self, node, fd):
+        begun = time.monotonic()
         os.fsync(fd)
+        self.tree.slowest_sync = max(self.tree.slowest_sync, time.monotonic() - begun)
         if self.counts():
             self.tree.file_durable(node.id)
             self.synced += 1
@@ -386,7 +388,8 @@ class Checker:
                 raise CheckError(f"{path}: reported torn, but no power was cut")
             # Who had it open for writing, until shortly before, may have written what nobody knows of.
             idle = self.tree.stopped - node.writer_closed
-            if node.synced and not node.changes and node.id not in self.tree.open and idle > TORN_SECONDS:
+            settled = idle > TORN_SECONDS + TORN_SYNCS * self.tree.slowest_sync
+            if node.synced and not node.changes and node.id not in self.tree.open and settled:
                 raise CheckError(f"{path}: reported torn, but all of it was fsynced {idle:.1f} s before")
         partial = torn or not self.torn_allowed and bool(node.changes)
         node.current = check_content(path, node, content, partial)

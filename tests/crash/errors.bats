@@ -192,7 +192,7 @@ store_is_intact() {
     ckptfs_mount
     echo kept >"$MNT/file"
     # shellcheck disable=SC2016 # the inner shell expands it
-    unshare -m sh -c ': >"$1" && exec sleep 1000' sh "$TEST_DIR/copied" 3>&- &
+    in_mount_namespace sh -c ': >"$1" && exec sleep 1000' sh "$TEST_DIR/copied" 3>&- &
     holder=$!
     wait_until 20 test -e "$TEST_DIR/copied"
     expect_refusal 32 "not finished" "$CKPTFS" umount --timeout 1 "$MNT"
@@ -203,7 +203,7 @@ store_is_intact() {
 
     ckptfs_mount
     # shellcheck disable=SC2016 # the inner shell expands it
-    unshare -m sh -c 'rm "$1" && exec sleep 1000' sh "$TEST_DIR/copied" 3>&- &
+    in_mount_namespace sh -c 'rm "$1" && exec sleep 1000' sh "$TEST_DIR/copied" 3>&- &
     holder=$!
     wait_until 20 test ! -e "$TEST_DIR/copied"
     "$CKPTFS" umount "$MNT" 2>"$TEST_DIR/said" 3>&- &

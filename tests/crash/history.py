@@ -128,6 +128,7 @@ class Tree:
         self.next_version = 1
         self.pending = []   # effects of the operation that was under way when the writer was stopped
         self.stopped = 0.0  # time.monotonic() of that moment
+        self.slowest_sync = 0.0
         self.open = set()   # ids of the files that were open for writing then
 
     # -- what the writer asks ------------------------------------------------------------------------------

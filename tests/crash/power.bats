@@ -2,6 +2,7 @@
 # The power goes: the store lies on a filesystem of its own that is shut down without a flush, and mounted again.
 
 load crash.bash
+load ../lib/journal.bash
 
 setup() {
     crash_setup
@@ -100,21 +101,19 @@ durable_by_itself() {
     durable_by_itself ext4
 }
 
-journal_time() { stat -c %y "$STORE/manifests/meta.db.journal"; }
-journal_goes_on() {
-    # A change that makes no object.
-    mkdir -p "$MNT/mark" && touch "$MNT/mark"
-    [ "$(journal_time)" != "$JOURNAL_SEEN" ]
-}
+is_behind() { [ "$(ckptfs_status_field behind_bytes)" -gt 0 ]; }
 
-# What was done before the call is in the journal when it was written twice.
-journal_has_all() {
-    local _
-    wait_until 20 test -s "$STORE/manifests/meta.db.journal"
-    for _ in 1 2; do
-        JOURNAL_SEEN=$(journal_time)
-        wait_until 20 journal_goes_on
+@test "as long as names are not on stable storage status says that something is behind" {
+    local number
+    CKPTFS_FAULT=meta.sync:EIO:20+ ckptfs_mount
+    for number in {1..40}; do
+        echo data >"$MNT/$number"
+        sync "$MNT/$number" || break
     done
+    [ "$number" -lt 40 ]
+    is_behind
+    wait_until 20 eval '[ "$(ckptfs_status_field behind_files)" -eq 0 ]'
+    is_behind
 }
 
 # The power goes while files are written, and meta.db goes with it: what was durable a second before is there.

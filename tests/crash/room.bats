@@ -26,7 +26,7 @@ saves_more_than_fits() {
     # What is latest and what is best were there all the time; what went were the oldest of the others.
     [[ $(kept) == "checkpoint-2 checkpoint-"*" checkpoint-12" ]]
     [ ! -e "$MNT/run/checkpoint-1" ] && [ ! -e "$MNT/run/checkpoint-3" ]
-    grep -q '/run/checkpoint-1: removed: the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q '/run/checkpoint-1: removed: the space is needed' "$CKPTFS_LOG"
     "$CKPTFS" ls --json "$MNT/run" | jq -e 'all(.[].checkpoints[]; .state == "durable")'
     ckptfs_umount
     "$CKPTFS" fsck "$STORE"
@@ -58,7 +58,7 @@ saves_more_than_fits() {
     save "$MNT/run" 1 --bytes 10000000
     wait_until 30 latest_is run checkpoint-1
     save "$MNT/run" 1 --bytes 20000000 --seed 2
-    grep -q 'checkpoint-1": what it was before it is written over is given up: the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q 'checkpoint-1": what it was before it is written over is given up: the space is needed' "$CKPTFS_LOG"
     save "$TEST_DIR/plain" 1 --bytes 20000000 --seed 2
     cmp "$TEST_DIR/plain/checkpoint-1/model.safetensors" "$MNT/run/checkpoint-1/model.safetensors"
     wait_until 30 latest_is run checkpoint-1
@@ -116,7 +116,7 @@ pours_more_than_fits() {
     rm -r "$MNT/run/checkpoint-5"
     [ -d "$MNT/.ckptfs/trash/run/checkpoint-5" ]
     dd if=/dev/zero of="$MNT/more" bs=1M count=36 status=none
-    grep -q '/run/checkpoint-5: removed from the trash: the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q '/run/checkpoint-5: removed from the trash: the space is needed' "$CKPTFS_LOG"
     local wrong
     for wrong in lots '' -1 100% 0% 5%% 0x5% 5%GB %; do
         expect_refusal 2 'option min-free: expected auto, 0, a size as 20GB or a part as 5%' \
@@ -155,8 +155,9 @@ write_too_much() { dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&
     wait_until 20 disk_has $((30 << 20))
     head -c 20M /dev/zero >"$DISK/ballast"
     dd if=/dev/zero of="$MNT/more" bs=1M count=40 status=none 3>&- &
-    local writer=$! code=0 before=$SECONDS
+    local writer=$! code=0 before
     wait_until 20 waits_again 5
+    before=$SECONDS
     kill "$writer"
     wait "$writer" || code=$?
     [ "$code" -ne 0 ] && [ $((SECONDS - before)) -lt 20 ]

@@ -102,6 +102,23 @@ keep_handles() {
     [ -e "$TEST_DIR/got" ]
 }
 
+@test "an fsync that is in work at two kill -9 is done by the third daemon, as others were answered meanwhile" {
+    CKPTFS_FAULT_STARTS=2 CKPTFS_FAULT=fs.sync:hang:1+ ckptfs_mount
+    timeout 60 python3 -c 'import os, sys
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+os.write(file, b"data")
+os.close(os.open(sys.argv[2], os.O_CREAT))
+os.fsync(file)' "$MNT/file" "$TEST_DIR/begun" 3>&- &
+    local syncer=$! killed
+    wait_until 20 test -e "$TEST_DIR/begun"
+    for killed in 1 2; do
+        mkdir "$MNT/answered-$killed"
+        crash_kill_daemon
+    done
+    wait $syncer
+    [ "$(ckptfs_status_field generation)" -eq 3 ]
+}
+
 @test "status says how many daemons have served" {
     ckptfs_mount
     [ "$(ckptfs_status_field generation)" -eq 1 ]

@@ -81,7 +81,7 @@ rotate() {
     done
     diff -r "$WAS" "$before"
     # What was removed last is there still, as far as there is room for the next save.
-    grep -q 'removed from the trash: the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q 'removed from the trash: the space is needed' "$CKPTFS_LOG"
 }
 
 @test "a run goes on where the disk has no room for the trash" {
@@ -108,7 +108,7 @@ rotate() {
     head -c 40000000 /dev/urandom >"$TEST_DIR/new"
     cp "$TEST_DIR/new" "$MNT/new"
     cmp "$TEST_DIR/new" "$MNT/new"
-    grep -q 'removed from the trash: the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q 'removed from the trash: the space is needed' "$CKPTFS_LOG"
     # Where nothing is left to be given up, the writer hears of it.
     expect_failure dd if=/dev/urandom of="$MNT/more" bs=1M count=40 status=none
     trash_is_empty
@@ -132,7 +132,7 @@ rotate() {
     cp "$TEST_DIR/new" "$MNT/new"
     [ ! -e "$MNT/.ckptfs/torn/run/checkpoint-3" ]
     [ -n "$(trash_field path)" ]
-    grep -q '/.ckptfs/torn/run/checkpoint-3: removed: it was torn, and the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q '/.ckptfs/torn/run/checkpoint-3: removed: it was torn, and the space is needed' "$CKPTFS_LOG"
     cmp "$TEST_DIR/new" "$MNT/new"
 }
 

@@ -132,7 +132,7 @@ END
     known_model
     fsync_closed "$PLAIN/model" 3
     is_durable() { [ "$(state_of 3)" = durable ]; }
-    wait_until 2 is_durable
+    wait_until 20 is_durable
     [ "$(stand_ins)" -eq 1 ]
     sync "$MNT"
     cut_and_mount
@@ -236,7 +236,8 @@ END
     ckptfs_mount
     known_model
     fsync_closed "$PLAIN/model" 3
-    wait_until 10 test "$(state_of 3)" != writing
+    is_closed() { [ "$(state_of 3)" != writing ]; }
+    wait_until 20 is_closed
     truncate -s 0 "$MNT/3"
     sync "$MNT/3"
     [ "$(stand_ins)" -eq 0 ]

@@ -234,6 +234,13 @@ struct stat probe_fstat(int fd)
     return status;
 }
 
+void probe_await_hole(int fd, off_t size)
+{
+    const struct timespec step = {.tv_nsec = 5000000};
+    for (int i = 0; i < 4000 && lseek(fd, 0, SEEK_HOLE) == size; i++)
+        nanosleep(&step, NULL);
+}
+
 bool probe_exists(const char *path)
 {
     struct stat status;

@@ -94,6 +94,11 @@ struct stat probe_stat(const char *path);
 struct stat probe_lstat(const char *path);
 struct stat probe_fstat(int fd);
 bool probe_exists(const char *path);
+/*
+ * Waits until the file, of `size` bytes, is not called data as a whole: that it is while somebody has it open
+ * for writing, and close() does not wait for the filesystem to hear of it.
+ */
+void probe_await_hole(int fd, off_t size);
 
 /* Shared or private mapping of a whole range that must succeed. */
 void *probe_map(int fd, size_t length, int protection, int flags);

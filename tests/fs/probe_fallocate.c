@@ -116,10 +116,7 @@ static void fallocate_hole_is_found(void)
     CHECK_OK(fallocate(fd, PUNCH, MIB, 2 * MIB));
     CHECK_OK(close(fd));
     fd = (int)CHECK_OK(open("file", O_RDONLY));
-    /* close() does not wait for the filesystem to hear of it, and while somebody writes all is called data.
-     */
-    for (int i = 0; i < 2000 && lseek(fd, 0, SEEK_HOLE) == 4 * MIB; i++)
-        usleep(5000);
+    probe_await_hole(fd, 4 * MIB);
     CHECK_EQUAL(lseek(fd, 0, SEEK_HOLE), MIB);
     CHECK_EQUAL(lseek(fd, MIB, SEEK_DATA), 3 * MIB);
     CHECK_OK(close(fd));

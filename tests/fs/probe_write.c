@@ -246,6 +246,8 @@ static void seek_data_hole(void)
     CHECK_OK(fsync(fd));
     for (int pass = 0; pass < 2; pass++) {
         seek_check_consistent(fd, 8 * MIB);
+        if (pass == 1)
+            probe_await_hole(fd, 8 * MIB);
         if (pass == 1 || lseek(fd, 0, SEEK_HOLE) != 8 * MIB)
             seek_check_exact(fd);
         CHECK_ERRNO(lseek(fd, 8 * MIB, SEEK_DATA), ENXIO);

@@ -149,6 +149,11 @@ ckptfs_dump() {
     echo "---"
 }
 
+# True when so many processes have .ckptfs/events of MNT open: they hear what is told from now on.
+ckptfs_events_have() {
+    [ "$(find /proc/[0-9]*/fd -lname "$MNT/.ckptfs/events" 2>/dev/null | wc -l)" -ge "$1" ]
+}
+
 # wait_until SECONDS COMMAND...: runs the command until it succeeds; fails when the time is over.
 wait_until() {
     local deadline=$((SECONDS + $1))
@@ -157,6 +162,15 @@ wait_until() {
         if [ $SECONDS -gt $deadline ]; then return 1; fi
         sleep 0.05
     done
+}
+
+# in_mount_namespace COMMAND...: becomes the command, with mounts of its own: call it in a subshell. What other tests have
+# mounted just now, disks too, would outlive their unmount in there.
+in_mount_namespace() {
+    # shellcheck disable=SC2016 # the inner shell expands it
+    exec unshare --mount bash -c 'findmnt -n -l -o TARGET | grep -F /ckptfs-test. | grep -vF "$CKPTFS_TEST_DIR" | tac |
+        xargs -r -d "\n" umount -l
+        exec "$@"' bash "$@"
 }
 
 # Runs a command as a normal user; the test is skipped when it does not run as root.

@@ -58,7 +58,7 @@ same_as_saved() { cmp "$MNT/run/checkpoint-$1/$2" "$TEST_DIR/same/checkpoint-$1/
     for step in 1 2 6 7; do same_as_saved "$step" model.safetensors; done
     [ "$(stat -c %s "$MNT/run/checkpoint-2/optimizer.pt")" -eq "$(stat -c %s "$TEST_DIR/same/checkpoint-2/optimizer.pt")" ]
     reads_as_error "$MNT/run/checkpoint-2/optimizer.pt"
-    grep -q '/run/checkpoint-2: its optimizer.s state, 5.7 MiB, was given up: the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q '/run/checkpoint-2: its optimizer.s state, 5.7 MiB, was given up: the space is needed' "$CKPTFS_LOG"
     [ "$(log_count ': removed')" -eq 0 ]
     "$CKPTFS" events --json "$MNT" | jq -se 'any(.event == "shed" and .path == "run/checkpoint-2" and .bytes > 5000000)'
     "$CKPTFS" ls "$MNT/run" | grep -E ' 2 .* weights-only +shed .*checkpoint-2$'
@@ -95,7 +95,7 @@ last_of() { find "$1" -mindepth 1 -maxdepth 1 -name 'checkpoint-*' -printf '%f\n
     wait_until 30 latest_is run checkpoint-1
     [ "$(last_of "$MNT/run")" = checkpoint-1 ]
     cmp "$MNT/.ckptfs/torn/run/checkpoint-2/model.safetensors" "$TEST_DIR/same/checkpoint-2/model.safetensors"
-    grep -q 'torn path="/run/checkpoint-2" step=2: its optimizer.s state was given up' "$CKPTFS_LOG"
+    wait_until 20 grep -q 'torn path="/run/checkpoint-2" step=2: its optimizer.s state was given up' "$CKPTFS_LOG"
     mv "$MNT/.ckptfs/torn/run/checkpoint-2" "$MNT/run/weights-of-2"
     cmp "$MNT/run/weights-of-2/model.safetensors" "$TEST_DIR/same/checkpoint-2/model.safetensors"
     [ "$(last_of "$MNT/run")" = checkpoint-1 ]

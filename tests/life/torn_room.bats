@@ -24,7 +24,7 @@ torn_saves() {
     save "$MNT/run" 20 --bytes 3000000
     wait_until 30 latest_is run checkpoint-20
     [ "$(listed "$MNT/run")" = "checkpoint-10 checkpoint-20" ]
-    grep -q ' /.ckptfs/torn/run/checkpoint-20: removed: it was torn, and the space is needed' "$CKPTFS_LOG"
+    wait_until 20 grep -q ' /.ckptfs/torn/run/checkpoint-20: removed: it was torn, and the space is needed' "$CKPTFS_LOG"
     # The last ones are there yet.
     [[ $(listed "$MNT/.ckptfs/torn/run") == *checkpoint-20* ]]
     "$CKPTFS" ls --json "$MNT/run" | jq -e 'all(.[].checkpoints[]; .state == "durable")'

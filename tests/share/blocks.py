@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random saves of files that share blocks, against a model in memory.
 
-    blocks.py DIR REFERENCE --seed N [--seconds N] [--remount COMMAND] [--restart COMMAND] [--settled COMMAND]
+    blocks.py DIR REFERENCE --seed N [--seconds N] [--until FILE] [--remount COMMAND] [--restart COMMAND] [--settled COMMAND]
 
 Files are assembled from a pool of random blocks of 1 KiB to 3 MiB, saved, overwritten in place, cut, renamed over,
 copied in several ways, deleted, and read through maps that stay open; now and then all bytes are compared. COMMANDs are
@@ -272,6 +272,7 @@ def main():
     parser.add_argument("reference")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--until", help="goes on until it is there")
     parser.add_argument("--remount")
     parser.add_argument("--restart")
     parser.add_argument("--settled")
@@ -279,7 +280,8 @@ def main():
     for number in range(4):
         os.makedirs(world.path(f"run-{number}"))
     end = time.monotonic() + world.options.seconds
-    while time.monotonic() < end:
+    until = world.options.until
+    while time.monotonic() < end or until and not os.path.exists(until):
         world.operate()
         if world.count % 60 == 0:
             world.happen()

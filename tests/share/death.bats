@@ -68,8 +68,8 @@ die_at() {
     if [ $round -gt 1 ]; then drop "$((round - 1))-2"; fi
     drop "$round-1"
     # What is to die may do so only when dead bytes are given back, or at the unmount.
-    wait_until 4 share_is_settled || echo "not settled yet"
-    wait_until 1 daemon_has_died || echo "not dead yet"
+    wait_until 20 share_is_settled || echo "not settled yet"
+    wait_until 10 daemon_has_died || echo "not dead yet"
     umount_dying
     if grep -qE 'died by signal|ended by signal' "$CKPTFS_LOG"; then died=$((died + 1)); fi
     : >"$CKPTFS_LOG"
@@ -139,7 +139,8 @@ survive_fault() {
 @test "kill -9 at random moments while files are saved, shared and deleted" {
     local load killed status=0
     ckptfs_mount
-    timeout 120 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds 12 >"$TEST_DIR/load" 2>&1 3>&- &
+    timeout 120 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds 8 --until "$TEST_DIR/killed" \
+        >"$TEST_DIR/load" 2>&1 3>&- &
     load=$!
     # The fifth death in a minute would end the mount.
     for killed in 1 2 3 4; do
@@ -148,6 +149,7 @@ survive_fault() {
         kill -0 $load
         crash_kill_daemon
     done
+    touch "$TEST_DIR/killed"
     wait $load || status=$?
     cat "$TEST_DIR/load"
     [ $status -eq 0 ]

@@ -195,7 +195,7 @@ END
     two_saves
     again 3
     sync "$MNT/3/model"
-    behind_nothing
+    [ "$(ckptfs_status_field behind_files)" -eq 0 ]
     settle
     wait_until $SHARE_DEADLINE one_object
     same_bytes

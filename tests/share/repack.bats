@@ -472,7 +472,7 @@ damage_is_known() { field '.repack_objects == 0' && grep -q 'is not repacked' "$
     store_is_clean
 }
 
-# random_saves [SECONDS]: whatever CKPTFS_FAULT says. A daemon that it kills at the end of a mount, which umount tells
+# random_saves [SECONDS [OPTION...]]: whatever CKPTFS_FAULT says. A daemon that it kills at the end of a mount, which umount tells
 # with 16, leaves the rest to the next one.
 random_saves() {
     local options="log=$CKPTFS_LOG${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}"
@@ -480,7 +480,7 @@ random_saves() {
     if [ -n "${CKPTFS_FAULT-}" ]; then accepted=16; fi
     unmount="{ '$CKPTFS' umount '$MNT' || [ \$? -eq $accepted ]; }"
     ckptfs_mount
-    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-${1:-10}}" \
+    timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-${1:-10}}" "${@:2}" \
         --remount "$unmount && '$CKPTFS' mount -o '$options' '$STORE' '$MNT' 3>&-" \
         --restart "'$CKPTFS' restart '$MNT'"
     same_bytes
@@ -513,6 +513,10 @@ random_saves() {
     require_takeover
     export CKPTFS_FAULT=$NO_PUNCH,fs.repack.done:kill:3,fs.repack.write:kill:20 CKPTFS_FAULT_STARTS=1
     export CKPTFS_FAULT_LATER=$NO_PUNCH
-    random_saves 15
-    grep -q 'by signal' "$CKPTFS_LOG"
+    daemon_has_died() { grep -q 'by signal' "$CKPTFS_LOG"; }
+    (wait_until 200 daemon_has_died && touch "$TEST_DIR/died") 3>&- &
+    local watcher=$!
+    random_saves 12 --until "$TEST_DIR/died"
+    daemon_has_died
+    wait $watcher
 }

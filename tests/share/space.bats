@@ -165,8 +165,8 @@ prepend_byte() { { printf x && cat "$1"; } >"$2"; }
     expect_stored $TEN_IDEAL
     rm -r "$MNT"/*
     rm -r "${PLAIN:?}"/*
-    wait_until 5 stored_at_most 65536
-    wait_until 5 share_is_settled
+    wait_until 20 stored_at_most 65536
+    wait_until 20 share_is_settled
     ckptfs_remount
     [ -z "$(find "$STORE/objects" -type f)" ]
 }

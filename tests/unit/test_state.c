@@ -130,31 +130,61 @@ static void test_answered_request_is_forgotten(void)
     end_mount(state);
 }
 
-/* The deaths that a request has behind it in its next life, when the daemon ended so. */
-static uint32_t deaths_after(struct state *state, enum state_end end, uint64_t unique)
+/* The blame that a request has in its next life, when the daemon ended so. */
+static uint32_t blame_after(struct state *state, enum state_end end, uint64_t unique)
 {
     state_blame(state, end);
     state_carry_requests(state, 0, 0);
     state_request_begin(state, 0, unique | STATE_RESENT, 9, 1);
-    return state->requests[0].deaths;
+    return state->requests[0].blame;
 }
 
 static void test_blame(void)
 {
     struct state *state = new_mount();
     state_request_begin(state, 0, 10, 9, 1);
-    CHECK_EQUAL(0, deaths_after(state, STATE_END_HANDOVER, 10));
-    CHECK_EQUAL(1, deaths_after(state, STATE_END_CRASHED, 10));
-    CHECK_EQUAL(2, deaths_after(state, STATE_END_KILLED, 10));
+    CHECK_EQUAL(0, blame_after(state, STATE_END_HANDOVER, 10));
+    CHECK_EQUAL(STATE_BLAME, blame_after(state, STATE_END_CRASHED, 10));
+    CHECK_EQUAL(STATE_BLAME_FATAL, blame_after(state, STATE_END_KILLED, 10));
     /* One that was in work for long when somebody killed the daemon had no part in it. */
     atomic_store(&state->requests[0].begun, clock_monotonic() - 10 * CLOCK_NS_PER_SECOND);
-    CHECK_EQUAL(2, deaths_after(state, STATE_END_KILLED, 10));
+    CHECK_EQUAL(STATE_BLAME_FATAL, blame_after(state, STATE_END_KILLED, 10));
     atomic_store(&state->requests[0].begun, clock_monotonic() - 10 * CLOCK_NS_PER_SECOND);
-    CHECK_EQUAL(3, deaths_after(state, STATE_END_CRASHED, 10));
+    CHECK_EQUAL(STATE_BLAME_FATAL + STATE_BLAME, blame_after(state, STATE_END_CRASHED, 10));
     /* A fresh request starts without. */
     state_request_end(state, 0);
     state_request_begin(state, 0, 12, 9, 1);
-    CHECK_EQUAL(0, state->requests[0].deaths);
+    CHECK_EQUAL(0, state->requests[0].blame);
+    end_mount(state);
+}
+
+/* Another request is begun and answered. */
+static void answer_another(struct state *state)
+{
+    state_request_begin(state, 1, 100, 9, 1);
+    atomic_store(&state->requests[0].begun, clock_monotonic() - 1);
+    state_request_end(state, 1);
+}
+
+static void test_blame_while_others_are_answered(void)
+{
+    struct state *state = new_mount();
+    state_request_begin(state, 0, 10, 9, 1);
+    answer_another(state);
+    CHECK_EQUAL(STATE_BLAME_UNLIKELY, blame_after(state, STATE_END_KILLED, 10));
+    answer_another(state);
+    CHECK_EQUAL(2 * STATE_BLAME_UNLIKELY, blame_after(state, STATE_END_KILLED, 10));
+    /* A crash is nobody's doing but that of a request. */
+    answer_another(state);
+    CHECK_EQUAL(2 * STATE_BLAME_UNLIKELY + STATE_BLAME, blame_after(state, STATE_END_CRASHED, 10));
+    end_mount(state);
+    /* That the request itself goes from the thread that read it to another is no answer. */
+    state = new_mount();
+    state_request_begin(state, 1, 10, 9, 1);
+    state_request_begin(state, 0, 10, 9, 1);
+    atomic_store(&state->requests[0].begun, clock_monotonic() - 1);
+    state_request_end(state, 1);
+    CHECK_EQUAL(STATE_BLAME, blame_after(state, STATE_END_KILLED, 10));
     end_mount(state);
 }
 
@@ -167,5 +197,7 @@ int main(void)
     check_run("a committed request is known to the next daemon", test_committed_request_is_known);
     check_run("an answered request is not", test_answered_request_is_forgotten);
     check_run("who is blamed for a death", test_blame);
+    check_run("a request is hardly to blame when others were answered since",
+              test_blame_while_others_are_answered);
     return check_done();
 }

@@ -74,7 +74,7 @@ PY
     appears "$VIEW/run/checkpoint-2/model.safetensors"
     settle
     [ ! -e "$MODEL" ]
-    grep -q "several owners" "$CKPTFS_LOG"
+    wait_until 20 grep -q "several owners" "$CKPTFS_LOG"
     [ "$(stat -c %U "$VIEW/run/checkpoint-2/model.safetensors")" = nobody ]
 }
 
