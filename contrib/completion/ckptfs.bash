@@ -94,7 +94,7 @@ _ckptfs() {
                 -l:* | --link:*) _ckptfs_complete_words $'latest\nbest' "$word" ;;
                 *:-*)
                     _ckptfs_complete_words \
-                        $'--name\n--link\n--pick\n--dtype\n--max-shard-size\n--format\n--all\n--verify\n--force\n--no-wait\n--no-links\n--json\n--quiet\n--help' \
+                        $'--name\n--link\n--pick\n--expect\n--dtype\n--max-shard-size\n--format\n--all\n--verify\n--force\n--no-wait\n--no-links\n--json\n--quiet\n--help' \
                         "$word"
                     ;;
                 *)

@@ -31,6 +31,7 @@ struct export_run {
     char *path;        /* of the one that is exported */
     char *real, *origin;
     enum export_pick pick;
+    const char *expected; /* nothing else is to be picked; NULL: whatever it is */
     bool all, json;
     struct model_source_wish wish;
     struct model_source source;
@@ -98,6 +99,11 @@ static int export_pick(struct export_run *run)
     if (!picked) {
         log_error("%s: no checkpoint of it is %s", run->given,
                   run->pick == EXPORT_PICK_LATEST ? "complete" : "known to be the best");
+        return EXIT_NONE_PICKED;
+    }
+    if (run->expected && strcmp(picked->path, run->expected) != 0) {
+        if (!run->target.quiet)
+            log_info("%s: %s is picked, and not %s", run->given, picked->path, run->expected);
         return EXIT_NONE_PICKED;
     }
     if (asprintf(&run->path, "%s%s%s", run->given, *picked->path ? "/" : "", picked->path) < 0)
@@ -314,7 +320,7 @@ static void export_run_release(struct export_run *run)
 /* -- the command line -------------------------------------------------------------------------------------
  */
 
-enum { EXPORT_OPTION_NO_WAIT = 0x100, EXPORT_OPTION_NO_LINKS };
+enum { EXPORT_OPTION_NO_WAIT = 0x100, EXPORT_OPTION_NO_LINKS, EXPORT_OPTION_EXPECT };
 
 static int export_take_link(struct export_run *run, const char *link)
 {
@@ -376,6 +382,7 @@ static int export_take_option(struct export_run *run, int option, const char *ba
     case 'f': run->target.force = true; return EXIT_FINE;
     case 'j': run->json = true; return EXIT_FINE;
     case 'q': run->target.quiet = true; return EXIT_FINE;
+    case EXPORT_OPTION_EXPECT: run->expected = optarg; return EXIT_FINE;
     case EXPORT_OPTION_NO_LINKS: run->source.strict = true; return EXIT_FINE;
     case EXPORT_OPTION_NO_WAIT: run->target.wait = false; return EXIT_FINE;
     default: return command_usage_error(&command_export, "unknown option or missing argument: %s", bad);
@@ -407,6 +414,7 @@ static int export_command(int argc, char **argv)
                                                  {"name", required_argument, NULL, 'n'},
                                                  {"link", required_argument, NULL, 'l'},
                                                  {"pick", required_argument, NULL, 'p'},
+                                                 {"expect", required_argument, NULL, EXPORT_OPTION_EXPECT},
                                                  {"all", no_argument, NULL, 'a'},
                                                  {"verify", no_argument, NULL, 'v'},
                                                  {"force", no_argument, NULL, 'f'},
@@ -430,6 +438,8 @@ static int export_command(int argc, char **argv)
                       : export_asked(argv[optind], run.target.quiet);
     if (argc - optind != 2)
         return command_usage_error(&command_export, "expected CHECKPOINT [DIR]");
+    if (run.expected && !run.pick)
+        return command_usage_error(&command_export, "--expect: expected --pick beside it");
     run.given = argv[optind];
     run.target.place.path = argv[optind + 1];
     return export_start(&run);
@@ -443,6 +453,7 @@ const struct command command_export = {
         "  -n, --name NAME            the name in DIR; default: that of the checkpoint's directory\n"
         "  -l, --link LINK            DIR/LINK leads to it: latest, best, or any name; may be repeated\n"
         "  -p, --pick latest|best     CHECKPOINT is a run: its latest complete, or its best, checkpoint\n"
+        "      --expect NAME          with --pick: if that is not NAME, nothing is exported\n"
         "  -d, --dtype TYPE           auto (what config.json names, the default), keep, bf16, fp16, fp32\n"
         "  -s, --max-shard-size SIZE  shards of at most that size (5GB), and an index\n"
         "  -t, --format FORMAT        safetensors (the default), or bin: torch's\n"

@@ -415,6 +415,18 @@ errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct ch
     return error;
 }
 
+/* One look is for all of a run: many checkpoints that were saved, or copied, one after the other are no more
+ * work than the last. */
+static void checkpoints_settle(struct filesystem *fs, const struct checkpoints_seen *seen, int64_t begun)
+{
+    cleanup_ids struct ids directories = {0};
+    for (size_t i = 0; i < seen->count; i++) {
+        if (!seen->at[i].busy && ids_append(&directories, seen->at[i].row.directory) != 0)
+            return; /* each has a turn of its own */
+    }
+    directory_queue_settle(fs->checkpoints->queue, &directories, begun);
+}
+
 static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *turn)
 {
     cleanup_seen struct checkpoints_seen seen = {0};
@@ -427,8 +439,10 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
     bool busy = failed || error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
         busy |= seen.at[i].busy;
-    if (!error)
+    if (!error) {
+        checkpoints_settle(fs, &seen, begun);
         busy |= keep_watch_apply(fs, turn->directory, seen.run);
+    }
     rewrite_tidy(fs);
     int64_t rest = (clock_monotonic() - begun) * CHECKPOINTS_REST, delay = turn->delay;
     turn->rest = rest < CHECKPOINTS_REST_MAX_NS ? rest : CHECKPOINTS_REST_MAX_NS;

@@ -30,6 +30,7 @@ enum {
 struct queue_entry {
     struct queue_entry *next;
     struct directory_turn turn;
+    int64_t touched; /* the last time, clock_monotonic() as the others */
     int64_t due, latest;
 };
 
@@ -66,6 +67,7 @@ static void queue_enlist(struct directory_queue *queue, const struct directory_t
     while (entry && entry->turn.directory != turn->directory)
         entry = entry->next;
     if (entry) {
+        entry->touched = now;
         entry->due = now + wait < entry->latest ? now + wait : entry->latest;
         entry->turn.unready = 0;
         return;
@@ -75,7 +77,7 @@ static void queue_enlist(struct directory_queue *queue, const struct directory_t
         return; /* the next file that is settled in it, or the next start, brings it back */
     int64_t latest = wait > queue->work->latest ? wait : queue->work->latest;
     *entry = (struct queue_entry){
-        .next = queue->waiting, .turn = *turn, .due = now + wait, .latest = now + latest};
+        .next = queue->waiting, .turn = *turn, .touched = now, .due = now + wait, .latest = now + latest};
     queue->waiting = entry;
     queue->count++;
 }
@@ -114,6 +116,32 @@ void directory_queue_add(struct directory_queue *queue, uint64_t directory, bool
     queue->hurry |= hurry;
     queue_enlist_new(queue, directory, hurry ? -QUEUE_AHEAD_NS : queue->work->quiet);
     thread_wake(&queue->thread);
+    thread_unlock(&queue->thread);
+}
+
+static int queue_compare(const void *one, const void *other)
+{
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+    return (a > b) - (a < b);
+}
+
+void directory_queue_settle(struct directory_queue *queue, struct ids *directories, int64_t since)
+{
+    if (!queue || directories->count == 0)
+        return;
+    qsort(directories->at, directories->count, sizeof *directories->at, queue_compare);
+    thread_lock(&queue->thread);
+    for (struct queue_entry **link = &queue->waiting; *link;) {
+        struct queue_entry *entry = *link;
+        if (entry->touched >= since || !bsearch(&entry->turn.directory, directories->at, directories->count,
+                                                sizeof *directories->at, queue_compare)) {
+            link = &entry->next;
+            continue;
+        }
+        *link = entry->next;
+        queue->count--;
+        free(entry);
+    }
     thread_unlock(&queue->thread);
 }
 

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "base/ids.h"
 
 struct filesystem;
 struct directory_queue;
@@ -64,6 +65,9 @@ void directory_queue_touch(struct directory_queue *queue, uint64_t ino);
 void directory_queue_pass(struct directory_queue *queue, uint64_t ino);
 /* The directory is to be looked at when it has come to rest; `hurry`: now, before all others. */
 void directory_queue_add(struct directory_queue *queue, uint64_t directory, bool hurry);
+/* All these were looked at, beginning at `since` (clock_monotonic()): those that were not touched since then
+ * need no turn. Sorts the list. */
+void directory_queue_settle(struct directory_queue *queue, struct ids *directories, int64_t since);
 /* There are directories that `next` gives, or something for `tick`. */
 void directory_queue_wake(struct directory_queue *queue);
 /* Files and directories that wait. */

@@ -36,7 +36,7 @@ void event_whereabouts_find(struct filesystem *fs, const struct event *event, st
 {
     struct meta_inode row = {.ino = META_ROOT_INO};
     bool there = event_whereabouts_is_there(fs, event->ino, &row);
-    *out = (struct event_whereabouts){.uid = UINT32_MAX};
+    *out = (struct event_whereabouts){0};
     out->path = event->path ? strdup(event->path) : NULL;
     if (!event->path && (!there || meta_path(fs->meta, event->ino, &out->path) < 0))
         out->path = NULL;
@@ -44,13 +44,15 @@ void event_whereabouts_find(struct filesystem *fs, const struct event *event, st
         out->run = strdup(event->run);
     else if (out->path)
         out->run = event_whereabouts_above(out->path);
-    if (!there) {
-        row = (struct meta_inode){.ino = META_ROOT_INO};
-        event_whereabouts_walk(fs, out->path ? out->path : out->run ? out->run : "", &row);
-    }
-    out->directory = row.ino;
-    if (row.ino != META_ROOT_INO)
-        out->uid = row.uid;
+    /* One that was put away has no policies above it there: those of where it was hold. */
+    struct meta_inode place = {.ino = META_ROOT_INO};
+    if (there && !event->path)
+        place = row;
+    else
+        event_whereabouts_walk(fs, out->path ? out->path : out->run ? out->run : "", &place);
+    out->directory = place.ino;
+    const struct meta_inode *owned = there ? &row : &place;
+    out->uid = owned->ino == META_ROOT_INO ? UINT32_MAX : owned->uid;
 }
 
 void event_whereabouts_release(struct event_whereabouts *where)

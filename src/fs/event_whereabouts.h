@@ -9,8 +9,9 @@ struct filesystem;
 
 struct event_whereabouts {
     char *path, *run;   /* NULL: not known */
-    uint64_t directory; /* the checkpoint's, or the nearest above it that is there still */
-    uint32_t uid;       /* who owns that; UINT32_MAX for the root, which says nothing */
+    uint64_t directory; /* at the path, or the nearest above it that is there still */
+    uint32_t uid; /* the checkpoint's owner's; where it is gone, that directory's; UINT32_MAX for the root's,
+                     which says nothing */
 };
 
 /* Reads the namespace. What cannot be found out stays unknown. */

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "ckpt/detect.h"
 #include "fs/event_whereabouts.h"
 #include "fs/filesystem.h"
 #include "fs/hooks.h"
@@ -153,6 +154,12 @@ struct events_batch {
     size_t count;
 };
 
+static int64_t events_step_of_path(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return detect_step_of_name(slash ? slash + 1 : path);
+}
+
 static void events_describe(struct filesystem *fs, struct events_told *told, struct meta_event *out)
 {
     struct event_whereabouts where = {0};
@@ -161,6 +168,8 @@ static void events_describe(struct filesystem *fs, struct events_told *told, str
     struct event event = told->event;
     event.path = where.path;
     event.run = where.run;
+    if (event.step < 0 && event.kind != EVENT_POLICY && where.path)
+        event.step = events_step_of_path(where.path);
     out->directory = where.directory;
     out->uid = where.uid;
     out->pending = where.directory && hooks_want(fs, where.directory, where.uid, event.kind);

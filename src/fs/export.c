@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "base/wait.h"
+#include "fs/checkpoints.h"
 #include "fs/control.h"
 #include "fs/events.h"
 #include "fs/export_order.h"
@@ -332,11 +333,18 @@ static void export_work_on(struct exporter *exporter, struct export_entry *entry
     export_begin_anew(exporter);
     if (error && error != -ECANCELED && error != -EBUSY)
         export_note_failure(exporter, entry, problem);
-    if (!error && !entry->again)
+    uint64_t ino = !error && !entry->again ? entry->ino : 0;
+    if (ino)
         export_remove(exporter, entry);
     else
         entry->again = false;
     pthread_cond_broadcast(&exporter->wake);
+    if (ino) {
+        /* It may be what its run's policy waited for to remove it. */
+        pthread_mutex_unlock(&exporter->lock);
+        checkpoints_touch_directory(exporter->fs, ino);
+        pthread_mutex_lock(&exporter->lock);
+    }
 }
 
 /* With the lock. */

@@ -154,6 +154,9 @@ void export_order_arguments(const struct export_order *order, enum export_reason
     if (picks) {
         arguments[count++] = "--pick";
         arguments[count++] = link;
+        /* One that was overtaken is none that was exported: the other has an order of its own. */
+        arguments[count++] = "--expect";
+        arguments[count++] = order->checkpoint;
     }
     if (reason != EXPORT_BECAUSE_PINNED) {
         arguments[count++] = "--link";

@@ -148,6 +148,35 @@ nothing_hidden() { [ -z "$(find "$OUT" -maxdepth 1 -name '.?*')" ]; }
     run_as_user cat "$MNT/.ckptfs/status.json" | jq -e '.exports == []'
 }
 
+# save STEP...: checkpoints of the run as a Trainer writes them (tests/lib/checkpoint.py).
+save() { timeout 60 python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "$RUN" "$@"; }
+exported_events() { "$CKPTFS" events --json "$MNT" | jq -cs 'map(select(.event == "exported") | [.path, .step])'; }
+nothing_is_pending() { [ "$("$CKPTFS" status --json "$MNT" | jq .unexported_checkpoints)" -eq 0 ]; }
+
+@test "one that was overtaken is not exported, and nobody is told that it was; what waited for its export goes then" {
+    mkdir "$OUT" "$RUN"
+    exec 7>"$OUT/.ckptfs-export-checkpoint-1.lock"
+    flock 7
+    policy set "$RUN" export="$OUT" export-when=latest keep-last=1
+    save 1 7>&-
+    wait_until 60 lock_is_waited_for
+    save 2 3 7>&-
+    wait_until 60 is_left_to_export 3
+    [ -e "$RUN/checkpoint-1" ]
+    exec 7>&-
+    wait_until 60 nothing_is_pending
+    [ "$(ls "$OUT")" = "$(printf '%s\n' checkpoint-1 checkpoint-3 latest)" ]
+    [ "$(exported_events)" = '[["run/checkpoint-1",1],["run/checkpoint-3",3]]' ]
+    # With no save after it, and long before policies are looked at again.
+    wait_until 30 test ! -e "$RUN/checkpoint-1"
+    wait_until 30 test ! -e "$RUN/checkpoint-2"
+    [ -e "$RUN/checkpoint-3" ]
+    refused "expected --pick beside it" export_ --expect checkpoint-3 "$RUN" "$TEST_DIR/other"
+    refused "checkpoint-3 is picked, and not checkpoint-2" export_ --pick latest --expect checkpoint-2 "$RUN" "$TEST_DIR/other"
+    [ ! -e "$TEST_DIR/other/checkpoint-3" ]
+}
+is_left_to_export() { [ "$("$CKPTFS" status --json "$MNT" | jq .unexported_checkpoints)" -eq "$1" ]; }
+
 @test "an export under way keeps no mount from ending, and is made by the next" {
     begin_slow_export
     ckptfs_umount 7>&-

@@ -108,6 +108,15 @@ turns() {
     turns 48 4 files load
 }
 
+# As a program does that is told DIR/latest and knows nothing of links.
+@test "from_pretrained of DIR/latest loads one step or another during fifty exports" {
+    long_only
+    mkdir "$TEST_DIR/whole"
+    cp -r "$EXPORT_MODELS/checkpoint-1" "$TEST_DIR/whole"
+    EXPORT_MODELS=$TEST_DIR/whole
+    turns 48 4 path
+}
+
 @test "a target that is full keeps no save from going on, and is gone on with when there is room" {
     require_root
     mkdir "$OUT" "$RUN"

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saves that a policy exports, and readers of what it exports.
 
-export_turns.py save MODEL RUN FIRST LAST   checkpoints FIRST to LAST of RUN: MODEL with all weights the step, whole in
-                                            one file or, every second, in shards; each waited for until it is exported
-                                            to the directory in OUT, as its name there tells
+export_turns.py save MODELS RUN FIRST LAST  checkpoints FIRST to LAST of RUN: the models below MODELS in turn, with all
+                                            weights the step; each waited for until it is exported to the directory in
+                                            OUT, as its name there tells
 export_turns.py files LINK STOP             reads all that LINK leads to again and again until the file STOP is there:
                                             it is whole by its sums, and of one step. Prints how often, and of how many
                                             steps. STOP.files is there when it begins
 export_turns.py load LINK STOP              the same for transformers' from_pretrained, by where the link leads; STOP.load
+export_turns.py path LINK STOP              the same by LINK itself, for models whose weights are one file; STOP.path
 """
 
 import hashlib
@@ -58,8 +59,9 @@ def wait_for(path):
 
 def save_all(models, run, first, last):
     run.mkdir(exist_ok=True)
+    sources = sorted(models.iterdir())
     for step in range(first, last + 1):
-        save(models / f"checkpoint-{1 + step % 2}", run / f"checkpoint-{step}", step)
+        save(sources[step % len(sources)], run / f"checkpoint-{step}", step)
         wait_for(Path(os.environ["OUT"]) / f"checkpoint-{step}")
 
 
@@ -92,15 +94,19 @@ def read_files(link):
     return steps.pop()
 
 
-def load(link):
+def load_path(link):
     import exported
 
-    return round(exported.value_of(os.path.realpath(link)))
+    return round(exported.value_of(str(link)))
+
+
+def load(link):
+    return load_path(os.path.realpath(link))
 
 
 def read_until(read, link, stop):
     seen, last, times = set(), 0, 0
-    if read is load:
+    if read is not read_files:
         import exported  # noqa: F401: takes as long as many exports
     stop.with_suffix(f".{sys.argv[1]}").touch()
     wait_for(link)
@@ -117,4 +123,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "save":
         save_all(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
     else:
-        read_until({"files": read_files, "load": load}[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3]))
+        read_until({"files": read_files, "load": load, "path": load_path}[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -54,6 +54,48 @@ is_gone() { flock -n "$1" true; }
     is_logged "hook-assembled $path: err"
 }
 
+# save STEP... [OPTION...]: checkpoints of the run as a Trainer writes them (tests/lib/checkpoint.py).
+save() { timeout 60 python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "$RUN" "$@"; }
+# tear STEP: a save that is killed, and is seen to be torn by who lists the run.
+tear() {
+    local status=0 saver
+    python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "$RUN" "$1" --hang-in optimizer.pt "$TEST_DIR/hung-$1" 3>&- &
+    saver=$!
+    wait_until 30 test -e "$TEST_DIR/hung-$1"
+    kill -9 "$saver"
+    wait "$saver" || status=$?
+    [ $status -eq 137 ]
+    ls "$RUN" >/dev/null
+}
+# are_told EVENT STEP...: the event's hook was run for these, in any order.
+are_told() {
+    local event=$1 step
+    shift
+    diff <(sort -n "$OUT/$event" 2>/dev/null) <(for step; do echo "$step $event $RUN/checkpoint-$step"; done) >/dev/null
+}
+
+@test "each event has its hook, of a checkpoint that was put away too" {
+    local event
+    for event in complete best removed exported torn; do
+        policy set "$RUN" "hook-$event=echo \$CKPTFS_STEP \$CKPTFS_EVENT \$CKPTFS_CHECKPOINT >>$OUT/$event; cat >$OUT/$event.json"
+    done
+    policy set "$RUN" export="$OUT/exports" keep-last=2
+    save 10 20 30 --best 20
+    tear 40
+    wait_until 30 are_told torn 40
+    jq -e '[.path, .run, .event, .step] == ["run/checkpoint-40", "run", "torn", 40]' "$OUT/torn.json"
+    wait_until 30 are_told complete 10 20 30
+    wait_until 30 are_told best 20
+    wait_until 30 are_told exported 10 20 30
+    wait_until 30 are_told removed 10
+    [ "$(find "$OUT/exports" -name 'checkpoint-*' | wc -l)" -eq 3 ]
+    # A policy of the mount holds for it, too.
+    policy unset "$RUN" hook-torn
+    policy set "$MNT" hook-torn="echo \$CKPTFS_STEP >$OUT/of-mount"
+    tear 50
+    wait_until 30 grep -qx 50 "$OUT/of-mount"
+}
+
 @test "a hook runs as who set it, who may be the directory's owner or root" {
     require_root
     local user=${CKPTFS_TEST_USER:-nobody}

@@ -32,6 +32,20 @@ teardown() { ckptfs_teardown; }
     [ "$(log_count 'it cannot be looked at for checkpoints now: No space left on device')" -eq 1 ]
 }
 
+@test "one look at a run is for all of its checkpoints that wait for theirs" {
+    require_command sqlite3
+    save "$MNT/run" {10..400..10} --bytes 100
+    wait_until 60 latest_is run checkpoint-400
+    ckptfs_umount
+    # As after a death before it was noted what was looked at.
+    [ "$(sqlite3 "$STORE/meta.db" "DELETE FROM setting WHERE key = 'checkpoints-up-to'; SELECT changes()")" -eq 1 ]
+    CKPTFS_FAULT=fs.look:EIO:10 ckptfs_mount
+    wait_until 60 nothing_waits
+    [ "$(log_count 'it cannot be looked at for checkpoints now')" -eq 0 ]
+    latest_is run checkpoint-400
+}
+nothing_waits() { [ "$("$CKPTFS" status --json "$MNT" | jq .unlooked_directories)" -eq 0 ]; }
+
 @test "the newest complete checkpoint is the latest, and the one that the Trainer names is the best" {
     expect_no_link run
     save "$MNT/run" 10 20 --best 10

@@ -20,9 +20,9 @@ run_module() {
     export CKPTFS_TEST_MOUNT=$MNT CKPTFS_TEST_MOUNTPOINT=$MNT CKPTFS_TEST_PLAIN=$TEST_DIR/plain
     export CKPTFS_TEST_REMOUNT="bash -c 'source \"$CKPTFS_TREE/tests/lib/ckptfs.bash\" && ckptfs_remount'"
     # Its own output last: bats shows it when the test failed.
-    loaded_python "${CKPTFS_TEST_MODULE_SECONDS:-900}" 1 -mpytest -p no:cacheprovider -v --tb=short "$CKPTFS_TREE/tests/trainer/$1.py" \
+    loaded_python "${CKPTFS_TEST_MODULE_SECONDS:-900}" 1 -mpytest -p no:cacheprovider -v -rP --tb=short "$CKPTFS_TREE/tests/trainer/$1.py" \
         >"$TEST_DIR/pytest.log" 2>&1 || status=$?
-    sed -nE '/ (PASSED|FAILED|ERROR|SKIPPED)|^=+ .*(passed|failed|error|skipped)/s/^/# /p' "$TEST_DIR/pytest.log" >&3
+    sed -nE '/ (PASSED|FAILED|ERROR|SKIPPED)|^=+ .*(passed|failed|error|skipped)|^[0-9]+ kills, |^CKPTFS_TEST_SEED=/s/^/# /p' "$TEST_DIR/pytest.log" >&3
     if [ $status -ne 0 ]; then
         tail -n 150 "$TEST_DIR/pytest.log"
         return 1
