@@ -46,8 +46,7 @@ static bool lend_note(void *context, const char *name, size_t length, uint64_t c
     (void)cookie;
     struct lend_list *list = context;
     char *copy = list->names[list->count];
-    memcpy(copy, name, length);
-    copy[length] = '\0';
+    meta_copy_name(copy, name, length);
     if (lend_is_needless(copy))
         return true;
     list->stays[list->count] = inode->state & META_LENT;
@@ -140,8 +139,7 @@ static bool lend_see(void *context, const char *name, size_t length, uint64_t co
     (void)cookie;
     struct lend_sight *sight = context;
     char text[META_NAME_MAX + 1];
-    memcpy(text, name, length);
-    text[length] = '\0';
+    meta_copy_name(text, name, length);
     if (S_ISDIR(inode->mode))
         sight->error = ids_append(&sight->below, inode->ino);
     else if (side_file_is(text) && !(inode->state & META_LENT))

@@ -129,8 +129,7 @@ static bool control_add_file(void *context, const char *name, size_t length, uin
     (void)cookie;
     struct control_files *files = context;
     char text[META_NAME_MAX + 1];
-    memcpy(text, name, length);
-    text[length] = '\0';
+    meta_copy_name(text, name, length);
     cJSON *row = cJSON_CreateObject();
     if (!row || !cJSON_AddItemToArray(files->list, row)) {
         cJSON_Delete(row);

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/grow.h"
 
@@ -27,8 +26,7 @@ bool listing_add(struct listing *listing, const char *name, size_t length, uint6
     entry->cookie = cookie;
     entry->number = number;
     entry->inode = *inode;
-    memcpy(entry->name, name, length);
-    entry->name[length] = '\0';
+    meta_copy_name(entry->name, name, length);
     listing->bytes += bytes;
     return true;
 }

@@ -62,12 +62,10 @@ bool models_is_model(const char *name, size_t length)
     return false;
 }
 
-/* Names come from the namespace without a NUL behind them. */
 static bool models_is_side_file(const char *name, size_t length)
 {
     char text[META_NAME_MAX + 1];
-    memcpy(text, name, length);
-    text[length] = '\0';
+    meta_copy_name(text, name, length);
     return side_file_is(text);
 }
 
@@ -402,8 +400,7 @@ static bool models_note_extra(void *context, const char *name, size_t length, ui
     struct models_extra *extra = context;
     if (models_lent_index(name, length) < MODELS_LENT_COUNT || !S_ISREG(inode->mode))
         return true;
-    memcpy(extra->at[extra->count].name, name, length);
-    extra->at[extra->count].name[length] = '\0';
+    meta_copy_name(extra->at[extra->count].name, name, length);
     extra->at[extra->count].cookie = cookie;
     extra->at[extra->count].row = *inode;
     return ++extra->count < MODELS_EXTRA_MAX;

@@ -11,9 +11,9 @@
 #include "fs/handle.h"
 #include "fs/models.h"
 #include "fs/view_events.h"
+#include "fs/view_link.h"
 #include "fs/view_links.h"
 #include "meta/hidden.h"
-#include "store/hash.h"
 
 /* Each text has one from the last on. */
 enum {
@@ -70,11 +70,6 @@ static bool view_is_trash(uint64_t number)
     return kind == VIEW_TRASH || kind == VIEW_ENTRY || kind == VIEW_PART;
 }
 
-static enum checkpoint_mark view_mark(enum view_kind kind)
-{
-    return kind == VIEW_BEST || kind == VIEW_BEST_LINK ? CHECKPOINT_BEST : CHECKPOINT_LATEST;
-}
-
 static bool view_is_link(enum view_kind kind)
 {
     return kind == VIEW_LATEST_LINK || kind == VIEW_BEST_LINK;
@@ -83,51 +78,6 @@ static bool view_is_link(enum view_kind kind)
 static bool view_is_directory(enum view_kind kind)
 {
     return kind == VIEW_MODELS || kind == VIEW_LATEST || kind == VIEW_BEST || kind == VIEW_TORN;
-}
-
-/*
- * The kernel keeps the target of a link's inode for good (FUSE_CAP_CACHE_SYMLINKS). So a link with another
- * target is another inode: its number has a hash of it above the run's.
- */
-enum { VIEW_LINK_RUN_BITS = 40, VIEW_LINK_HASH_BITS = VIEW_KIND_SHIFT - VIEW_LINK_RUN_BITS };
-
-static uint64_t view_link_run(uint64_t number)
-{
-    return number & ((UINT64_C(1) << VIEW_LINK_RUN_BITS) - 1);
-}
-
-/* 0: the run has no such link. */
-static uint64_t view_link_number(struct filesystem *fs, enum view_kind kind, uint64_t run)
-{
-    cleanup_free char *target = NULL;
-    if (run >> VIEW_LINK_RUN_BITS || view_links_target(fs, view_mark(kind), run, &target) < 0)
-        return 0;
-    uint64_t hash = hash_of(fs->store, target, strlen(target)).low;
-    hash &= (UINT64_C(1) << VIEW_LINK_HASH_BITS) - 1;
-    return view_number(kind, hash << VIEW_LINK_RUN_BITS | run);
-}
-
-/* The target as the number has it; -ENOENT: it is another one by now. */
-static errint view_link_target(struct filesystem *fs, uint64_t number, char **out)
-{
-    uint64_t run = view_link_run(number);
-    if (view_link_number(fs, view_kind(number), run) != number)
-        return -ENOENT;
-    return view_links_target(fs, view_mark(view_kind(number)), run, out);
-}
-
-/* A link has its run's owner, and as its size the length of its target. */
-static errint view_link_row(struct filesystem *fs, uint64_t number, struct meta_inode *row)
-{
-    cleanup_free char *target = NULL;
-    errint error = view_link_target(fs, number, &target);
-    if (!error)
-        error = meta_get(fs->meta, view_link_run(number), row);
-    if (error)
-        return error;
-    row->mode = S_IFLNK | 0777;
-    row->size = (int64_t)strlen(target);
-    return 0;
 }
 
 static uint64_t view_number_of_torn(struct filesystem *fs)
@@ -219,18 +169,6 @@ void view_getattr(fuse_req_t request, uint64_t ino)
 /* -- looking up -------------------------------------------------------------------------------------------
  */
 
-/* What the links' tree, of this kind of directory, has for an inode; 0: nothing. */
-static uint64_t view_number_in_links(struct filesystem *fs, enum view_kind directory, uint64_t ino)
-{
-    switch (view_links_look(fs, view_mark(directory), ino)) {
-    case VIEW_LINK_DIRECTORY: return view_number(directory, ino);
-    case VIEW_LINK:
-        return view_link_number(fs, directory == VIEW_BEST ? VIEW_BEST_LINK : VIEW_LATEST_LINK, ino);
-    case VIEW_LINK_NONE: break;
-    }
-    return 0;
-}
-
 static uint64_t view_number_in_torn(const struct meta_inode *row)
 {
     if (!S_ISDIR(row->mode) && !S_ISREG(row->mode))
@@ -259,9 +197,9 @@ static errint view_find_in_control(struct filesystem *fs, const char *name, uint
     else if (strcmp(name, VIEW_MODELS_NAME) == 0)
         *number = view_number(VIEW_MODELS, META_ROOT_INO);
     else if (strcmp(name, VIEW_LATEST_NAME) == 0)
-        *number = view_number_in_links(fs, VIEW_LATEST, META_ROOT_INO);
+        *number = view_link_find(fs, VIEW_LATEST, META_ROOT_INO);
     else if (strcmp(name, VIEW_BEST_NAME) == 0)
-        *number = view_number_in_links(fs, VIEW_BEST, META_ROOT_INO);
+        *number = view_link_find(fs, VIEW_BEST, META_ROOT_INO);
     else if (strcmp(name, VIEW_TORN_NAME) == 0)
         *number = view_number_of_torn(fs);
     else if (strcmp(name, VIEW_TRASH_NAME) == 0)
@@ -277,7 +215,7 @@ static errint view_find_in_links(struct filesystem *fs, uint64_t directory, cons
     errint error = meta_lookup(fs->meta, view_target(directory), name, strlen(name), row);
     if (error)
         return error == -ENOTDIR ? -ENOENT : error;
-    *number = view_number_in_links(fs, view_kind(directory), row->ino);
+    *number = view_link_find(fs, view_kind(directory), row->ino);
     return *number ? view_row(fs, *number, row) : -ENOENT;
 }
 
@@ -394,7 +332,7 @@ static bool view_list_link(void *context, const char *name, size_t length, uint6
     (void)kind;
     const struct view_links_listing *links = context;
     struct meta_inode row;
-    uint64_t number = view_number_in_links(links->fs, links->directory, ino);
+    uint64_t number = view_link_find(links->fs, links->directory, ino);
     if (!number || view_row(links->fs, number, &row) < 0)
         return true;
     return listing_add(links->listing, name, length, META_COOKIE_FIRST + ino, number, &row);
@@ -412,7 +350,7 @@ static errint view_list_links(struct filesystem *fs, uint64_t number, uint64_t a
     if (error || !listing_add_dots(listing, after, number, above))
         return error;
     after = after > META_COOKIE_FIRST ? after - META_COOKIE_FIRST : 0;
-    return view_links_list(fs, view_mark(view_kind(number)), directory, after, view_list_link, &links);
+    return view_links_list(fs, view_link_mark(view_kind(number)), directory, after, view_list_link, &links);
 }
 
 static bool view_list_torn_entry(void *context, const char *name, size_t length, uint64_t cookie,

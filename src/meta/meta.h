@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
@@ -143,6 +144,13 @@ errint meta_find_names(struct meta *meta, uint64_t ino, const struct meta_name *
                        size_t room, size_t *count);
 /* The directory that holds a directory's entry; the root is its own parent. */
 errint meta_parent(struct meta *meta, uint64_t directory, uint64_t *parent);
+
+/* For callbacks: their names have no NUL behind them, and META_NAME_MAX bytes at most. */
+static inline void meta_copy_name(char out[META_NAME_MAX + 1], const char *name, size_t length)
+{
+    memcpy(out, name, length);
+    out[length] = '\0';
+}
 
 /*
  * Calls `entry` for each name of `directory` whose cookie is greater than `after`, in cookie order, until it

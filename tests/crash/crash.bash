@@ -95,6 +95,17 @@ crash_kill_daemon() {
     wait_until 20 crash_daemon_is_new "$daemon"
 }
 
+# Another one serves the mount.
+daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
+
+# An unmount whose daemon dies at the very end says so by its exit code; the next mount recovers.
+umount_dying() {
+    local code=0
+    ckptfs_umount || code=$?
+    [ $code -eq 0 ] || [ $code -eq 16 ]
+    wait_until 20 ckptfs_no_processes
+}
+
 require_takeover() {
     [ "$(uname -r | awk -F. '{ print ($1 * 1000 + $2 >= 6009) }')" = 1 ] || skip "needs kernel 6.9"
 }

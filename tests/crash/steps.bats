@@ -12,14 +12,6 @@ teardown() { ckptfs_teardown; }
 # Changes before the first step, so that no daemon that is armed for its HITth commit dies five times in one run.
 FILLERS=14
 
-# An unmount whose daemon dies at the very end says so by its exit code; the next mount recovers.
-umount_dying() {
-    local code=0
-    ckptfs_umount || code=$?
-    [ $code -eq 0 ] || [ $code -eq 16 ]
-    wait_until 20 ckptfs_no_processes
-}
-
 # die_at_each POINT FIRST LAST [MOUNT_OPTION...]: one mount for each hit, all on one store.
 die_at_each() {
     local point=$1 first=$2 last=$3 hit died=0 filler

@@ -59,7 +59,6 @@ sync() { command sync "$@" || command sync "$@"; }
 
 # die_at POINT ACTION [STARTS]: the daemon meets the fault while it shares; afterwards all is right.
 round=0
-daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
 die_at() {
     round=$((round + 1))
     echo "--- $1:$2"

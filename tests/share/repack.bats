@@ -253,8 +253,6 @@ one_object_is_held() { field '.held_objects == 1 and .repack_objects == 0 and .h
     store_is_clean
 }
 
-daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
-
 # die_at POINT COUNT: the daemon dies at that step of repacking; its successor, and the next mount, finish it.
 round=0
 die_at() {
@@ -419,12 +417,6 @@ says_once() { [ "$(grep -c 'cannot be given back now' "$CKPTFS_LOG")" -eq 1 ]; }
     "$CKPTFS" gc -j "$MNT" | jq -e '.after.punch_objects == 0'
     expect_stored $((10 * MIB))
     says_once
-}
-# flip_byte FILE OFFSET: of an object of an unmounted store.
-flip_byte() {
-    local byte
-    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
-    printf "\\x$(printf %02x $((byte ^ 4)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
 damage_is_known() { field '.repack_objects == 0' && grep -q 'is not repacked' "$CKPTFS_LOG"; }

@@ -83,11 +83,3 @@ extents_of_store() {
         "SELECT n.name, count(*), count(DISTINCT e.object), min(e.length) FROM extent e JOIN name n ON n.ino = e.ino
          GROUP BY n.ino, n.name ORDER BY n.name"
 }
-
-# An unmount whose daemon dies at the very end says so by its exit code.
-umount_dying() {
-    local code=0
-    ckptfs_umount || code=$?
-    [ $code -eq 0 ] || [ $code -eq 16 ]
-    wait_until 20 ckptfs_no_processes
-}

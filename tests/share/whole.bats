@@ -278,8 +278,6 @@ in_both_orders() {
     expect_sound
 }
 
-daemon_has_died() { [ "$(ckptfs_status_field generation)" -gt 1 ]; }
-
 # survives_a_death SIZE [MOUNT_OPTION...]: of a daemon on a mount with that option, which is there.
 survives_a_death() {
     local size=$1

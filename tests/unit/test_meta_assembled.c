@@ -5,7 +5,6 @@
 
 #include "meta/assembled.h"
 #include "meta/beside.h"
-#include "meta/check.h"
 #include "meta/sharing.h"
 #include "meta/usage.h"
 #include "test_meta_frame.h"
@@ -45,20 +44,6 @@ static uint64_t shown(void)
     return meta_assembled_find(meta, directory, "model", 5, &row) == 0 ? row.ino : 0;
 }
 
-static bool is_released(uint64_t ino)
-{
-    cleanup_ids struct ids released = {0};
-    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
-    return frame_has(&released, ino);
-}
-
-static bool is_orphan(uint64_t ino)
-{
-    cleanup_ids struct ids orphans = {0};
-    CHECK_EQUAL(0, meta_find_orphans(meta, &orphans));
-    return frame_has(&orphans, ino);
-}
-
 static bool exists(uint64_t ino)
 {
     struct meta_inode row;
@@ -87,7 +72,7 @@ static void test_extents(void)
     CHECK_EQUAL(0, meta_object_size(meta, header, &size));
     CHECK_EQUAL(HEADER_SIZE, size);
     /* Until it is shown a start removes it. */
-    CHECK(is_orphan(ino));
+    CHECK(frame_is_orphan(ino));
     cleanup_ids struct ids freed = {0};
     CHECK_EQUAL(0, meta_reap(meta, ino, &freed));
     CHECK(frame_has(&freed, header));
@@ -128,7 +113,7 @@ static void test_shown(void)
     CHECK_EQUAL(0, publish(ino));
     CHECK_EQUAL(ino, shown());
     CHECK_EQUAL(1, meta_assembled_shown(meta, ino));
-    CHECK(!is_orphan(ino));
+    CHECK(!frame_is_orphan(ino));
     /* It is no file of the namespace: no name, none of the logical bytes. */
     CHECK_EQUAL(0, frame_find(directory, "model"));
     CHECK_EQUAL(2 * SHARD_SIZE, before.logical_bytes);
@@ -147,8 +132,8 @@ static void test_shown(void)
     CHECK_EQUAL(0, meta_assembled_begin(meta, &like, &newer));
     CHECK_EQUAL(0, publish(newer));
     CHECK_EQUAL(newer, shown());
-    CHECK(is_released(ino));
-    CHECK(is_orphan(ino));
+    CHECK(frame_is_released(ino));
+    CHECK(frame_is_orphan(ino));
 }
 
 static void test_keeps_bytes(void)
@@ -192,7 +177,7 @@ static void test_inputs(void)
     CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, second, &directories));
     CHECK(directories.count == 1 && directories.at[0] == directory);
     CHECK_EQUAL(0, shown());
-    CHECK(is_released(ino));
+    CHECK(frame_is_released(ino));
     all.count = 0;
     CHECK_EQUAL(0, meta_assembled_all_inputs(meta, &all));
     CHECK_EQUAL(0, (int64_t)all.count);
@@ -214,7 +199,7 @@ static void test_goes_with_directory(void)
     CHECK_EQUAL(0, frame_unlink(directory, "2", true, NULL));
     CHECK_EQUAL(0, frame_rmdir(1, "checkpoint"));
     CHECK_EQUAL(0, shown());
-    CHECK(is_released(ino));
+    CHECK(frame_is_released(ino));
     cleanup_ids struct ids freed = {0};
     CHECK_EQUAL(0, meta_reap(meta, ino, &freed));
     CHECK(!exists(ino));
@@ -238,7 +223,7 @@ static void test_goes_with_replaced_directory(void)
     frame_make(1, "other", S_IFDIR | 0755);
     CHECK_EQUAL(0, frame_rename(1, "other", 1, "checkpoint", 0, NULL));
     CHECK_EQUAL(0, shown());
-    CHECK(is_released(ino));
+    CHECK(frame_is_released(ino));
 }
 
 static void test_torn(void)
@@ -300,26 +285,12 @@ static void test_files_after(void)
     CHECK(files.count == 1 && files.at[0] == second);
 }
 
-static char codes[400];
-
-static void note_code(void *context, const struct meta_finding *finding)
-{
-    (void)context;
-    size_t length = strlen(codes);
-    snprintf(codes + length, sizeof codes - length, "%s ", finding->code);
-}
-
 static const char *check(bool mend)
 {
     const struct meta_object_file files[] = {{frame_object_of(first), SHARD_SIZE, FRAME_NOW},
                                              {frame_object_of(second), SHARD_SIZE, FRAME_NOW},
                                              {header, HEADER_SIZE, FRAME_NOW}};
-    const struct meta_check_request request = {
-        .files = files, .file_count = 3, .mend = mend, .now = FRAME_NOW, .finding = note_code};
-    struct meta_check_result result;
-    codes[0] = '\0';
-    CHECK_EQUAL(0, meta_check(meta, &request, &result));
-    return codes;
+    return frame_check(files, 3, mend);
 }
 
 static void test_check(void)
@@ -357,7 +328,7 @@ static void test_other_form(void)
     CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, second, &directories));
     CHECK_EQUAL(0, shown());
     CHECK_EQUAL(-ENOENT, meta_assembled_find(meta, directory, "other", 5, &row));
-    CHECK(is_released(ino));
+    CHECK(frame_is_released(ino));
 }
 
 /* -- beside the shards ------------------------------------------------------------------------------------
@@ -390,8 +361,8 @@ static void test_beside(void)
     cleanup_ids struct ids directories = {0};
     CHECK_EQUAL(0, meta_assembled_withdraw_input(meta, first, &directories));
     CHECK_EQUAL(0, frame_find(directory, "model"));
-    CHECK(is_released(ino));
-    CHECK(is_orphan(ino));
+    CHECK(frame_is_released(ino));
+    CHECK(frame_is_orphan(ino));
     /* Nothing of it is seen in the directory's times. */
     struct meta_inode after = frame_get(directory);
     CHECK_EQUAL(shards.mtime, after.mtime);
@@ -406,7 +377,7 @@ static void test_beside_gives_way(void)
     uint64_t own = frame_make(directory, "model", S_IFREG | 0600);
     CHECK_EQUAL(own, frame_find(directory, "model"));
     CHECK_EQUAL(0, shown());
-    CHECK(is_released(ino));
+    CHECK(frame_is_released(ino));
     CHECK_EQUAL(0, meta_assembled_is_removed(meta, directory));
     CHECK(frame_is_consistent(meta));
     /* And does not take the place of another. */
@@ -493,7 +464,7 @@ static void test_beside_hidden(void)
     CHECK_EQUAL(0, meta_assembled_hide_all(meta));
     CHECK_EQUAL(0, frame_find(directory, "model"));
     CHECK_EQUAL(ino, shown());
-    CHECK(!is_orphan(ino));
+    CHECK(!frame_is_orphan(ino));
     CHECK_EQUAL(0, meta_assembled_hide_all(meta));
     CHECK(frame_is_consistent(meta));
 }
@@ -506,8 +477,8 @@ static void test_beside_in_a_directory_that_goes(void)
     CHECK_EQUAL(0, meta_unlink(meta, directory, "1", 1, first, true, FRAME_NOW, 0, &freed));
     CHECK_EQUAL(0, meta_unlink(meta, directory, "2", 1, second, true, FRAME_NOW, 0, &freed));
     CHECK_EQUAL(0, meta_rmdir(meta, 1, "checkpoint", 10, directory, true, FRAME_NOW, 0));
-    CHECK(is_released(ino));
-    CHECK(is_orphan(ino));
+    CHECK(frame_is_released(ino));
+    CHECK(frame_is_orphan(ino));
     CHECK(frame_is_consistent(meta));
 }
 

@@ -9,11 +9,12 @@
 #include <unistd.h>
 
 #include "base/fault.h"
-#include "meta/check.h"
 
 struct meta *meta;
 char frame_directory[4096];
 char frame_path[4200];
+enum { FRAME_CODES_MAX = 1024 };
+
 static void (*frame_test)(void);
 uint64_t *frame_shared;
 
@@ -349,20 +350,70 @@ bool frame_has(const struct ids *ids, uint64_t id)
     return false;
 }
 
-static char frame_codes[256];
+bool frame_is_released(uint64_t ino)
+{
+    cleanup_ids struct ids released = {0};
+    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
+    return frame_has(&released, ino);
+}
+
+bool frame_is_orphan(uint64_t ino)
+{
+    cleanup_ids struct ids orphans = {0};
+    CHECK_EQUAL(0, meta_find_orphans(meta, &orphans));
+    return frame_has(&orphans, ino);
+}
+
+/* -- the check ---------------------------------------------------------------------------------------------
+ */
+
+void frame_break_by(const char *statement, uint64_t number)
+{
+    char text[256];
+    snprintf(text, sizeof text, statement, (unsigned long long)number);
+    META_LOCKED(meta);
+    CHECK_EQUAL(0, db_execute(meta->db, text));
+}
 
 static void frame_note_code(void *context, const struct meta_finding *finding)
 {
-    (void)context;
-    size_t length = strlen(frame_codes);
-    snprintf(frame_codes + length, sizeof frame_codes - length, "%s ", finding->code);
+    char *codes = context;
+    size_t length = strlen(codes);
+    snprintf(codes + length, FRAME_CODES_MAX - length, "%s ", finding->code);
+}
+
+static struct meta_check_result frame_check_to(char codes[FRAME_CODES_MAX],
+                                               const struct meta_object_file *files, size_t count, bool mend)
+{
+    const struct meta_check_request request = {.files = files,
+                                               .file_count = count,
+                                               .mend = mend,
+                                               .now = FRAME_NOW,
+                                               .finding = frame_note_code,
+                                               .context = codes};
+    struct meta_check_result result = {0};
+    codes[0] = '\0';
+    CHECK_EQUAL(0, meta_check(meta, &request, &result));
+    return result;
+}
+
+const char *frame_check(const struct meta_object_file *files, size_t count, bool mend)
+{
+    static char codes[FRAME_CODES_MAX];
+    frame_check_to(codes, files, count, mend);
+    return codes;
+}
+
+const char *frame_check_and_mend(const struct meta_object_file *files, size_t count)
+{
+    char again[FRAME_CODES_MAX];
+    const char *codes = frame_check(files, count, true);
+    struct meta_check_result result = frame_check_to(again, files, count, true);
+    CHECK_EQUAL(0, result.mended + result.left);
+    return codes;
 }
 
 const char *frame_mend(void)
 {
-    const struct meta_check_request request = {.mend = true, .now = FRAME_NOW, .finding = frame_note_code};
-    struct meta_check_result result = {0};
-    frame_codes[0] = '\0';
-    CHECK_EQUAL(0, meta_check(meta, &request, &result));
-    return frame_codes;
+    return frame_check(NULL, 0, true);
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "check.h"
+#include "meta/check.h"
 #include "meta/internal.h"
 
 /* The database of the running test. */
@@ -61,8 +62,20 @@ errint frame_map(uint64_t ino, int64_t offset, int64_t length, uint64_t object, 
 const char *frame_extents(uint64_t ino);
 bool frame_has(const struct ids *ids, uint64_t id);
 
-/* Has the check mend what it finds: the codes of the findings, a space behind each. Valid until the next
- * call. */
+/* Its references to objects were given up; it has no name left. */
+bool frame_is_released(uint64_t ino);
+bool frame_is_orphan(uint64_t ino);
+
+/* Runs a statement that makes the tables wrong; `number` is for the %llu in it. */
+void frame_break_by(const char *statement, uint64_t number);
+/*
+ * What the check finds where the store has these objects' files: the codes of the findings, a space behind
+ * each. Valid until the next call of the three.
+ */
+const char *frame_check(const struct meta_object_file *files, size_t count, bool mend);
+/* Has it mend what it finds; a second check must find nothing but notes. */
+const char *frame_check_and_mend(const struct meta_object_file *files, size_t count);
+/* Has it mend what it finds where the store has no objects. */
 const char *frame_mend(void);
 
 /* The tables that format 5 has and format 4 had not. */

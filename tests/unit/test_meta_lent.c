@@ -7,7 +7,6 @@
 
 #include "meta/assembled.h"
 #include "meta/beside.h"
-#include "meta/check.h"
 #include "meta/template.h"
 #include "test_meta_frame.h"
 
@@ -71,13 +70,6 @@ static void make_lent(void)
     CHECK(changed);
 }
 
-static bool is_released(uint64_t ino)
-{
-    cleanup_ids struct ids released = {0};
-    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
-    return frame_has(&released, ino);
-}
-
 static void test_clones(void)
 {
     make_all();
@@ -123,7 +115,7 @@ static void test_sources(void)
     CHECK_EQUAL(0, lend());
     CHECK(changed);
     CHECK(lent("config.json") != old);
-    CHECK(is_released(old));
+    CHECK(frame_is_released(old));
     CHECK_EQUAL(kept, lent("tokenizer.json"));
     tokenizer = frame_make_object(run, "written");
     CHECK_EQUAL(0, lend());
@@ -134,7 +126,7 @@ static void test_sources(void)
     CHECK(changed);
     CHECK_EQUAL(0, lent("vocab.json"));
     CHECK_EQUAL(0, lent("tokenizer.json"));
-    CHECK(is_released(kept));
+    CHECK(frame_is_released(kept));
     /* What is gone is lent no more; what nobody wants goes. */
     tokenizer = 98765;
     CHECK_EQUAL(0, lend());
@@ -154,7 +146,7 @@ static void test_own_files(void)
     uint64_t clone = lent("tokenizer.json");
     own = frame_make(directory, "tokenizer.json", S_IFREG | 0600);
     CHECK_EQUAL(own, lent("tokenizer.json"));
-    CHECK(is_released(clone));
+    CHECK(frame_is_released(clone));
     CHECK_EQUAL(0, meta_assembled_is_removed(meta, directory));
     CHECK_EQUAL(0, lend());
     CHECK(!changed);
@@ -229,7 +221,7 @@ static void test_in_a_directory_that_goes(void)
     cleanup_ids struct ids freed = {0};
     CHECK_EQUAL(0, frame_unlink(directory, "1", true, &freed));
     CHECK_EQUAL(0, frame_rmdir(run, "checkpoint"));
-    CHECK(is_released(clone));
+    CHECK(frame_is_released(clone));
     CHECK(frame_is_consistent(meta));
 }
 

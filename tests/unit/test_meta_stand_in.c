@@ -2,7 +2,6 @@
 /* Stand-ins: what a power cut leaves of a file whose fsync an older object answered for. */
 #include <errno.h>
 
-#include "meta/check.h"
 #include "meta/damage.h"
 #include "meta/stand_in.h"
 #include "test_meta_frame.h"
@@ -69,20 +68,6 @@ static bool is_live(uint64_t of)
     return whole;
 }
 
-static bool is_orphan(uint64_t ino)
-{
-    cleanup_ids struct ids orphans = {0};
-    CHECK_EQUAL(0, meta_find_orphans(meta, &orphans));
-    return frame_has(&orphans, ino);
-}
-
-static bool was_released(uint64_t ino)
-{
-    cleanup_ids struct ids released = {0};
-    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
-    return frame_has(&released, ino);
-}
-
 static void test_put(void)
 {
     make_both();
@@ -102,14 +87,14 @@ static void test_put(void)
     CHECK_EQUAL(older_object, frame_object_of(first));
     /* Nobody removes it, whatever becomes of the older file. */
     cleanup_ids struct ids freed = {0};
-    CHECK(!is_orphan(first));
+    CHECK(!frame_is_orphan(first));
     CHECK_EQUAL(0, meta_reap(meta, first, &freed));
     CHECK_EQUAL(0, frame_unlink(1, "older", true, &freed));
     CHECK_EQUAL(0, freed.count);
     CHECK(is_live(older_object));
     frame_reopen();
     CHECK_EQUAL(1, (int64_t)meta->known.stand_ins);
-    CHECK(!is_orphan(first));
+    CHECK(!frame_is_orphan(first));
 }
 
 static void test_again(void)
@@ -124,8 +109,8 @@ static void test_again(void)
     CHECK_EQUAL(0, meta_stand_in_put(meta, &next));
     CHECK(hidden(file) != first);
     CHECK_EQUAL(frame_object_of(other), frame_object_of(hidden(file)));
-    CHECK(was_released(first));
-    CHECK(is_orphan(first));
+    CHECK(frame_is_released(first));
+    CHECK(frame_is_orphan(first));
     cleanup_ids struct ids freed = {0};
     CHECK_EQUAL(0, meta_reap(meta, first, &freed));
     CHECK_EQUAL(1, (int64_t)meta->known.stand_ins);
@@ -189,7 +174,7 @@ static void test_shadows_and_stored_bytes_go(void)
     CHECK_EQUAL(1, (int64_t)meta->known.shadows);
     CHECK_EQUAL(0, put());
     CHECK_EQUAL(0, (int64_t)meta->known.shadows);
-    CHECK(was_released(replaced));
+    CHECK(frame_is_released(replaced));
     /* A file that is safe has none, either, when it takes another name. */
     frame_make_sealed(1, "next", 10);
     CHECK_EQUAL(0, frame_rename(1, "name", 1, "next", 0, &freed));
@@ -313,7 +298,7 @@ static void test_truncated(void)
     CHECK_TEXT(expected, frame_extents(first));
     CHECK_EQUAL(0, meta_truncate(meta, file, 0, FRAME_NOW + 9, 0, &freed));
     CHECK_EQUAL(0, hidden(file));
-    CHECK(was_released(first));
+    CHECK(frame_is_released(first));
     CHECK(frame_has(&freed, object));
     CHECK_EQUAL(0, meta_reap(meta, first, &freed));
     CHECK_EQUAL(0, meta_object_forget(meta, &(struct ids){.at = &object, .count = 1}));
@@ -329,8 +314,8 @@ static void test_ends(void)
     CHECK_EQUAL(0, frame_unlink(1, "file", false, &freed));
     CHECK_EQUAL(first, hidden(file));
     CHECK_EQUAL(0, meta_reap(meta, file, &freed));
-    CHECK(was_released(first));
-    CHECK(is_orphan(first));
+    CHECK(frame_is_released(first));
+    CHECK(frame_is_orphan(first));
     CHECK_EQUAL(0, meta_reap(meta, first, &freed));
 
     file = frame_make_object(1, "file");
@@ -338,7 +323,7 @@ static void test_ends(void)
     CHECK_EQUAL(0, put());
     first = hidden(file);
     CHECK_EQUAL(0, meta_to_inline(meta, file, "small", 5, FRAME_NOW, FRAME_NOW, &freed));
-    CHECK(was_released(first));
+    CHECK(frame_is_released(first));
     CHECK_EQUAL(0, frame_unlink(1, "file", true, &freed));
 
     file = frame_make_object(1, "file");
@@ -346,7 +331,7 @@ static void test_ends(void)
     CHECK_EQUAL(0, put());
     first = hidden(file);
     CHECK_EQUAL(0, meta_seal(meta, file, 0, FRAME_NOW, FRAME_NOW, &freed));
-    CHECK(was_released(first));
+    CHECK(frame_is_released(first));
     CHECK_EQUAL(0, frame_unlink(1, "file", true, &freed));
 
     file = frame_make_object(1, "file");
@@ -354,7 +339,7 @@ static void test_ends(void)
     CHECK_EQUAL(0, put());
     first = hidden(file);
     CHECK_EQUAL(0, meta_tear(meta, file, 100, &freed));
-    CHECK(was_released(first));
+    CHECK(frame_is_released(first));
     CHECK_EQUAL(0, hidden(file));
 }
 
@@ -368,7 +353,7 @@ static void test_fork(void)
     CHECK_EQUAL(0, meta_fork(meta, file, &forked));
     CHECK_EQUAL(0, hidden(file));
     CHECK_EQUAL(first, hidden(forked.ino));
-    CHECK(!is_orphan(first));
+    CHECK(!frame_is_orphan(first));
     cleanup_ids struct ids freed = {0};
     bool whole = false;
     CHECK_EQUAL(0, meta_stand_in_restore(meta, forked.ino, &whole, &freed));
@@ -428,42 +413,11 @@ static void test_death(void)
 /* -- the check --------------------------------------------------------------------------------------------
  */
 
-static char codes[1024];
-
-static void note_code(void *context, const struct meta_finding *finding)
-{
-    (void)context;
-    size_t length = strlen(codes);
-    snprintf(codes + length, sizeof codes - length, "%s ", finding->code);
-}
-
-/* The codes of what is found and mended; a second check must find nothing but notes. */
 static const char *check_and_mend(bool file_is_there)
 {
     const struct meta_object_file files[] = {{.object = older_object, .size = SIZE, .mtime = FRAME_NOW},
                                              {.object = object, .size = SIZE, .mtime = FRAME_NOW}};
-    const struct meta_check_request request = {.files = files,
-                                               .file_count = file_is_there ? 2 : 1,
-                                               .mend = true,
-                                               .now = FRAME_NOW,
-                                               .finding = note_code};
-    struct meta_check_result result = {0};
-    static char first[sizeof codes];
-    codes[0] = '\0';
-    CHECK_EQUAL(0, meta_check(meta, &request, &result));
-    snprintf(first, sizeof first, "%s", codes);
-    result = (struct meta_check_result){0};
-    CHECK_EQUAL(0, meta_check(meta, &request, &result));
-    CHECK_EQUAL(0, result.mended + result.left);
-    return first;
-}
-
-static void break_by(const char *statement, uint64_t ino)
-{
-    char text[256];
-    snprintf(text, sizeof text, statement, (unsigned long long)ino);
-    META_LOCKED(meta);
-    CHECK_EQUAL(0, db_execute(meta->db, text));
+    return frame_check_and_mend(files, file_is_there ? 2 : 1);
 }
 
 static void test_check(void)
@@ -472,15 +426,15 @@ static void test_check(void)
     CHECK_EQUAL(0, put());
     CHECK_TEXT("", check_and_mend(true));
     CHECK(hidden(file) != 0);
-    break_by("UPDATE stand_in SET hidden = %llu", 777);
+    frame_break_by("UPDATE stand_in SET hidden = %llu", 777);
     CHECK_TEXT("stand-in orphan ", check_and_mend(true));
     CHECK_EQUAL(0, hidden(file));
     CHECK_EQUAL(0, put());
-    break_by("UPDATE inode SET state = 0 WHERE ino = %llu", file);
+    frame_break_by("UPDATE inode SET state = 0 WHERE ino = %llu", file);
     CHECK_TEXT("stand-in orphan orphan ", check_and_mend(true));
-    break_by("UPDATE inode SET state = 1 WHERE ino = %llu", file);
+    frame_break_by("UPDATE inode SET state = 1 WHERE ino = %llu", file);
     CHECK_EQUAL(0, put());
-    break_by("UPDATE stand_in SET hidden = %llu", older);
+    frame_break_by("UPDATE stand_in SET hidden = %llu", older);
     CHECK_TEXT("stand-in orphan orphan orphan ", check_and_mend(true));
 }
 
@@ -490,8 +444,8 @@ static void test_check_of_what_is_lost(void)
     make_both();
     CHECK_EQUAL(0, put());
     uint64_t first = hidden(file);
-    break_by("DELETE FROM stand_in; UPDATE inode SET nlink = 0 WHERE ino = %llu", first);
-    break_by("INSERT INTO stand_in (ino, hidden) VALUES (778, %llu)", first);
+    frame_break_by("DELETE FROM stand_in; UPDATE inode SET nlink = 0 WHERE ino = %llu", first);
+    frame_break_by("INSERT INTO stand_in (ino, hidden) VALUES (778, %llu)", first);
     CHECK_TEXT("stand-in-file inode-nameless ", check_and_mend(true));
     uint64_t lost = frame_find(META_ROOT_INO, META_LOST_AND_FOUND);
     char name[24];
@@ -510,6 +464,12 @@ static void test_check_of_what_is_lost(void)
     CHECK_EQUAL(older_object, frame_object_of(file));
 }
 
+static void ignore_finding(void *context, const struct meta_finding *finding)
+{
+    (void)context;
+    (void)finding;
+}
+
 /* Rebuilt from a backup: what was written to the file after it counts, and what was not does not. */
 static void test_check_of_a_backup(void)
 {
@@ -524,7 +484,7 @@ static void test_check_of_a_backup(void)
                                                    .mend = true,
                                                    .rebuild = true,
                                                    .now = FRAME_NOW,
-                                                   .finding = note_code};
+                                                   .finding = ignore_finding};
         struct meta_check_result result = {0};
         CHECK_EQUAL(0, meta_check(meta, &request, &result));
         CHECK_EQUAL(!later, hidden(file) != 0);

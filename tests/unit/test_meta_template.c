@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "meta/assembled.h"
-#include "meta/check.h"
 #include "meta/hidden.h"
 #include "meta/policy.h"
 #include "meta/template.h"
@@ -58,20 +57,6 @@ static const char *path_of(uint64_t directory)
     return meta_policy_find(meta, directory, META_TEMPLATE_KEY, &policy) ? "" : policy.value;
 }
 
-static bool is_released(uint64_t ino)
-{
-    cleanup_ids struct ids released = {0};
-    CHECK_EQUAL(0, meta_shadows_released(meta, &released));
-    return frame_has(&released, ino);
-}
-
-static bool is_orphan(uint64_t ino)
-{
-    cleanup_ids struct ids orphans = {0};
-    CHECK_EQUAL(0, meta_find_orphans(meta, &orphans));
-    return frame_has(&orphans, ino);
-}
-
 static void test_put(void)
 {
     make_run();
@@ -84,7 +69,7 @@ static void test_put(void)
     CHECK_EQUAL(run, found.run);
     CHECK_EQUAL(tokenizer, lent(run, "tokenizer.json"));
     CHECK_TEXT("/base", path_of(below));
-    CHECK(!is_orphan(config));
+    CHECK(!frame_is_orphan(config));
     CHECK_EQUAL(1, frame_get(config).nlink);
     CHECK_EQUAL(0, meta_hidden_find(meta, META_HIDDEN_TEMPLATES, &hidden));
     /* No path leads there, and it has one for messages. */
@@ -102,7 +87,7 @@ static void test_put(void)
     CHECK_TEXT(expected, path);
     frame_reopen();
     CHECK_EQUAL(config, lent(below, "config.json"));
-    CHECK(!is_orphan(config));
+    CHECK(!frame_is_orphan(config));
 }
 
 static void test_replaced_and_removed(void)
@@ -115,12 +100,12 @@ static void test_replaced_and_removed(void)
     CHECK_EQUAL(third, lent(run, "config.json"));
     CHECK_EQUAL(0, lent(run, "tokenizer.json"));
     CHECK_TEXT("/other", path_of(run));
-    CHECK(is_released(second));
-    CHECK(is_orphan(first));
+    CHECK(frame_is_released(second));
+    CHECK(frame_is_orphan(first));
     CHECK_EQUAL(0, meta_template_remove(meta, run, 0));
     CHECK_EQUAL(0, lent(run, "config.json"));
     CHECK_TEXT("", path_of(run));
-    CHECK(is_released(third));
+    CHECK(frame_is_released(third));
     CHECK_EQUAL(-ENOENT, meta_template_remove(meta, run, 0));
 }
 
@@ -151,7 +136,7 @@ static void test_goes_with_the_run(void)
     CHECK_EQUAL(0, put(run, "/base", config, 0));
     CHECK_EQUAL(0, frame_rmdir(META_ROOT_INO, "run"));
     CHECK_EQUAL(-ENOENT, meta_template_find(meta, run, &found));
-    CHECK(is_released(config));
+    CHECK(frame_is_released(config));
     cleanup_ids struct ids freed = {0};
     uint64_t object = frame_object_of(config);
     CHECK_EQUAL(0, meta_reap(meta, config, &freed));
@@ -185,8 +170,8 @@ static void test_refused(void)
     CHECK_EQUAL(-EINVAL, meta_template_put(meta, &wanted, 0));
     CHECK_EQUAL(kept, lent(run, "config.json"));
     CHECK_TEXT("/base", path_of(run));
-    CHECK(is_orphan(first));
-    CHECK(!is_released(kept));
+    CHECK(frame_is_orphan(first));
+    CHECK(!frame_is_released(kept));
 }
 
 static void test_usage(void)
@@ -210,37 +195,10 @@ static void test_usage(void)
 /* -- the check --------------------------------------------------------------------------------------------
  */
 
-static char codes[256];
-
-static void note_code(void *context, const struct meta_finding *finding)
-{
-    (void)context;
-    size_t length = strlen(codes);
-    snprintf(codes + length, sizeof codes - length, "%s ", finding->code);
-}
-
-/* The codes of what is found and mended; a second check must find nothing but notes. */
 static const char *check_and_mend(uint64_t object)
 {
     const struct meta_object_file files[] = {{.object = object, .size = SIZE, .mtime = FRAME_NOW}};
-    const struct meta_check_request request = {
-        .files = files, .file_count = 1, .mend = true, .now = FRAME_NOW, .finding = note_code};
-    static char first[sizeof codes];
-    struct meta_check_result result = {0};
-    codes[0] = '\0';
-    CHECK_EQUAL(0, meta_check(meta, &request, &result));
-    snprintf(first, sizeof first, "%s", codes);
-    CHECK_EQUAL(0, meta_check(meta, &request, &result));
-    CHECK_EQUAL(0, result.mended + result.left);
-    return first;
-}
-
-static void break_by(const char *statement, uint64_t number)
-{
-    char text[256];
-    snprintf(text, sizeof text, statement, (unsigned long long)number);
-    META_LOCKED(meta);
-    CHECK_EQUAL(0, db_execute(meta->db, text));
+    return frame_check_and_mend(files, 1);
 }
 
 static void test_check(void)
@@ -251,12 +209,12 @@ static void test_check(void)
     CHECK_EQUAL(0, put(run, "/base", config, 0));
     CHECK_TEXT("", check_and_mend(object)); /* nothing hidden counts as lost */
     CHECK_EQUAL(config, lent(run, "config.json"));
-    break_by("UPDATE inode SET nlink = 7 WHERE ino = %llu", config);
+    frame_break_by("UPDATE inode SET nlink = 7 WHERE ino = %llu", config);
     CHECK_TEXT("nlink ", check_and_mend(object));
-    break_by("INSERT INTO template (directory, hidden) VALUES (778, %llu)", 779);
+    frame_break_by("INSERT INTO template (directory, hidden) VALUES (778, %llu)", 779);
     CHECK_TEXT("template-directory ", check_and_mend(object));
     CHECK_EQUAL(config, lent(run, "config.json"));
-    break_by("INSERT INTO name (parent, name, cookie, ino) VALUES (0, x'61', 900, %llu)", config);
+    frame_break_by("INSERT INTO name (parent, name, cookie, ino) VALUES (0, x'61', 900, %llu)", config);
     CHECK_TEXT("name-hidden ", check_and_mend(object));
 }
 
@@ -267,7 +225,7 @@ static void test_check_of_a_lost_run(void)
     uint64_t config = make_unnamed(OWNER);
     CHECK_EQUAL(0, put(run, "/base", config, 0));
     uint64_t hidden = lent(run, "config.json") ? found.hidden : 0;
-    break_by("DELETE FROM inode WHERE ino = %llu", run);
+    frame_break_by("DELETE FROM inode WHERE ino = %llu", run);
     CHECK_TEXT("policy-directory name-inode template-directory template-lost directory-lost nlink nlink ",
                check_and_mend(frame_object_of(config)));
     char name[24];

@@ -418,27 +418,19 @@ static const char *check_and_mend(void)
     return codes;
 }
 
-static void break_by(const char *text, uint64_t number)
-{
-    char statement[256];
-    META_LOCKED(meta);
-    snprintf(statement, sizeof statement, text, (unsigned long long)number);
-    CHECK_EQUAL(0, db_execute(meta->db, statement));
-}
-
 static void test_check(void)
 {
     make_checkpoint();
     remove_all();
     CHECK_TEXT("", check_and_mend());
     uint64_t ino = row_at(0).ino;
-    break_by("UPDATE trash SET parent = 777, directory = 778 WHERE ino = %llu", ino);
+    frame_break_by("UPDATE trash SET parent = 777, directory = 778 WHERE ino = %llu", ino);
     CHECK_TEXT("trash-rest trash-parent ", check_and_mend());
     struct meta_trash row = row_at(0);
     CHECK_TEXT("/checkpoint", path_of(&row));
-    break_by("DELETE FROM trash WHERE ino = %llu", ino);
+    frame_break_by("DELETE FROM trash WHERE ino = %llu", ino);
     CHECK_TEXT("trash-lost directory-lost nlink ", check_and_mend());
-    break_by("INSERT INTO trash VALUES (779, 0, 0, 1, x'41', 0, 0, x'')", 0);
+    frame_break_by("INSERT INTO trash VALUES (779, 0, 0, 1, x'41', 0, 0, x'')", 0);
     CHECK_TEXT("trash-directory ", check_and_mend());
     CHECK_TEXT("", check_and_mend());
 }
