@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a .metadata file: items whose boxes lie in their tensors, or one line that says why not. */
-/* fuzz-sources: src/format src/base/arena.c src/base/name_table.c */
+/* fuzz-sources: src/format src/base/arena.c src/base/grow.c src/base/name_table.c */
 /* fuzz-libs: -lxxhash */
 #include "format/dcp_metadata.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a safetensors file, and as an index: tensors tile the file; names are text. */
-/* fuzz-sources: src/format src/base/arena.c src/base/name_table.c */
+/* fuzz-sources: src/format src/base/arena.c src/base/grow.c src/base/name_table.c */
 /* fuzz-libs: -lxxhash */
 #include "format/hf_index.h"
 #include "format/safetensors_file.h"

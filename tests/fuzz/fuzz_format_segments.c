@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a file: the segments cover it, and nothing outside of it is read. */
-/* fuzz-sources: src/format src/base/arena.c src/base/name_table.c */
+/* fuzz-sources: src/format src/base/arena.c src/base/grow.c src/base/name_table.c */
 /* fuzz-libs: -lxxhash */
 #include "format/segments.h"
 

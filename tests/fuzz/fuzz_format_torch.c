@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a torch.save file: whatever a tensor is said to be lies in the file. */
-/* fuzz-sources: src/format src/base/arena.c src/base/name_table.c */
+/* fuzz-sources: src/format src/base/arena.c src/base/grow.c src/base/name_table.c */
 /* fuzz-libs: -lxxhash */
 #include "format/torch_file.h"
 

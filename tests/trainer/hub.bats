@@ -35,14 +35,14 @@ ends_hook() { wait_until 60 grep -qF -- "$1" "$CKPTFS_LOG"; }
 none() { if "$@"; then return 1; fi; }
 commits() { jq -c 'select(.commit)' "$HUB/log"; }
 
-@test "a model is pushed when it is assembled: its bytes once, as commits of their checkpoint's name" {
+@test "a model is pushed when it is assembled: its bytes once, as commits of their checkpoint's step" {
     set_hook tester/model
     save_model "$RUN/checkpoint-1"
     ends_hook "checkpoint-1: done"
     shards same "$HUB/tester/model/main/model.safetensors"
     cmp "$HUB/tester/model/main/config.json" "$RUN/checkpoint-1/config.json"
     [ "$(commits | jq -r '[.commit, .repository, (.files | join(" "))] | join(": ")')" = \
-        "checkpoint-1: tester/model: config.json model.safetensors" ]
+        "Step 1: tester/model: config.json model.safetensors" ]
     # The same bytes, into a directory of a branch: nothing is uploaded again.
     set_hook --revision next --subdirectory second tester/model
     save_model "$RUN/checkpoint-2"
