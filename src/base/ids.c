@@ -3,6 +3,7 @@
 #include "base/ids.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/grow.h"
 
@@ -30,6 +31,23 @@ void ids_remove(struct ids *ids, uint64_t id)
         ids->at[i] = ids->at[--ids->count];
         return;
     }
+}
+
+static int ids_compare(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+void ids_sort(struct ids *ids)
+{
+    if (ids->count > 1)
+        qsort(ids->at, ids->count, sizeof *ids->at, ids_compare);
+}
+
+bool ids_contain_sorted(const struct ids *ids, uint64_t id)
+{
+    return ids->count && bsearch(&id, ids->at, ids->count, sizeof id, ids_compare);
 }
 
 void ids_release(struct ids *ids)

@@ -24,6 +24,10 @@ errint ids_append(struct ids *ids, uint64_t id);
 bool ids_contain(const struct ids *ids, uint64_t id);
 /* Takes it off the list, the first where it is there more than once; the last takes its place. */
 void ids_remove(struct ids *ids, uint64_t id);
+/* By size, for ids_contain_sorted. */
+void ids_sort(struct ids *ids);
+/* As ids_contain, of a sorted list; looks at few. */
+bool ids_contain_sorted(const struct ids *ids, uint64_t id);
 void ids_release(struct ids *ids);
 
 #define cleanup_ids __attribute__((cleanup(ids_release)))

@@ -119,22 +119,15 @@ void directory_queue_add(struct directory_queue *queue, uint64_t directory, bool
     thread_unlock(&queue->thread);
 }
 
-static int queue_compare(const void *one, const void *other)
-{
-    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
-    return (a > b) - (a < b);
-}
-
 void directory_queue_settle(struct directory_queue *queue, struct ids *directories, int64_t since)
 {
     if (!queue || directories->count == 0)
         return;
-    qsort(directories->at, directories->count, sizeof *directories->at, queue_compare);
+    ids_sort(directories);
     thread_lock(&queue->thread);
     for (struct queue_entry **link = &queue->waiting; *link;) {
         struct queue_entry *entry = *link;
-        if (entry->touched >= since || !bsearch(&entry->turn.directory, directories->at, directories->count,
-                                                sizeof *directories->at, queue_compare)) {
+        if (entry->touched >= since || !ids_contain_sorted(directories, entry->turn.directory)) {
             link = &entry->next;
             continue;
         }

@@ -19,23 +19,6 @@
 
 enum { RECOVER_NAMED_MAX = 100 };
 
-static int recover_compare(const void *a, const void *b)
-{
-    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-    return (left > right) - (left < right);
-}
-
-static void recover_sort(struct ids *ids)
-{
-    if (ids->count)
-        qsort(ids->at, ids->count, sizeof *ids->at, recover_compare);
-}
-
-static bool recover_has(const struct ids *sorted, uint64_t id)
-{
-    return sorted->count && bsearch(&id, sorted->at, sorted->count, sizeof id, recover_compare);
-}
-
 /* -- power cuts -------------------------------------------------------------------------------------------
  */
 
@@ -203,9 +186,9 @@ static errint recover_object(struct filesystem *fs, uint64_t object, struct ids 
     if (!error)
         error = meta_find_users(fs->meta, object, &users);
     for (size_t i = 0; i < users.count && !error; i++) {
-        if (!recover_has(torn, users.at[i]))
+        if (!ids_contain_sorted(torn, users.at[i]))
             error = recover_file(fs, users.at[i], torn);
-        recover_sort(torn);
+        ids_sort(torn);
     }
     return error;
 }
@@ -216,7 +199,7 @@ static errint recover_power_cut(struct filesystem *fs)
     errint error = meta_find_dirty(fs->meta, &dirty);
     for (size_t i = 0; i < dirty.count && !error; i++)
         error = recover_file(fs, dirty.at[i], &torn);
-    recover_sort(&torn);
+    ids_sort(&torn);
     if (!error)
         error = meta_find_sealed(fs->meta, &sealed);
     for (size_t i = 0; i < sealed.count && !error; i++)
@@ -327,15 +310,15 @@ static errint recover_strays(struct filesystem *fs, const struct ids *unreferenc
         error = meta_find_objects(fs->meta, &rows);
     if (error)
         return error;
-    recover_sort(&files);
-    recover_sort(&rows);
+    ids_sort(&files);
+    ids_sort(&rows);
     size_t missing = 0;
     for (size_t i = 0; i < files.count; i++) {
-        if (!recover_has(&rows, files.at[i]))
+        if (!ids_contain_sorted(&rows, files.at[i]))
             object_remove(fs->store, files.at[i]);
     }
     for (size_t i = 0; i < rows.count; i++)
-        missing += !recover_has(&files, rows.at[i]) && !recover_has(unreferenced, rows.at[i]);
+        missing += !ids_contain_sorted(&files, rows.at[i]) && !ids_contain_sorted(unreferenced, rows.at[i]);
     if (missing)
         log_error("%zu objects are missing from the store: reading their files gives EIO", missing);
     return 0;
@@ -349,7 +332,7 @@ errint recover_unfinished(struct filesystem *fs, bool takeover)
     cleanup_ids struct ids unreferenced = {0};
     if (!error)
         error = meta_find_unreferenced(fs->meta, &unreferenced);
-    recover_sort(&unreferenced);
+    ids_sort(&unreferenced);
     if (!error)
         discard_objects(fs, &unreferenced);
     /* At a take-over requests may be about to be sent again whose objects exist and whose rows do not. */

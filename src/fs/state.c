@@ -98,23 +98,16 @@ void state_request_begin(struct state *state, unsigned slot, uint64_t unique, ui
     atomic_store(&state->last_progress, now);
 }
 
-/* Whether another thread has gone on with the request that this slot had. */
-static bool state_was_handed_on(const struct state *state, uint64_t unique)
-{
-    for (unsigned i = 0; i < STATE_REQUESTS; i++) {
-        if (atomic_load(&state->requests[i].unique) == unique)
-            return true;
-    }
-    return false;
-}
-
 void state_request_end(struct state *state, unsigned slot)
 {
-    int64_t now = clock_monotonic();
-    uint64_t unique = atomic_exchange(&state->requests[slot].unique, 0);
-    if (!state_was_handed_on(state, unique))
-        atomic_store(&state->last_answer, now);
-    atomic_store(&state->last_progress, now);
+    struct state_request *request = &state->requests[slot];
+    /* The begin and not the end: of a request that another thread goes on with, that thread's begin is later.
+     */
+    int64_t begun = atomic_load(&request->begun);
+    if (begun > atomic_load(&state->last_answered))
+        atomic_store(&state->last_answered, begun);
+    atomic_store(&request->unique, 0);
+    atomic_store(&state->last_progress, clock_monotonic());
 }
 
 void state_request_done(struct state *state, uint64_t unique, uint64_t ino)
@@ -173,7 +166,7 @@ static uint32_t state_find_blame(const struct state *state, const struct state_r
     int64_t begun = atomic_load(&request->begun);
     if (begun < atomic_load(&state->blamed_since))
         return 0;
-    bool unlikely = atomic_load(&state->was_killed) && atomic_load(&state->last_answer) > begun;
+    bool unlikely = atomic_load(&state->was_killed) && atomic_load(&state->last_answered) > begun;
     return unlikely ? STATE_BLAME_UNLIKELY : STATE_BLAME;
 }
 

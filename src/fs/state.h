@@ -86,7 +86,7 @@ struct state {
     _Atomic int32_t daemon_pid;
     _Atomic int32_t keeper_pid;
     _Atomic int64_t last_progress; /* clock_monotonic() of the last request begun or ended */
-    _Atomic int64_t last_answer;   /* clock_monotonic() of the last request ended */
+    _Atomic int64_t last_answered; /* when the request had begun that began last of those that ended */
     _Atomic uint32_t was_killed;   /* the last daemon, from outside (keeper) */
     _Atomic int64_t blamed_since;  /* requests begun from then on may be why the last daemon died (keeper) */
     int64_t mounted_at;            /* ns since the epoch */

@@ -212,17 +212,10 @@ static bool usage_is_kept(const struct usage_file *file)
 /* -- their objects ----------------------------------------------------------------------------------------
  */
 
-static int usage_compare_ids(const void *a, const void *b)
-{
-    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
-    return (left > right) - (left < right);
-}
-
 static void usage_merge_objects(struct usage *usage)
 {
     struct ids *objects = &usage->objects;
-    if (objects->count > 1)
-        qsort(objects->at, objects->count, sizeof *objects->at, usage_compare_ids);
+    ids_sort(objects);
     size_t kept = 0;
     for (size_t i = 0; i < objects->count; i++) {
         if (kept == 0 || objects->at[kept - 1] != objects->at[i])

@@ -88,7 +88,7 @@ fill_disk() {
 }
 
 fill_disk_to_the_end() {
-    dd if=/dev/zero of="$DISK/ballast" bs=1k status=none 2>/dev/null || true
+    expect_failure dd if=/dev/zero of="$DISK/ballast" bs=1k status=none
     expect_failure dd if=/dev/zero of="$DISK/more" bs=4k count=1 status=none
 }
 

@@ -35,8 +35,7 @@ finish() {
 }
 
 kill_saver() {
-    kill -9 "${SAVERS[$1]}"
-    wait "${SAVERS[$1]}" || [ $? -eq 137 ]
+    killed "${SAVERS[$1]}"
     unset "SAVERS[$1]"
 }
 

@@ -80,11 +80,8 @@ rewrite() {
 }
 
 kill_saver() {
-    kill -9 "$SAVER"
-    local status=0
-    wait "$SAVER" || status=$?
+    killed "$SAVER"
     SAVER=
-    [ $status -eq 137 ]
 }
 
 listed() { find "$RUN" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | paste -sd ' '; }
