@@ -16,11 +16,11 @@ steps_that_are() {
 durable_begin_with() { [[ $(steps_that_are durable) == "$1"* ]]; }
 
 # sheds STEPS [MOUNT_OPTION...]: so many checkpoints of 9 MB, 3 MB of them weights, where five have room; the first is
-# pinned.
+# pinned. DISK_MEBIBYTES: the disk's size, if it is another.
 sheds() {
     local steps=$1 step
     shift
-    disk_create ext4 64
+    disk_create ext4 "${DISK_MEBIBYTES:-64}"
     ckptfs_mount "$@"
     mkdir "$MNT/run" "$TEST_DIR/same"
     "$CKPTFS" policy set "$MNT/run" shed=optimizer
@@ -44,12 +44,18 @@ reads_as_error() {
 
 same_as_saved() { cmp "$MNT/run/checkpoint-$1/$2" "$TEST_DIR/same/checkpoint-$1/$2"; }
 
+@test "what would be given up next is told while there is room" {
+    DISK_MEBIBYTES=256 sheds 4
+    # Of no checkpoint all, as no policy says so.
+    jq -e '.space.freed_next | any(.what == "the optimizer'"'"'s state of older checkpoints" and .when == "when the space is needed")
+        and all(.what != "checkpoints that policies can spare")' "$MNT/.ckptfs/status.json"
+    [ "$(log_count 'was given up')" -eq 0 ]
+    [ "$(steps_that_are durable)" = "1 2 3 4" ]
+}
+
 @test "optimizers of older checkpoints are given up, the oldest first, and their weights stay" {
     local step
     sheds 7
-    # What would go next is told: of no checkpoint all, as no policy says so.
-    jq -e '.space.freed_next | any(.what == "the optimizer'"'"'s state of older checkpoints" and .when == "when the space is needed")
-        and all(.what != "checkpoints that policies can spare")' "$MNT/.ckptfs/status.json"
     # All are there. The newest two, and the pinned one, are whole.
     [ "$(find "$MNT/run" -name model.safetensors | wc -l)" -eq 7 ]
     [[ $(steps_that_are durable) == "1 "*"6 7" ]]
