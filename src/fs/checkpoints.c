@@ -314,7 +314,7 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
                     (unsigned long long)turn->directory, strerror(-error));
     bool busy = failed || error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
-        busy |= seen.at[i].busy || seen.at[i].adding;
+        busy |= seen.at[i].busy || seen.at[i].adding || seen.at[i].awaits;
     if (!error)
         busy |= keep_watch_apply(fs, turn->directory, seen.run);
     rewrite_tidy(fs);

@@ -103,6 +103,7 @@ struct checkpoints_asked {
     uint64_t run;
     const char *name; /* of its directory; "": not known */
     bool awaited;     /* the processes that write it live (ckpt/complete.h) */
+    int64_t since;    /* with that: when they began (ckpt/run.h) */
     bool unsafe;      /* what is not on stable storage yet is read, too */
     /* Not NULL: files that are being added to complete checkpoints are passed over, and those checkpoints
      * are appended. */

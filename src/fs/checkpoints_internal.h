@@ -60,7 +60,8 @@ struct checkpoints_found {
     struct meta_checkpoint before; /* what was known of it then; zeros: nothing */
     bool adding;                   /* it is complete, and what is being added to it is not looked at yet */
     int64_t newest;                /* when one of its files was changed last, ns since the epoch */
-    bool busy;                     /* it is to be looked at again */
+    bool busy;                     /* it is to be looked at again: somebody can write it */
+    bool awaits;                   /* likewise: a rank's last file is missing */
     struct rewrite_seen rewrite;   /* of it; kept.checkpoint 0: it is not being written over */
     bool edited;                   /* it is incomplete by that, and no save was at it */
 };
@@ -68,7 +69,7 @@ struct checkpoints_found {
 /* What a look found of a run. */
 struct checkpoints_seen {
     uint64_t run; /* 0: there is none */
-    enum writers_state writers;
+    struct writers_seen writers;
     struct checkpoints_found *at;
     size_t count;
 };

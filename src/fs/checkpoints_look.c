@@ -327,6 +327,7 @@ static errint look_at_one(struct filesystem *fs, uint64_t run, const struct look
     if (error)
         return error;
     out->busy = state == CHECKPOINT_WRITING;
+    out->awaits = state == CHECKPOINT_INCOMPLETE && checkpoint->complete.awaits;
     out->newest = checkpoint->complete.time;
     out->row.state = state;
     out->row.marks |= look_marks(checkpoint, one->alone, before, state);
@@ -357,7 +358,7 @@ static errint look_at_run(struct filesystem *fs, const struct ids *copies, const
     for (size_t i = 0; i < run->count && !error; i++) {
         if (run->at[i].file)
             continue;
-        const struct look_one one = {&run->at[i], run->count == 1, copies, added_to, seen->writers};
+        const struct look_one one = {&run->at[i], run->count == 1, copies, added_to, seen->writers.state};
         error = look_stops(fs) ? -ECANCELED : look_at_one(fs, seen->run, &one, &seen->at[seen->count]);
         seen->count += !error;
         error = error == -ENOENT ? 0 : error;
@@ -391,6 +392,7 @@ errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_aske
         .name = asked->name,
         .separately = true,
         .awaited = asked->awaited,
+        .since = asked->since,
         .memory = checkpoints_memory_of,
         .context = &reader,
     };
@@ -408,7 +410,8 @@ static errint look_read_run(struct filesystem *fs, const char *name, const struc
     cleanup_ids struct ids added_to = {0};
     const struct checkpoints_asked asked = {.run = out->run,
                                             .name = name,
-                                            .awaited = out->writers == WRITERS_ALIVE,
+                                            .awaited = out->writers.state == WRITERS_ALIVE,
+                                            .since = out->writers.since,
                                             .added_to = &added_to,
                                             .stops = look_stops};
     errint error = checkpoints_read_run(fs, &asked, &read);

@@ -284,21 +284,26 @@ static enum writers_state writers_state_of(const struct writers *writers, const 
     return process_is_alive(&process) ? WRITERS_ALIVE : WRITERS_GONE;
 }
 
-errint writers_gather(struct filesystem *fs, uint64_t run, struct ids *copies, enum writers_state *out)
+errint writers_gather(struct filesystem *fs, uint64_t run, struct ids *copies, struct writers_seen *out)
 {
     cleanup_free struct meta_writer *rows = NULL;
     size_t count = 0;
-    *out = WRITERS_UNKNOWN;
+    int64_t since = INT64_MIN;
+    *out = (struct writers_seen){WRITERS_UNKNOWN, INT64_MAX};
     errint error = writers_keep(fs, run, copies);
     if (!error)
         error = meta_writers(fs->meta, run, &rows, &count);
     if (error || count == 0)
         return error;
-    *out = WRITERS_GONE;
-    for (size_t i = 0; i < count && *out != WRITERS_ALIVE; i++) {
+    out->state = WRITERS_GONE;
+    for (size_t i = 0; i < count; i++) {
+        const struct process process = {.pid = (pid_t)rows[i].pid, .started = rows[i].started};
         enum writers_state state = writers_state_of(fs->writers, &rows[i]);
-        if (state != WRITERS_GONE)
-            *out = state;
+        int64_t started = state == WRITERS_ALIVE ? process_start_time(&process) : since;
+        since = started > since ? started : since;
+        if (state == WRITERS_ALIVE || out->state == WRITERS_GONE)
+            out->state = state;
     }
+    out->since = out->state == WRITERS_ALIVE ? since : INT64_MAX;
     return 0;
 }
