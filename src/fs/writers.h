@@ -54,4 +54,7 @@ struct writers_seen {
  */
 errint writers_gather(struct filesystem *fs, uint64_t run, struct ids *copies, struct writers_seen *out);
 
+/* The same, and nothing is noted: for whoever only asks. */
+errint writers_ask(struct filesystem *fs, uint64_t run, struct writers_seen *out);
+
 #endif
