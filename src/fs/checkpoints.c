@@ -347,20 +347,21 @@ void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory)
     directory_queue_add(fs->checkpoints->queue, directory, false);
 }
 
-void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name)
-{
-    struct meta_checkpoint row;
-    uint64_t checkpoint = checkpoints_root(fs, directory);
-    /* Readers are sent to the latest one. */
-    bool hurry = checkpoint && checkpoints_get(fs, checkpoint, &row) == 0 && (row.marks & CHECKPOINT_LATEST);
-    if (checkpoint || complete_marker_of(name, false) != MARKER_NONE)
-        directory_queue_add(fs->checkpoints->queue, directory, hurry);
-}
-
 bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, const char *name, int64_t made)
 {
     return checkpoint->state == CHECKPOINT_COMPLETE && complete_marker_of(name, false) == MARKER_NONE &&
            (made > checkpoint->completed || !rewritten_is_needed(name));
+}
+
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name, int64_t made)
+{
+    struct meta_checkpoint row;
+    uint64_t checkpoint = checkpoints_root(fs, directory);
+    /* Readers are sent to the latest one. */
+    bool hurry = checkpoint && checkpoints_get(fs, checkpoint, &row) == 0 &&
+                 (row.marks & CHECKPOINT_LATEST) && !checkpoints_is_addition(&row, name, made);
+    if (checkpoint || complete_marker_of(name, false) != MARKER_NONE)
+        directory_queue_add(fs->checkpoints->queue, directory, hurry);
 }
 
 void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint, bool needed)

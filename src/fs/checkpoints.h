@@ -64,8 +64,8 @@ void checkpoints_release(struct filesystem *fs);
 void checkpoints_touch(struct filesystem *fs, uint64_t ino);
 /* The directory has other names than before. With a node's lock. */
 void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory);
-/* A file's name went from the directory. */
-void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name);
+/* A file's name went from the directory; it was made then (ns since the epoch). */
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name, int64_t made);
 /* The checkpoint is about to be written in: what goes from it is no removal. With `needed` a file that it is
  * complete with is: it is complete no more, and another one is its run's latest at once. */
 void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint, bool needed);

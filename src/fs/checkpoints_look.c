@@ -167,35 +167,42 @@ static void look_release_files(struct look_files *files)
     ids_release(&files->added);
 }
 
+/* Whether somebody can write the file, though it is not changed yet. */
+static bool look_has_writers(struct filesystem *fs, uint64_t ino)
+{
+    struct node *node = node_find(fs, ino);
+    if (!node)
+        return false;
+    node_lock_shared(node);
+    bool open = node->writers > 0;
+    node_unlock(node);
+    node_put(fs, node);
+    return open;
+}
+
+static bool look_is_open(struct filesystem *fs, const struct ids *files)
+{
+    bool open = false;
+    for (size_t i = 0; i < files->count && !open; i++)
+        open = look_has_writers(fs, files->at[i]);
+    return open;
+}
+
 /* The checkpoint is complete without them: those that somebody writes are for the next look. */
 static errint look_sync_added(struct filesystem *fs, struct look_files *files)
 {
     for (size_t i = 0; i < files->added.count; i++) {
         struct meta_inode row;
         errint error = look_stops(fs) ? -ECANCELED : meta_get(fs->meta, files->added.at[i], &row);
-        if (!error)
-            error = row.kind == META_OBJECT ? -EBUSY : look_sync(fs, row.ino);
+        if (!error && (row.kind == META_OBJECT || look_has_writers(fs, row.ino)))
+            error = -EBUSY;
+        else if (!error && (row.state & META_DIRTY))
+            error = look_sync(fs, row.ino);
         files->adding |= error == -EBUSY;
         if (error && error != -EBUSY && error != -ENOENT)
             return error;
     }
     return 0;
-}
-
-/* Whether somebody can write one of the files, though it is not changed yet. */
-static bool look_is_open(struct filesystem *fs, const struct ids *files)
-{
-    bool open = false;
-    for (size_t i = 0; i < files->count && !open; i++) {
-        struct node *node = node_find(fs, files->at[i]);
-        if (!node)
-            continue;
-        node_lock_shared(node);
-        open = node->writers > 0;
-        node_unlock(node);
-        node_put(fs, node);
-    }
-    return open;
 }
 
 /* Every file of the checkpoint is on stable storage when this gives 0. -EBUSY: one is being written, which
@@ -268,6 +275,15 @@ struct look_one {
     enum writers_state writers;
 };
 
+/* What a rank that is gone never wrote, the processes of a later save do not bring, nor who adds something.
+ * `known`: nothing is another than before. */
+static bool look_lacks_rank_only(const struct look_one *one, const struct meta_checkpoint *before, bool known)
+{
+    const struct complete *complete = &one->checkpoint->complete;
+    bool added = before->state == CHECKPOINT_COMPLETE && complete->awaits && complete->bytes >= before->bytes;
+    return one->writers == WRITERS_ALIVE && !one->checkpoint->error && (known || added);
+}
+
 /* It is on stable storage, if it is complete. The row's directory and marks are set. */
 static errint look_judge(struct filesystem *fs, const struct look_one *one, struct checkpoints_found *out,
                          enum checkpoint_state *state)
@@ -284,12 +300,12 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one, stru
         error = rewrite_is_edit(fs, &out->rewrite, &out->edited);
     known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
             complete->time <= before->completed && !rewritten;
-    /* What a rank that is gone never wrote, the processes of a later save do not bring. */
-    if (known && one->writers == WRITERS_ALIVE && !one->checkpoint->error && *state == CHECKPOINT_INCOMPLETE)
+    if (*state == CHECKPOINT_INCOMPLETE && look_lacks_rank_only(one, before, known))
         *state = (enum checkpoint_state)before->state;
+    bool adding = ids_contain(one->added_to, out->row.directory);
+    out->adding = !error && known && adding && *state == (enum checkpoint_state)before->state;
     if (error || !look_is_safe(*state) || known)
         return error;
-    bool adding = ids_contain(one->added_to, out->row.directory);
     error = look_secure(fs, out->row.directory, before, &adding);
     out->adding = !error && adding && *state == (enum checkpoint_state)before->state;
     if (error == -EBUSY)

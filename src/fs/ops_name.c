@@ -325,7 +325,7 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
     if (!error && (models_is_model(name, length) || inputs_has(fs, row.ino)))
         ops_after_removal(fs, parent);
     if (!error && kind == OPS_UNLINK)
-        checkpoints_after_removal(fs, parent, name);
+        checkpoints_after_removal(fs, parent, name, row.btime);
     else if (!error)
         ops_after_rmdir(fs, &removal);
     discard_objects(fs, &freed);

@@ -189,6 +189,12 @@ static bool rewrite_is_needed(const struct rewrite_entry *entry, const struct re
     return event->change == REWRITE_CHANGES && (!entry || event->ino < entry->kept.ino);
 }
 
+/* Whether it is complete, and none that others write in as well, as the run's own directory. */
+static bool rewrite_may_end(const struct meta_checkpoint *row)
+{
+    return row->state == CHECKPOINT_COMPLETE && row->run != row->directory;
+}
+
 /* Returns whether the directory is of no interest as long as the checkpoint's row stays. */
 static bool rewrite_before(struct filesystem *fs, const struct meta_checkpoint *row,
                            const struct rewrite_event *event)
@@ -204,12 +210,12 @@ static bool rewrite_before(struct filesystem *fs, const struct meta_checkpoint *
     pthread_mutex_unlock(&rewrite->lock);
     if (keeps)
         rewrite_tell(fs, row, error);
-    if ((keeps && !error) || (entry && needed && row->state == CHECKPOINT_COMPLETE))
+    if ((keeps && !error) || (needed && rewrite_may_end(row)))
         checkpoints_begin_rewrite(fs, row->directory, needed);
     if (keeps && !error)
         /* A successor must know of it, too. */
         writers_note_now(fs, row->run, event->thread);
-    return error || (!entry && !rewrite_may_be_kept(row));
+    return error || (!entry && !rewrite_may_be_kept(row) && !rewrite_may_end(row));
 }
 
 static void rewrite_before_name(struct filesystem *fs, uint64_t directory, const struct rewrite_event *event)
