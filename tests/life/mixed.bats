@@ -67,8 +67,12 @@ shed_all() {
     BYTES_BEFORE=$(stored_bytes)
     # The space is needed.
     ckptfs_remount min-free=90%
+    wait_until 60 all_have_shed
     for kind in zero2 zero3 dcp; do wait_until 30 state_is $kind 1 weights-only; done
 }
+
+# By the log: who looks at the checkpoints has them open.
+all_have_shed() { [ "$(log_count 'was given up: the space is needed')" -eq 3 ]; }
 
 nothing_waits() { [ "$(ckptfs_status_field unshared_files)" -eq 0 ]; }
 
