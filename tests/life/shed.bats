@@ -129,3 +129,12 @@ write_beyond() {
 }
 
 log_has_waited() { [ "$(log_count 'a write waits for room')" -gt 0 ]; }
+
+@test "who found nothing to give up when the space was needed looks again" {
+    # From the first look on; no write finds the disk full.
+    sheds 4 min-free=90%
+    wait_until 30 has_shed
+    [ "$(steps_that_are weights-only)" = 2 ]
+}
+
+has_shed() { [ "$(log_count 'was given up: the space is needed')" -eq 1 ]; }
