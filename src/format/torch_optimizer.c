@@ -9,7 +9,7 @@
 #include "format/torch_storages.h"
 
 /* Nodes that are met by several ways count each time: far more than any file has. */
-enum { OPTIMIZER_DEPTH_MAX = 64, OPTIMIZER_STEPS_MAX = 1 << 26 };
+enum { OPTIMIZER_DEPTH_MAX = 64, OPTIMIZER_STEPS_MAX = 1 << 24 };
 
 /* Who uses a storage. */
 enum { OPTIMIZER_STATE = 1, OPTIMIZER_OTHERS = 2 };
