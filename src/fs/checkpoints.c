@@ -298,13 +298,20 @@ errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct ch
     return error;
 }
 
+/* Something is still to come, for which it is looked at again. */
+static bool checkpoints_is_unsettled(const struct checkpoints_found *found)
+{
+    return found->busy || found->adding || found->awaits;
+}
+
 /* One look is for all of a run: many checkpoints that were saved, or copied, one after the other are no more
  * work than the last. */
 static void checkpoints_settle(struct filesystem *fs, const struct checkpoints_seen *seen, int64_t begun)
 {
     cleanup_ids struct ids directories = {0};
     for (size_t i = 0; i < seen->count; i++) {
-        if (!seen->at[i].busy && ids_append(&directories, seen->at[i].row.directory) != 0)
+        if (!checkpoints_is_unsettled(&seen->at[i]) &&
+            ids_append(&directories, seen->at[i].row.directory) != 0)
             return; /* each has a turn of its own */
     }
     directory_queue_settle(fs->checkpoints->queue, &directories, begun);
@@ -321,7 +328,7 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
                     (unsigned long long)turn->directory, strerror(-error));
     bool busy = failed || error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
-        busy |= seen.at[i].busy || seen.at[i].adding || seen.at[i].awaits;
+        busy |= checkpoints_is_unsettled(&seen.at[i]);
     if (!error) {
         checkpoints_settle(fs, &seen, begun);
         busy |= keep_watch_apply(fs, turn->directory, seen.run);
