@@ -14,7 +14,8 @@ bool grow_array(void **at, size_t *capacity, size_t count, size_t size)
     size_t larger = *capacity + *capacity / 2 + GROW_LEAST;
     if (larger < count) /* or it has wrapped */
         larger = count;
-    void *grown = reallocarray(*at, larger, size);
+    size_t bytes;
+    void *grown = __builtin_mul_overflow(larger, size, &bytes) ? NULL : realloc(*at, bytes);
     if (!grown)
         return false;
     *at = grown;
