@@ -234,7 +234,7 @@ errint keep_apply(struct filesystem *fs, uint64_t run, bool (*stops)(struct file
         if (stops(fs))
             return -ECANCELED;
         errint result = keep_remove(fs, list->inodes[i], list->verdicts[i].reason);
-        if (removed)
+        if (removed && result != -ENOENT) /* else it has gone meanwhile: somebody else has removed it */
             removed(context, list, i, result);
     }
     return error;

@@ -247,7 +247,7 @@ static errint keep_take_apart(struct filesystem *fs, uint64_t ino)
     return error ? error : keep_drop_name(fs, hidden, &entry);
 }
 
-/* Whether it can be had back for a while; else it is to be removed. */
+/* Whether it went where it can be had back for a while; else it is to be removed. */
 static bool keep_to_trash(struct filesystem *fs, uint64_t ino, const struct meta_name *name,
                           const char *reason)
 {
@@ -271,6 +271,16 @@ struct keep_place {
     struct meta_name name;
     char *path;
 };
+
+/* Two that apply the policies of a run at once have found the same ones: what the first has taken to the
+ * trash is not the second's to remove. */
+static pthread_mutex_t keep_taking_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool keep_is_hidden(const char *path)
+{
+    static const char hidden[] = "/" META_HIDDEN_TEXT;
+    return strncmp(path, hidden, sizeof hidden - 1) == 0;
+}
 
 static errint keep_find_place(struct filesystem *fs, uint64_t ino, struct keep_place *out)
 {
@@ -298,15 +308,27 @@ static void keep_finish(struct filesystem *fs, uint64_t ino, uint64_t place, con
         log_warning("%s: its space is given back at the next start: %s", path, strerror(-error));
 }
 
+/* Takes it out of sight. */
+static errint keep_take(struct filesystem *fs, uint64_t ino, struct keep_place *place, const char *reason,
+                        bool *trashed)
+{
+    pthread_mutex_lock(&keep_taking_lock);
+    errint error = keep_find_place(fs, ino, place);
+    if (!error && keep_is_hidden(place->path))
+        error = -ENOENT;
+    *trashed = !error && keep_to_trash(fs, ino, &place->name, reason);
+    if (!error && !*trashed)
+        error = keep_hide(fs, ino, &place->name);
+    pthread_mutex_unlock(&keep_taking_lock);
+    return error;
+}
+
 errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason)
 {
     struct keep_place place = {0};
-    errint error = keep_find_place(fs, ino, &place);
+    bool trashed;
+    errint error = keep_take(fs, ino, &place, reason, &trashed);
     cleanup_free char *path = place.path;
-    if (error)
-        return error;
-    bool trashed = keep_to_trash(fs, ino, &place.name, reason);
-    error = trashed ? 0 : keep_hide(fs, ino, &place.name);
     if (!error)
         keep_finish(fs, ino, 0, path, reason, trashed);
     return error;
@@ -329,10 +351,9 @@ errint keep_remove_for_good(struct filesystem *fs, uint64_t ino, uint64_t run, c
     cleanup_free char *path = place.path;
     if (error)
         return error;
-    static const char hidden[] = "/" META_HIDDEN_TEXT;
-    bool within = strncmp(path, hidden, sizeof hidden - 1) == 0;
+    bool within = keep_is_hidden(path);
     if (asprintf(&shown, "%s%s", within ? "/" FS_CONTROL_NAME : "",
-                 within ? path + sizeof hidden - 1 : path) < 0)
+                 within ? path + strlen("/" META_HIDDEN_TEXT) : path) < 0)
         return -ENOMEM;
     error = keep_hide(fs, ino, &place.name);
     if (error)

@@ -56,6 +56,27 @@ end_and_check() {
     "$CKPTFS" fsck "$STORE"
 }
 
+@test "policies that many apply at once remove each checkpoint once, and all can be had back" {
+    ckptfs_mount
+    # shellcheck disable=SC2046
+    saves $(seq 1 40)
+    wait_until 20 settled
+    local appliers=() i
+    policy set "$RUN" keep-last=2
+    for i in 1 2 3 4 5 6; do
+        policy apply "$RUN" >/dev/null &
+        appliers+=($!)
+    done
+    for i in "${appliers[@]}"; do wait "$i"; done
+    wait_until 20 has_steps 39 40
+    [ "$("$CKPTFS" undelete --list --json "$RUN" | jq length)" -eq 38 ]
+    policy unset "$RUN" keep-last
+    "$CKPTFS" undelete "$RUN"
+    # shellcheck disable=SC2046
+    has_steps $(seq 1 40)
+    end_and_check
+}
+
 @test "a dry run says for each checkpoint whether it stays, and changes nothing" {
     ckptfs_mount
     saves 100 200 300 400
