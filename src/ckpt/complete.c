@@ -105,13 +105,14 @@ errint complete_judge_files(struct complete_work *work)
     return error;
 }
 
-/* Files of the optimizer whose bytes were given up are there by name, and are not read. */
+/* Files whose bytes, or some of them, were given up were whole before, and are not read. */
 static errint complete_judge_shed(struct complete_work *work)
 {
     struct complete *out = work->out;
     for (size_t i = 0; i < work->tree.count; i++) {
         struct tree_entry *entry = &work->tree.at[i];
-        entry->shed = !entry->directory && entry->size > 0 && optimizer_file_is(entry->path) &&
+        entry->shed = !entry->directory && entry->size > 0 &&
+                      (optimizer_file_is(entry->path) || optimizer_file_may_be_mixed(entry->path)) &&
                       folder_is_shed(work->folder, entry->path);
         out->shed |= entry->shed;
     }

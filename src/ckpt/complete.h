@@ -57,7 +57,6 @@ struct complete_asked {
     bool own_level;    /* other checkpoints lie below it: only its own files are its */
     bool all_reasons;  /* files are read also when something is missing already */
     bool awaited;      /* the processes that write the run live: ranks' last files are waited for */
-    int64_t ranks;     /* processes that saved the checkpoint before, which are awaited then; 0: not known */
     const char *proof; /* what outside the checkpoint says that it is complete; NULL: nothing */
     const struct complete_names *expected; /* NULL: nothing is known of the others */
     const struct complete_memory *memory;  /* NULL: none */
@@ -71,6 +70,8 @@ struct complete {
     const char *framework; /* "transformers", "deepspeed-zero3", "dcp", ...; "unknown" */
     int64_t world_size;    /* 0: not known */
     int64_t step;          /* as the files tell; -1: they do not */
+    int64_t random_states; /* files of a Trainer's random generators, one a rank; 0: none, or one for all */
+    bool awaits;           /* a rank's last file is missing, which a process that lives may write still */
     bool sharded;          /* its weights are in shards that no loader takes as they are */
     bool shed;             /* the optimizer's state was given up for its space: no resume can begin with it */
     bool config;           /* a config.json or adapter_config.json lies somewhere in it */
@@ -95,6 +96,12 @@ void complete_release(struct complete *complete);
  * all of them have are missing here. Only names are compared. -ENOMEM.
  */
 errint complete_expect(struct complete *complete, const struct complete_names *expected);
+
+/*
+ * Judges again by how many processes saved the checkpoint before, where no file of this one tells of more:
+ * with `awaited` their last files are waited for, else it is noted that they never came. -ENOMEM.
+ */
+errint complete_expect_ranks(struct complete *complete, int64_t ranks, bool awaited);
 
 #define cleanup_complete __attribute__((cleanup(complete_release)))
 

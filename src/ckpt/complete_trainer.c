@@ -106,25 +106,43 @@ static bool trainer_is_named(const char *name)
 /* -- random generators ------------------------------------------------------------------------------------
  */
 
+/* So many of the ranks have not written theirs. */
+static errint trainer_tell_random(struct complete *out, int64_t missing, int64_t ranks, bool awaited)
+{
+    const char *plural = missing == 1 ? "" : "s";
+    out->awaits |= awaited;
+    if (awaited)
+        return complete_add_note(out, true,
+                                 "rng_state_N.pth of %" PRId64 " process%s of %" PRId64 " %s not there yet",
+                                 missing, missing == 1 ? "" : "es", ranks, missing == 1 ? "is" : "are");
+    return complete_add_note(
+        out, false, "the state%s of the random generators of %" PRId64 " of %" PRId64 " processes never came",
+        plural, missing, ranks);
+}
+
+errint complete_expect_ranks(struct complete *complete, int64_t ranks, bool awaited)
+{
+    if (complete->random_states == 0 || ranks <= complete->world_size)
+        return 0;
+    if (awaited) {
+        complete->world_size = ranks;
+        complete->state = COMPLETE_NOT;
+    }
+    return trainer_tell_random(complete, ranks - complete->random_states, ranks, awaited);
+}
+
 /* A rank's file may come after all others, or never: nothing else depends on it. A Trainer that takes itself
  * for the only process, as with DeepSpeed on the CPU, has one name for all ranks. */
 static errint trainer_judge_random(struct complete_work *work, const struct trainer_files *files)
 {
     complete_saw_ranks(work, files->ranks);
-    if (work->asked->awaited && files->random)
-        complete_saw_ranks(work, work->asked->ranks);
+    if (!files->random_of_all)
+        work->out->random_states = files->processes;
     if (!files->random || files->random_of_all || files->processes >= work->out->world_size)
         return 0;
-    int64_t awaited = work->out->world_size - files->processes;
-    const char *plural = awaited == 1 ? "" : "s";
-    if (work->asked->awaited)
-        return complete_miss(work, "rng_state_N.pth of %" PRId64 " process%s of %" PRId64 " %s not there yet",
-                             awaited, awaited == 1 ? "" : "es", work->out->world_size,
-                             awaited == 1 ? "is" : "are");
-    return complete_add_note(work->out, false,
-                             "the state%s of the random generators of %" PRId64 " of %" PRId64
-                             " processes never came",
-                             plural, awaited, work->out->world_size);
+    work->missing |= work->asked->awaited;
+    return trainer_tell_random(work->out, work->out->world_size - files->processes, work->out->world_size,
+                               work->asked->awaited);
 }
 
 /* -- the Trainer ------------------------------------------------------------------------------------------

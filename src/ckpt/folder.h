@@ -31,7 +31,8 @@ struct folder {
      * becomes of the name; a read behind the end is -EIO. */
     errint (*open)(void *context, const char *path, struct format_source *out);
     void (*close)(void *context, struct format_source *source);
-    /* Whether the bytes of the file were given up for their space: it cannot be read. NULL: of none. */
+    /* Whether bytes of the file, all or some, were given up for their space: they cannot be read. NULL: of
+     * none. */
     bool (*is_shed)(void *context, const char *path);
 };
 

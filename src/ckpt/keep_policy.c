@@ -104,7 +104,7 @@ static bool keep_set_shed(struct keep_policy *policy, const char *value)
 }
 
 const char *const keep_policy_keys[] = {"keep-last",  "keep-best", "keep-every", "keep-hourly",
-                                        "keep-daily", "max-bytes", "max-age",    "shed"};
+                                        "keep-daily", "max-bytes", "max-age",    KEEP_SHED};
 const size_t keep_policy_key_count = sizeof keep_policy_keys / sizeof *keep_policy_keys;
 
 static bool (*const keep_setters[])(struct keep_policy *policy, const char *value) = {

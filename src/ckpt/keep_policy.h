@@ -28,7 +28,8 @@ struct keep_policy {
 
 /* "off" as a value: as if nobody had set it, here and below. */
 #define KEEP_OFF "off"
-/* The value of the key "shed". */
+/* The key that gives up parts of checkpoints alone, and its value. */
+#define KEEP_SHED           "shed"
 #define KEEP_SHED_OPTIMIZER "optimizer"
 
 /* The keys. */

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "ckpt/deepspeed.h"
+
 /* Whether it is the start, a number, and the end. */
 static bool optimizer_is_numbered(const char *name, size_t length, const char *start, const char *end)
 {
@@ -38,4 +40,17 @@ bool optimizer_file_is(const char *path)
                optimizer_is_shard(slash + 1);
     return strcmp(path, "optimizer.pt") == 0 || strcmp(path, "optimizer.bin") == 0 ||
            optimizer_is_numbered(path, strlen(path), "optimizer_", ".bin");
+}
+
+bool optimizer_file_may_be_mixed(const char *path)
+{
+    static const char shard[] = ".distcp";
+    struct deepspeed_name parsed;
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t length = strlen(name);
+    if (deepspeed_parse_name(name, &parsed))
+        return parsed.kind == DEEPSPEED_OPTIMIZER || parsed.kind == DEEPSPEED_EXPERT_OPTIMIZER ||
+               parsed.kind == DEEPSPEED_MODEL;
+    return length >= sizeof shard && strcmp(name + length - (sizeof shard - 1), shard) == 0 &&
+           !optimizer_file_is(path);
 }

@@ -78,7 +78,7 @@ static bool policy_is_max_age(const char *value)
 
 static bool policy_is_shed(const char *value)
 {
-    return keep_policy_set(NULL, "shed", value);
+    return keep_policy_set(NULL, KEEP_SHED, value);
 }
 
 /* -- hooks ------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ static const struct policy_key policy_table[] = {
      .expected = "a time as 12h, 30d or 8w, or " KEEP_OFF,
      .summary = "how old a checkpoint gets",
      .fits = policy_is_max_age},
-    {.name = "shed",
+    {.name = KEEP_SHED,
      .expected = KEEP_SHED_OPTIMIZER " or " KEEP_OFF,
      .summary = "what of older checkpoints goes first when the space is needed",
      .fits = policy_is_shed},

@@ -13,6 +13,12 @@ static const char *const rewritten_parts[] = {
 /* What a save writes when all the rest is there. */
 static const char *const rewritten_ends[] = {"trainer_state.json", ".metadata"};
 
+/* What is for people, and for the tools that they write with. Whatever is not here may be needed. */
+static const char *const rewritten_for_people[] = {
+    "README*", "*.md",  "LICENSE*", "NOTICE*", ".git*", "*.log",  "events.out.tfevents.*",
+    "*.png",   "*.svg", "*.csv",    "*.html",  "*~",    ".*.sw?",
+};
+
 static bool rewritten_matches(const char *name, const char *const *patterns, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -65,4 +71,20 @@ bool rewritten_is_mixed(const struct tree *before, const struct tree *now)
         ends_other += end && !is_same;
     }
     return same > 0 && other > 0 && (ends_same > 0 || ends_other == 0);
+}
+
+bool rewritten_is_needed(const char *name)
+{
+    return !rewritten_matches(name, rewritten_for_people, sizeof rewritten_for_people / sizeof(char *));
+}
+
+bool rewritten_is_added_to(const struct tree *before, const struct tree *now)
+{
+    bool has = true;
+    for (size_t i = 0; i < before->count && has; i++) {
+        const struct tree_entry *old = &before->at[i];
+        has = old->directory || !rewritten_is_needed(old->name) ||
+              rewritten_is_same(old, tree_find(now, old->path));
+    }
+    return has;
 }

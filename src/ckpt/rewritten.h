@@ -20,4 +20,11 @@ bool rewritten_is_mixed(const struct tree *before, const struct tree *now);
  * describes the model, or no part of it. */
 bool rewritten_is_edit(const struct tree *before, const struct tree *now);
 
+/* Whether a file of that name, without its directories, can be one that somebody needs who loads the
+ * checkpoint or resumes from it: not what tells people of it. */
+bool rewritten_is_needed(const char *name);
+
+/* True where all files that are needed of `before` are there, and are the same: things were only added. */
+bool rewritten_is_added_to(const struct tree *before, const struct tree *now);
+
 #endif

@@ -116,6 +116,52 @@ static errint run_compare_names(struct run *run)
     return error;
 }
 
+static bool run_tells_ranks(const struct run_checkpoint *checkpoint)
+{
+    return run_is_compared(checkpoint) && checkpoint->complete.state == COMPLETE_YES;
+}
+
+/* How many processes saved the last complete one before it. */
+static int64_t run_ranks_before(const struct run *run, size_t index)
+{
+    for (size_t i = index; i-- > 0;) {
+        if (run_tells_ranks(&run->at[i]))
+            return run->at[i].complete.world_size;
+    }
+    return 0;
+}
+
+/* How many processes saved any complete one before it since then. */
+static int64_t run_ranks_since(const struct run *run, size_t index, int64_t since)
+{
+    int64_t ranks = 0;
+    for (size_t i = 0; i < index; i++) {
+        const struct complete *complete = &run->at[i].complete;
+        if (run_tells_ranks(&run->at[i]) && complete->time > since && complete->world_size > ranks)
+            ranks = complete->world_size;
+    }
+    return ranks;
+}
+
+/* With DDP no file but a rank's own tells of the rank. Only the one that was written last may be under way: a
+ * rank that goes on to the next does not come back; and a run may have begun again with fewer ranks. */
+static errint run_expect_ranks(const struct run_asked *asked, struct run *run)
+{
+    size_t newest = 0;
+    errint error = 0;
+    for (size_t i = 0; i < run->count; i++) {
+        if (run->at[i].complete.time > run->at[newest].complete.time)
+            newest = i;
+    }
+    for (size_t i = 0; i < run->count && !error; i++) {
+        int64_t ranks = asked->awaited && i == newest ? run_ranks_since(run, i, asked->since) : 0;
+        if (run_is_compared(&run->at[i]))
+            error = complete_expect_ranks(&run->at[i].complete, ranks ? ranks : run_ranks_before(run, i),
+                                          ranks > 0);
+    }
+    return error;
+}
+
 /* -- order and marks --------------------------------------------------------------------------------------
  */
 
@@ -212,7 +258,9 @@ errint run_read(const struct folder *folder, const struct run_asked *asked, stru
     if (error || detect.count == 0)
         return error;
     qsort(out->at, out->count, sizeof *out->at, run_compare);
-    error = run_compare_names(out);
+    error = run_expect_ranks(asked, out);
+    if (!error)
+        error = run_compare_names(out);
     run_mark(out, asked->name);
     run_measure(out);
     return error;

@@ -32,6 +32,9 @@ struct run {
 struct run_asked {
     const char *name;          /* of the run's directory; "": not known */
     bool all_reasons, awaited; /* as complete_asked has them */
+    /* With `awaited`: a checkpoint of which a file was changed after this (ns since the epoch) was saved by
+     * the same processes as the one that is being saved: as many ranks are awaited there. INT64_MAX: none. */
+    int64_t since;
     bool separately; /* a file that is refused (-EBUSY, -EIO) keeps only its own checkpoint unjudged */
     /* What is known of the files of the checkpoint at `path`, until the next is asked for. NULL: nothing. */
     const struct complete_memory *(*memory)(void *context, const char *path);

@@ -18,6 +18,7 @@
 #include "cmd/exit.h"
 #include "cmd/export_asked.h"
 #include "cmd/export_files.h"
+#include "cmd/export_hold.h"
 #include "cmd/export_report.h"
 #include "cmd/export_store.h"
 #include "cmd/export_target.h"
@@ -39,6 +40,7 @@ struct export_run {
     struct export_files files;
     struct export_facts facts;
     struct export_target target;
+    struct export_hold hold;
     struct export_outcome outcome;
     struct progress progress;
 };
@@ -120,6 +122,7 @@ static int export_choose(struct export_run *run)
         code = export_fail(run, -ENOMEM);
     if (code)
         return code;
+    export_hold_take(run->path, &run->hold);
     run->real = realpath(run->path, NULL);
     run->origin = run->real ? assemble_origin_of(run->path) : NULL;
     if (!run->origin)
@@ -288,7 +291,12 @@ static int export_all(struct export_run *run)
         code = export_tidy(run);
     if (!code && !run->outcome.unchanged)
         code = export_build(run);
-    return code ? code : export_target_link(&run->target, &run->facts);
+    if (!code)
+        code = export_target_link(&run->target, &run->facts);
+    /* The last line is what people, and the mount's events, are told. */
+    if (code && run->path && export_hold_is_gone(&run->hold, run->path))
+        log_error("%s was removed, or renamed, before all of it was exported", run->path);
+    return code;
 }
 
 static int export_tell(struct export_run *run)
@@ -309,6 +317,7 @@ static int export_tell(struct export_run *run)
 static void export_run_release(struct export_run *run)
 {
     export_target_close(&run->target);
+    export_hold_release(&run->hold);
     export_files_release(&run->files);
     complete_release(&run->complete);
     model_source_release(&run->source);
@@ -424,7 +433,7 @@ static int export_command(int argc, char **argv)
                                                  {"quiet", no_argument, NULL, 'q'},
                                                  {0}};
     __attribute__((cleanup(export_run_release))) struct export_run run = {
-        .target = {.wait = true, .place = {.directory = -1, .lock = -1, .building = -1}}};
+        .hold = {-1, -1}, .target = {.wait = true, .place = {.directory = -1, .lock = -1, .building = -1}}};
     bool chosen = false;
     int option;
     while ((option = getopt_long(argc, argv, ":d:s:t:n:l:p:avfjq", long_options, NULL)) != -1) {

@@ -14,6 +14,7 @@
 #include "cmd/command.h"
 #include "cmd/exit.h"
 #include "format/plain_text.h"
+#include "fs/checkpoints.h"
 
 /* A directory of runs, of experiments, of users: no deeper. */
 enum { LS_DEPTH = 3 };
@@ -34,12 +35,21 @@ static void ls_fail(struct ls *ls, const char *path, errint error)
     ls->code = EXIT_FAILED;
 }
 
+bool ls_is_known_complete(const struct ls_mounted *mounted)
+{
+    return mounted->known && mounted->life.state == CHECKPOINT_COMPLETE + 1;
+}
+
 const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mounted *mounted)
 {
     const struct control_life *life = &mounted->life;
     enum complete_state state = checkpoint->complete.state;
     if (mounted->known && life->torn > 0)
         return "torn";
+    /* What is being added does not count yet; a rank that never wrote is awaited no more. */
+    if (ls_is_known_complete(mounted) &&
+        (state == COMPLETE_YES || life->writing > 0 || checkpoint->complete.awaits))
+        return "durable";
     if (mounted->known && life->writing > 0)
         return "writing";
     if (mounted->known && state == COMPLETE_YES && life->files > 0 && life->unsynced == 0)
@@ -47,10 +57,25 @@ const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mo
     return complete_state_name(state);
 }
 
+/* As the states are, that are shown. */
+static void ls_mark_latest(struct run *run, const struct ls_mounted *mounted)
+{
+    struct run_checkpoint *latest = NULL;
+    for (size_t i = 0; i < run->count; i++) {
+        const char *state = ls_state(&run->at[i], &mounted[i]);
+        bool complete = strcmp(state, "durable") == 0 || strcmp(state, "complete") == 0;
+        run->at[i].latest = false;
+        if (run->at[i].step >= 0 && complete)
+            latest = &run->at[i];
+    }
+    if (latest)
+        latest->latest = true;
+}
+
 /* -- one directory ----------------------------------------------------------------------------------------
  */
 
-static errint ls_show(struct ls *ls, const char *path, const struct run *run)
+static errint ls_show(struct ls *ls, const char *path, struct run *run)
 {
     cleanup_free struct ls_mounted *mounted = calloc(run->count, sizeof *mounted);
     errint error = mounted ? 0 : -ENOMEM;
@@ -62,6 +87,7 @@ static errint ls_show(struct ls *ls, const char *path, const struct run *run)
     const struct ls_run shown = {path, run, mounted};
     if (error)
         return error;
+    ls_mark_latest(run, mounted);
     if (!ls->list && ls->found > 0)
         putchar('\n');
     ls->found += run->count;
@@ -105,7 +131,7 @@ static void ls_walk_below(struct ls *ls, const char *path, const struct run *run
 static void ls_walk(struct ls *ls, const char *path, unsigned depth)
 {
     cleanup_run struct run run = {0};
-    errint error = ls_read(path, ls->why || ls->list, &run);
+    errint error = ls_read(path, (struct ls_wish){.why = ls->why || ls->list, .awaits = true}, &run);
     if (error == -ENOENT && depth > 0)
         return; /* It was removed meanwhile. */
     if (!error && run.count > 0)

@@ -25,13 +25,20 @@ struct ls_run {
 
 /* PATH/NAME; the caller frees it. NULL: no memory. */
 char *ls_join(const char *path, const char *name);
-/* The checkpoints of a directory on any disk, `why`: with all that is missing. -errno; `run` is given to
- * run_release in any case. */
-errint ls_read(const char *path, bool why, struct run *run);
+/* How a run is read. */
+struct ls_wish {
+    bool why;    /* with all that is missing */
+    bool awaits; /* on a mount: what processes that write the run are expected to write still, is missing */
+};
+/* The checkpoints of a directory on any disk. -errno; `run` is given to run_release in any case. */
+errint ls_read(const char *path, struct ls_wish wish, struct run *run);
 /* What the mount says of one of them: nothing where it is no mount of ours. -ENOMEM. */
 errint ls_ask(const char *path, const struct run_checkpoint *checkpoint, struct ls_mounted *out);
 
-/* "writing", "torn", "durable", or how it was judged (complete_state_name). */
+/* Whether the mount knows it as complete: it looks at what is there, and at who writes. */
+bool ls_is_known_complete(const struct ls_mounted *mounted);
+/* "writing", "torn", "durable", or how it was judged (complete_state_name): on a mount what that says, unless
+ * it has not seen yet that something is gone. */
 const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mounted *mounted);
 
 /* Prints a table; `why`: what is missing, and what else is worth knowing, below each. -ENOMEM. */

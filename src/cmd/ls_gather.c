@@ -34,13 +34,28 @@ errint ls_ask(const char *path, const struct run_checkpoint *checkpoint, struct 
     return 0;
 }
 
-errint ls_read(const char *path, bool why, struct run *run)
+/* Whether the processes that wrote the run live, and when they began. */
+static void ls_ask_writers(const char *path, struct run_asked *asked)
+{
+    struct control_writers writers;
+    struct statfs figures;
+    cleanup_fd int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && fstatfs(fd, &figures) == 0 && figures.f_type == FUSE_SUPER_MAGIC &&
+        ioctl(fd, CKPTFS_IOCTL_WRITERS, &writers) == 0 && writers.alive) {
+        asked->awaited = true;
+        asked->since = writers.since;
+    }
+}
+
+errint ls_read(const char *path, struct ls_wish wish, struct run *run)
 {
     cleanup_folder_plain struct folder folder = {0};
     cleanup_free char *real = realpath(path, NULL);
     const char *slash = real ? strrchr(real, '/') : NULL;
-    const struct run_asked asked = {.name = slash ? slash + 1 : "", .all_reasons = why};
+    struct run_asked asked = {.name = slash ? slash + 1 : "", .all_reasons = wish.why, .since = INT64_MAX};
     *run = (struct run){0};
+    if (wish.awaits)
+        ls_ask_writers(path, &asked);
     errint error = folder_plain(path, &folder);
     return error ? error : run_read(&folder, &asked, run);
 }

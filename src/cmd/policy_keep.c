@@ -231,7 +231,7 @@ int policy_try(const char *path, char **words, bool json)
         return code;
     errint error = trial_set(&trial, words);
     if (!error)
-        error = ls_read(path, false, &trial.run);
+        error = ls_read(path, (struct ls_wish){0}, &trial.run);
     if (!error && trial.run.count == 0) {
         cleanup_free char *plain = plain_text(path);
         log_error("%s: no checkpoint of a known kind is there; name the directory of a run",

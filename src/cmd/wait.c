@@ -20,10 +20,9 @@
 #include "format/plain_text.h"
 #include "fs/event.h"
 
-/* A look at the files at least so often, where no events tell of them; */
+/* A look at the files at least so often, where no events tell of them, or the mount is about to look; */
 #define WAIT_LOOK_NS (CLOCK_NS_PER_SECOND / 2)
-/* where they do, for what they do not tell of: a checkpoint that was complete under another name; one that is
- * complete, and not on stable storage for long. */
+/* where they do, only for what nobody thought of. */
 #define WAIT_RARE_NS (5 * CLOCK_NS_PER_SECOND)
 /* and no more of the time is spent on looks than a part. */
 enum { WAIT_REST = 4, WAIT_NS_PER_MS = 1000 * 1000 };
@@ -47,7 +46,11 @@ struct wait {
     enum wait_result result; /* as the events tell */
     bool looks;              /* something has happened to it, or cannot be told */
     bool file;               /* at the last look: events tell of directories only */
-    char state[32];          /* as the last look has found it */
+    bool soon;               /* likewise: the mount has not looked at what is there */
+    /* Likewise: what has the name; 0: nothing. No event tells of what was complete under another one. */
+    dev_t device;
+    ino_t ino;
+    char state[32]; /* as the last look has found it */
     char reason[COMPLETE_NOTE_LENGTH + 1];
 };
 
@@ -89,18 +92,33 @@ static void wait_note(struct wait *wait, const struct complete *complete, const 
     }
 }
 
+/* The mount's word counts: whoever reads its links after the wait finds what was waited for. */
+static void wait_note_mounted(struct wait *wait, const struct run_checkpoint *checkpoint,
+                              const struct ls_mounted *mounted)
+{
+    const char *state = ls_state(checkpoint, mounted);
+    bool complete = strcmp(state, "durable") == 0 || strcmp(state, "complete") == 0;
+    wait_note(wait, &checkpoint->complete, state);
+    wait->soon = complete && mounted->known && mounted->life.waiting > 0 && !checkpoint->file &&
+                 !ls_is_known_complete(mounted);
+    if (wait->soon) {
+        snprintf(wait->state, sizeof wait->state, "writing");
+        snprintf(wait->reason, sizeof wait->reason, "the mount has not looked at it yet");
+    }
+}
+
 /* The checkpoint `name` of the run at `path` ("": that itself): 1 when it is there, 0, or an error. */
 static int wait_judge(struct wait *wait, const char *path, const char *name)
 {
     cleanup_run struct run run = {0};
     struct ls_mounted mounted = {0};
-    errint error = ls_read(path, false, &run);
+    errint error = ls_read(path, (struct ls_wish){.awaits = true}, &run);
     for (size_t i = 0; i < run.count && !error; i++) {
         if (strcmp(run.at[i].path, name) != 0)
             continue;
         error = ls_ask(path, &run.at[i], &mounted);
         if (!error)
-            wait_note(wait, &run.at[i].complete, ls_state(&run.at[i], &mounted));
+            wait_note_mounted(wait, &run.at[i], &mounted);
         return error ? error : 1;
     }
     return error == -ENOENT || error == -ENOTDIR || error == -EBUSY ? 0 : error;
@@ -111,10 +129,14 @@ static errint wait_look(struct wait *wait, enum wait_result *result)
 {
     struct stat status;
     wait->state[0] = wait->reason[0] = '\0';
-    wait->looks = wait->file = false;
+    wait->looks = wait->file = wait->soon = false;
+    wait->device = 0;
+    wait->ino = 0;
     *result = WAIT_ON;
     if (stat(wait->path, &status) < 0)
         return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    wait->device = status.st_dev;
+    wait->ino = status.st_ino;
     wait->file = !S_ISDIR(status.st_mode);
     int found = S_ISDIR(status.st_mode) ? wait_judge(wait, wait->path, "") : 1;
     if (found > 0 && (!S_ISDIR(status.st_mode) || wait_state_reaches(wait, wait->state))) {
@@ -225,12 +247,11 @@ static errint wait_connect(struct wait *wait)
 /* -- waiting ----------------------------------------------------------------------------------------------
  */
 
-/* Takes what is told, until `until` at the latest; `more` is false when that has come. */
-static errint wait_listen(struct wait *wait, int64_t until, bool *more)
+/* Takes what is told, until `until` at the latest. */
+static errint wait_listen(struct wait *wait, int64_t until)
 {
     int64_t left = until - clock_monotonic();
     struct pollfd fd = {.fd = wait->stream.fd, .events = POLLIN};
-    *more = left > 0;
     int ready = poll(&fd, 1, left > 0 ? (int)(left / WAIT_NS_PER_MS) + 1 : 0);
     if (ready <= 0)
         return ready < 0 && errno != EINTR ? -errno : 0;
@@ -238,17 +259,29 @@ static errint wait_listen(struct wait *wait, int64_t until, bool *more)
     return got < 0 ? got : got == 0 && wait->result == WAIT_ON ? -ENOTCONN : 0;
 }
 
+/* Whether the name is another's than at the last look. */
+static bool wait_is_other(const struct wait *wait)
+{
+    struct stat status;
+    bool there = stat(wait->path, &status) == 0;
+    return there ? status.st_dev != wait->device || status.st_ino != wait->ino : wait->ino != 0;
+}
+
 /* Until something is told of the checkpoint, the time has come to look again, or the deadline. */
 static errint wait_sleep(struct wait *wait, int64_t took)
 {
-    int64_t pause = wait->stream.fd >= 0 && !wait->file ? WAIT_RARE_NS : WAIT_LOOK_NS;
+    int64_t pause = wait->stream.fd >= 0 && !wait->file && !wait->soon ? WAIT_RARE_NS : WAIT_LOOK_NS;
     int64_t until = clock_monotonic() + (took * WAIT_REST > pause ? took * WAIT_REST : pause);
     bool more = true;
     errint error = 0;
     if (until > wait->deadline)
         until = wait->deadline;
-    while (!error && more && !wait->looks && wait->result == WAIT_ON)
-        error = wait_listen(wait, until, &more);
+    while (!error && more && !wait->looks && wait->result == WAIT_ON) {
+        int64_t next = clock_monotonic() + WAIT_LOOK_NS;
+        error = wait_listen(wait, next < until ? next : until);
+        more = clock_monotonic() < until;
+        wait->looks |= !error && wait_is_other(wait);
+    }
     return error;
 }
 

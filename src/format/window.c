@@ -29,6 +29,11 @@ int window_get(struct window *window, int64_t offset, size_t length, const uint8
             want = (size_t)(window->end - offset);
         window->length = 0;
         errint error = window->source->read(window->source->context, window->buffer, want, offset);
+        /* What is behind it may be damaged, or given up: nobody has asked for it. */
+        if (error == -EIO && want > length) {
+            want = length;
+            error = window->source->read(window->source->context, window->buffer, want, offset);
+        }
         if (error)
             return error;
         window->offset = offset;

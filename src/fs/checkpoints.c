@@ -14,9 +14,9 @@
 #include "base/log.h"
 #include "ckpt/complete_markers.h"
 #include "ckpt/detect.h"
+#include "ckpt/rewritten.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
-#include "fs/export.h"
 #include "fs/filesystem.h"
 #include "fs/keep_watch.h"
 
@@ -67,14 +67,14 @@ static size_t checkpoints_place(const struct checkpoints *checkpoints, uint64_t 
     return first;
 }
 
-static struct meta_checkpoint *checkpoints_find(const struct checkpoints *checkpoints, uint64_t directory)
+struct meta_checkpoint *checkpoints_find(const struct checkpoints *checkpoints, uint64_t directory)
 {
     size_t at = checkpoints_place(checkpoints, directory);
     bool found = at < checkpoints->count && checkpoints->at[at].directory == directory;
     return found ? &checkpoints->at[at] : NULL;
 }
 
-static errint checkpoints_put(struct checkpoints *checkpoints, const struct meta_checkpoint *row)
+errint checkpoints_put(struct checkpoints *checkpoints, const struct meta_checkpoint *row)
 {
     size_t at = checkpoints_place(checkpoints, row->directory);
     if (at < checkpoints->count && checkpoints->at[at].directory == row->directory) {
@@ -89,7 +89,7 @@ static errint checkpoints_put(struct checkpoints *checkpoints, const struct meta
     return 0;
 }
 
-static void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory)
+void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory)
 {
     struct meta_checkpoint *row = checkpoints_find(checkpoints, directory);
     if (!row)
@@ -97,6 +97,30 @@ static void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory
     size_t behind = (size_t)(checkpoints->at + checkpoints->count - (row + 1));
     memmove(row, row + 1, behind * sizeof *row);
     checkpoints->count--;
+}
+
+static int checkpoints_compare(const void *one, const void *other)
+{
+    const struct meta_checkpoint *a = one, *b = other;
+    if (a->step != b->step)
+        return a->step < b->step ? -1 : 1;
+    return (a->completed > b->completed) - (a->completed < b->completed);
+}
+
+void checkpoints_mark_latest(struct checkpoints *checkpoints, uint64_t run)
+{
+    struct meta_checkpoint *latest = NULL;
+    for (size_t i = 0; i < checkpoints->count; i++) {
+        struct meta_checkpoint *row = &checkpoints->at[i];
+        if (row->run != run)
+            continue;
+        row->marks &= ~(unsigned)CHECKPOINT_LATEST;
+        if (row->state == CHECKPOINT_COMPLETE && row->step >= 0 &&
+            (!latest || checkpoints_compare(latest, row) <= 0))
+            latest = row;
+    }
+    if (latest)
+        latest->marks |= CHECKPOINT_LATEST;
 }
 
 errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run)
@@ -167,14 +191,6 @@ bool checkpoints_is_complete(struct filesystem *fs, uint64_t directory)
     struct meta_checkpoint row;
     uint64_t root = checkpoints_root(fs, directory);
     return root && checkpoints_get(fs, root, &row) == 0 && (row.marks & CHECKPOINT_WHOLE);
-}
-
-static int checkpoints_compare(const void *one, const void *other)
-{
-    const struct meta_checkpoint *a = one, *b = other;
-    if (a->step != b->step)
-        return a->step < b->step ? -1 : 1;
-    return (a->completed > b->completed) - (a->completed < b->completed);
 }
 
 errint checkpoints_of_run(struct filesystem *fs, uint64_t run, struct meta_checkpoint **out, size_t *count)
@@ -266,139 +282,6 @@ uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint
     return found;
 }
 
-/* -- what was found ---------------------------------------------------------------------------------------
- */
-
-/* `reason` may be NULL. */
-static void checkpoints_emit(struct filesystem *fs, enum event_kind kind, const struct meta_checkpoint *row,
-                             const char *path, const char *reason)
-{
-    events_emit(fs, &(struct event){.kind = kind,
-                                    .ino = row->directory,
-                                    .path = path,
-                                    .step = row->step,
-                                    .bytes = row->bytes,
-                                    .reason = reason});
-}
-
-static bool checkpoints_is_safe(const struct meta_checkpoint *row)
-{
-    return row->state == CHECKPOINT_COMPLETE || row->state == CHECKPOINT_WEIGHTS;
-}
-
-static void checkpoints_tell(struct filesystem *fs, const struct meta_checkpoint *before,
-                             const struct meta_checkpoint *now)
-{
-    bool best = (now->marks & CHECKPOINT_BEST) && !(before && (before->marks & CHECKPOINT_BEST));
-    /* What sheds its optimizer's state is no other than before. */
-    bool same = before && before->completed == now->completed &&
-                (before->state == now->state ||
-                 (before->state == CHECKPOINT_COMPLETE && (now->marks & CHECKPOINT_SHED)));
-    bool new = checkpoints_is_safe(now) && !same;
-    if (!new && !best)
-        return;
-    cleanup_free char *path = NULL;
-    if (meta_path(fs->meta, now->directory, &path) < 0)
-        path = NULL;
-    const char *state = checkpoint_state_name((enum checkpoint_state)now->state);
-    if (new) {
-        log_info("%s path=\"%s\" step=%lld bytes=%lld: all of it is on stable storage", state,
-                 path ? path : "?", (long long)now->step, (long long)now->bytes);
-        checkpoints_emit(fs, EVENT_COMPLETE, now, path, now->state == CHECKPOINT_WEIGHTS ? state : NULL);
-        checkpoints_emit(fs, EVENT_DURABLE, now, path, now->state == CHECKPOINT_WEIGHTS ? state : NULL);
-    }
-    if (best)
-        checkpoints_emit(fs, EVENT_BEST, now, path, NULL);
-    export_checkpoint(fs, now->directory);
-}
-
-static bool checkpoints_differ(const struct meta_checkpoint *one, const struct meta_checkpoint *other)
-{
-    return one->run != other->run || one->state != other->state || one->marks != other->marks ||
-           one->step != other->step || one->completed != other->completed || one->bytes != other->bytes;
-}
-
-/* What of a run's rows is to be changed in the database. */
-struct checkpoints_changes {
-    struct meta_checkpoint_change *at;
-    struct meta_checkpoint *gone;
-    size_t count;
-};
-
-static void checkpoints_release_changes(struct checkpoints_changes *changes)
-{
-    free(changes->at);
-    free(changes->gone);
-}
-
-static bool checkpoints_was_found(const struct checkpoints_found *found, size_t count, uint64_t directory)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (found[i].row.directory == directory)
-            return true;
-    }
-    return false;
-}
-
-/* Rows of the run that were not found go, and those of what was found are as they were found. */
-static errint checkpoints_plan(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
-                               size_t count, struct checkpoints_changes *changes)
-{
-    size_t known;
-    errint error = checkpoints_of_run(fs, run, &changes->gone, &known);
-    changes->at = error ? NULL : calloc(known + count + 1, sizeof *changes->at);
-    if (!changes->at)
-        return error ? error : -ENOMEM;
-    for (size_t i = 0; i < known; i++) {
-        if (!checkpoints_was_found(found, count, changes->gone[i].directory))
-            changes->at[changes->count++] = (struct meta_checkpoint_change){&changes->gone[i], true};
-    }
-    for (size_t i = 0; i < count; i++) {
-        struct meta_checkpoint before;
-        if (checkpoints_get(fs, found[i].row.directory, &before) < 0 ||
-            checkpoints_differ(&before, &found[i].row))
-            changes->at[changes->count++] = (struct meta_checkpoint_change){&found[i].row, false};
-    }
-    return 0;
-}
-
-/* What is complete again, or will never be torn, needs not what it was before. */
-static void checkpoints_settle_rewrite(struct filesystem *fs, const struct checkpoints_found *found)
-{
-    if (found->rewrite.kept.checkpoint &&
-        (checkpoints_is_safe(&found->row) || (found->row.marks & CHECKPOINT_COPY)))
-        rewrite_finish(fs, &found->rewrite);
-}
-
-static errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
-                               size_t count)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    __attribute__((cleanup(checkpoints_release_changes))) struct checkpoints_changes changes = {0};
-    errint error = checkpoints_plan(fs, run, found, count, &changes);
-    if (!error && changes.count > 0)
-        error = meta_checkpoint_change(fs->meta, changes.at, changes.count);
-    for (size_t i = 0; i < changes.count && !error; i++) {
-        const struct meta_checkpoint *row = changes.at[i].row;
-        struct meta_checkpoint before;
-        bool had = checkpoints_get(fs, row->directory, &before) == 0;
-        pthread_mutex_lock(&checkpoints->lock);
-        if (changes.at[i].forget)
-            checkpoints_drop(checkpoints, row->directory);
-        else
-            error = checkpoints_put(checkpoints, row);
-        pthread_mutex_unlock(&checkpoints->lock);
-        rewrite_forget_directories(fs);
-        if (!error && changes.at[i].forget)
-            rewrite_check(fs, row->directory);
-        else if (!error)
-            checkpoints_tell(fs, had ? &before : NULL, row);
-    }
-    for (size_t i = 0; i < count && !error; i++)
-        checkpoints_settle_rewrite(fs, &found[i]);
-    return error;
-}
-
 /* -- the work ---------------------------------------------------------------------------------------------
  */
 
@@ -415,13 +298,20 @@ errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct ch
     return error;
 }
 
+/* Something is still to come, for which it is looked at again. */
+static bool checkpoints_is_unsettled(const struct checkpoints_found *found)
+{
+    return found->busy || found->adding || found->awaits;
+}
+
 /* One look is for all of a run: many checkpoints that were saved, or copied, one after the other are no more
  * work than the last. */
 static void checkpoints_settle(struct filesystem *fs, const struct checkpoints_seen *seen, int64_t begun)
 {
     cleanup_ids struct ids directories = {0};
     for (size_t i = 0; i < seen->count; i++) {
-        if (!seen->at[i].busy && ids_append(&directories, seen->at[i].row.directory) != 0)
+        if (!checkpoints_is_unsettled(&seen->at[i]) &&
+            ids_append(&directories, seen->at[i].row.directory) != 0)
             return; /* each has a turn of its own */
     }
     directory_queue_settle(fs->checkpoints->queue, &directories, begun);
@@ -438,7 +328,7 @@ static int64_t checkpoints_visit(struct filesystem *fs, struct directory_turn *t
                     (unsigned long long)turn->directory, strerror(-error));
     bool busy = failed || error == -EBUSY;
     for (size_t i = 0; i < seen.count && !error; i++)
-        busy |= seen.at[i].busy;
+        busy |= checkpoints_is_unsettled(&seen.at[i]);
     if (!error) {
         checkpoints_settle(fs, &seen, begun);
         busy |= keep_watch_apply(fs, turn->directory, seen.run);
@@ -473,20 +363,33 @@ void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory)
     directory_queue_add(fs->checkpoints->queue, directory, false);
 }
 
-void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name)
+bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, const char *name, int64_t made)
 {
-    if (complete_marker_of(name, false) != MARKER_NONE || checkpoints_root(fs, directory))
-        checkpoints_touch_directory(fs, directory);
+    return checkpoint->state == CHECKPOINT_COMPLETE && complete_marker_of(name, false) == MARKER_NONE &&
+           (made > checkpoint->completed || !rewritten_is_needed(name));
 }
 
-void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint)
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name, int64_t made)
+{
+    struct meta_checkpoint row;
+    uint64_t checkpoint = checkpoints_root(fs, directory);
+    /* Readers are sent to the latest one. */
+    bool hurry = checkpoint && checkpoints_get(fs, checkpoint, &row) == 0 &&
+                 (row.marks & CHECKPOINT_LATEST) && !checkpoints_is_addition(&row, name, made);
+    if (checkpoint || complete_marker_of(name, false) != MARKER_NONE)
+        directory_queue_add(fs->checkpoints->queue, directory, hurry);
+}
+
+void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint, bool needed)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
     pthread_mutex_lock(&checkpoints->lock);
     struct meta_checkpoint *row = checkpoints_find(checkpoints, checkpoint);
-    if (row) {
-        row->state = CHECKPOINT_WRITING;
+    if (row)
         row->marks &= ~(unsigned)CHECKPOINT_WHOLE;
+    if (row && (needed || row->state != CHECKPOINT_COMPLETE)) {
+        row->state = CHECKPOINT_WRITING;
+        checkpoints_mark_latest(checkpoints, row->run);
     }
     pthread_mutex_unlock(&checkpoints->lock);
     checkpoints_touch_directory(fs, checkpoint);

@@ -64,10 +64,14 @@ void checkpoints_release(struct filesystem *fs);
 void checkpoints_touch(struct filesystem *fs, uint64_t ino);
 /* The directory has other names than before. With a node's lock. */
 void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory);
-/* A file's name went from the directory. */
-void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name);
-/* The checkpoint is about to be written over: it is complete no more, and what goes from it is no removal. */
-void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint);
+/* A file's name went from the directory; it was made then (ns since the epoch). */
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name, int64_t made);
+/* The checkpoint is about to be written in: what goes from it is no removal. With `needed` a file that it is
+ * complete with is: it is complete no more, and another one is its run's latest at once. */
+void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint, bool needed);
+/* Whether a file of that name, which was made then (ns since the epoch), is none that the checkpoint was
+ * found complete with, or none that anybody needs: whoever writes it leaves the checkpoint complete. */
+bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, const char *name, int64_t made);
 /* A directory in it was removed, and with it its row in the database. */
 void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed);
 
@@ -97,9 +101,13 @@ bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run);
 /* A run that is to be read as it is just now. */
 struct checkpoints_asked {
     uint64_t run;
-    const char *name;                     /* of its directory; "": not known */
-    bool awaited;                         /* the processes that write it live (ckpt/complete.h) */
-    bool unsafe;                          /* what is not on stable storage yet is read, too */
+    const char *name; /* of its directory; "": not known */
+    bool awaited;     /* the processes that write it live (ckpt/complete.h) */
+    int64_t since;    /* with that: when they began (ckpt/run.h) */
+    bool unsafe;      /* what is not on stable storage yet is read, too */
+    /* Not NULL: files that are being added to complete checkpoints are passed over, and those checkpoints
+     * are appended. */
+    struct ids *added_to;
     bool (*stops)(struct filesystem *fs); /* asked at each read: true ends it with -ECANCELED */
 };
 /*

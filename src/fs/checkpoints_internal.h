@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of checkpoints_*.c share: the list of what is known (checkpoints.c), the look at a run
- * (checkpoints_look.c), and the files that were found whole (checkpoints_memory.c).
+ * (checkpoints_look.c), what becomes of what it finds (checkpoints_take.c), and the files that were found
+ * whole (checkpoints_memory.c).
  */
 #ifndef CKPTFS_FS_CHECKPOINTS_INTERNAL_H
 #define CKPTFS_FS_CHECKPOINTS_INTERNAL_H
@@ -12,6 +13,7 @@
 #include "ckpt/run.h"
 #include "fs/checkpoints.h"
 #include "fs/directory_queue.h"
+#include "fs/event.h"
 #include "fs/rewrite.h"
 #include "fs/writers.h"
 
@@ -55,16 +57,19 @@ struct checkpoints {
 /* What a look found of one checkpoint. */
 struct checkpoints_found {
     struct meta_checkpoint row;
-    int64_t newest;              /* when one of its files was changed last, ns since the epoch */
-    bool busy;                   /* it is to be looked at again */
-    struct rewrite_seen rewrite; /* of it; kept.checkpoint 0: it is not being written over */
-    bool edited;                 /* it is incomplete by that, and no save was at it */
+    struct meta_checkpoint before; /* what was known of it then; zeros: nothing */
+    bool adding;                   /* it is complete, and what is being added to it is not looked at yet */
+    int64_t newest;                /* when one of its files was changed last, ns since the epoch */
+    bool busy;                     /* it is to be looked at again: somebody can write it */
+    bool awaits;                   /* likewise: a rank's last file is missing */
+    struct rewrite_seen rewrite;   /* of it; kept.checkpoint 0: it is not being written over */
+    bool edited;                   /* it is incomplete by that, and no save was at it */
 };
 
 /* What a look found of a run. */
 struct checkpoints_seen {
     uint64_t run; /* 0: there is none */
-    enum writers_state writers;
+    struct writers_seen writers;
     struct checkpoints_found *at;
     size_t count;
 };
@@ -80,6 +85,22 @@ void checkpoints_release_seen(struct checkpoints_seen *seen);
 /* Before the writers of a run are gathered: who asks whether it may be torn is told so until what is seen of
  * it is in the list. -ENOMEM. */
 errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run);
+
+/* The list; its lock is held. The row of a directory; NULL: there is none. */
+struct meta_checkpoint *checkpoints_find(const struct checkpoints *checkpoints, uint64_t directory);
+/* -ENOMEM. */
+errint checkpoints_put(struct checkpoints *checkpoints, const struct meta_checkpoint *row);
+void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory);
+/* The mark is with that one of the run that is the latest by what the list says. */
+void checkpoints_mark_latest(struct checkpoints *checkpoints, uint64_t run);
+
+/* What was found of a run is so in the list and the database, and those who wait are told. While `looking` is
+ * held. */
+errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
+                        size_t count);
+/* `path` and `reason` may be NULL. */
+void checkpoints_emit(struct filesystem *fs, enum event_kind kind, const struct meta_checkpoint *row,
+                      const char *path, const char *reason);
 
 /* Looks, and takes what was found to the list and the database; for any thread that holds no lock. */
 errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out);

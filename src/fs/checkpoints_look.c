@@ -121,18 +121,24 @@ static errint look_find_run(struct filesystem *fs, uint64_t directory, uint64_t 
  */
 
 struct look_files {
-    struct ids directories, files, dirty;
-    bool busy;
+    const struct meta_checkpoint *before; /* the checkpoint, as it was known */
+    struct ids directories, files, dirty, added;
+    bool busy, adding;
     errint error;
 };
 
 static bool look_take_entry(void *context, const char *name, size_t length, uint64_t cookie,
                             const struct meta_inode *inode)
 {
-    (void)name, (void)length, (void)cookie;
+    (void)cookie;
     struct look_files *files = context;
+    char text[META_NAME_MAX + 1];
+    memcpy(text, name, length);
+    text[length] = '\0';
     if (S_ISDIR(inode->mode))
         files->error = ids_append(&files->directories, inode->ino);
+    else if (S_ISREG(inode->mode) && checkpoints_is_addition(files->before, text, inode->btime))
+        files->error = ids_append(&files->added, inode->ino);
     else if (S_ISREG(inode->mode) && inode->kind == META_OBJECT)
         files->busy = true;
     else if (S_ISREG(inode->mode))
@@ -158,28 +164,53 @@ static void look_release_files(struct look_files *files)
     ids_release(&files->directories);
     ids_release(&files->files);
     ids_release(&files->dirty);
+    ids_release(&files->added);
 }
 
-/* Whether somebody can write one of the files, though it is not changed yet. */
-static bool look_is_open(struct filesystem *fs, const struct ids *files)
+/* Whether somebody can write the file, though it is not changed yet. */
+static bool look_has_writers(struct filesystem *fs, uint64_t ino)
 {
-    bool open = false;
-    for (size_t i = 0; i < files->count && !open; i++) {
-        struct node *node = node_find(fs, files->at[i]);
-        if (!node)
-            continue;
-        node_lock_shared(node);
-        open = node->writers > 0;
-        node_unlock(node);
-        node_put(fs, node);
-    }
+    struct node *node = node_find(fs, ino);
+    if (!node)
+        return false;
+    node_lock_shared(node);
+    bool open = node->writers > 0;
+    node_unlock(node);
+    node_put(fs, node);
     return open;
 }
 
-/* Every file of the checkpoint is on stable storage when this gives 0. -EBUSY: one is being written. */
-static errint look_secure(struct filesystem *fs, uint64_t directory)
+static bool look_is_open(struct filesystem *fs, const struct ids *files)
 {
-    __attribute__((cleanup(look_release_files))) struct look_files files = {0};
+    bool open = false;
+    for (size_t i = 0; i < files->count && !open; i++)
+        open = look_has_writers(fs, files->at[i]);
+    return open;
+}
+
+/* The checkpoint is complete without them: those that somebody writes are for the next look. */
+static errint look_sync_added(struct filesystem *fs, struct look_files *files)
+{
+    for (size_t i = 0; i < files->added.count; i++) {
+        struct meta_inode row;
+        errint error = look_stops(fs) ? -ECANCELED : meta_get(fs->meta, files->added.at[i], &row);
+        if (!error && (row.kind == META_OBJECT || look_has_writers(fs, row.ino)))
+            error = -EBUSY;
+        else if (!error && (row.state & META_DIRTY))
+            error = look_sync(fs, row.ino);
+        files->adding |= error == -EBUSY;
+        if (error && error != -EBUSY && error != -ENOENT)
+            return error;
+    }
+    return 0;
+}
+
+/* Every file of the checkpoint is on stable storage when this gives 0. -EBUSY: one is being written, which
+ * the checkpoint was complete with; `adding`: another one is. */
+static errint look_secure(struct filesystem *fs, uint64_t directory, const struct meta_checkpoint *before,
+                          bool *adding)
+{
+    __attribute__((cleanup(look_release_files))) struct look_files files = {.before = before};
     errint error = ids_append(&files.directories, directory);
     while (!error && files.directories.count > 0) {
         if (look_stops(fs))
@@ -193,6 +224,9 @@ static errint look_secure(struct filesystem *fs, uint64_t directory)
         error = -EBUSY;
     for (size_t i = 0; i < files.dirty.count && !error; i++)
         error = look_stops(fs) ? -ECANCELED : look_sync(fs, files.dirty.at[i]);
+    if (!error)
+        error = look_sync_added(fs, &files);
+    *adding |= files.adding;
     return error ? error : meta_sync_journal(fs->meta);
 }
 
@@ -237,14 +271,24 @@ struct look_one {
     const struct run_checkpoint *checkpoint;
     bool alone;               /* it is the run's only one */
     const struct ids *copies; /* directories that were copied just now */
+    const struct ids *added_to;
     enum writers_state writers;
 };
 
+/* What a rank that is gone never wrote, the processes of a later save do not bring, nor who adds something.
+ * `known`: nothing is another than before. */
+static bool look_lacks_rank_only(const struct look_one *one, const struct meta_checkpoint *before, bool known)
+{
+    const struct complete *complete = &one->checkpoint->complete;
+    bool added = before->state == CHECKPOINT_COMPLETE && complete->awaits && complete->bytes >= before->bytes;
+    return one->writers == WRITERS_ALIVE && !one->checkpoint->error && (known || added);
+}
+
 /* It is on stable storage, if it is complete. The row's directory and marks are set. */
-static errint look_judge(struct filesystem *fs, const struct look_one *one,
-                         const struct meta_checkpoint *before, struct checkpoints_found *out,
+static errint look_judge(struct filesystem *fs, const struct look_one *one, struct checkpoints_found *out,
                          enum checkpoint_state *state)
 {
+    const struct meta_checkpoint *before = &out->before;
     const struct complete *complete = &one->checkpoint->complete;
     bool rewritten = rewrite_find(fs, out->row.directory, &out->rewrite), known;
     errint error = 0;
@@ -256,18 +300,20 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one,
         error = rewrite_is_edit(fs, &out->rewrite, &out->edited);
     known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
             complete->time <= before->completed && !rewritten;
-    /* What a rank that is gone never wrote, the processes of a later save do not bring. */
-    if (known && one->writers == WRITERS_ALIVE && !one->checkpoint->error && *state == CHECKPOINT_INCOMPLETE)
+    if (*state == CHECKPOINT_INCOMPLETE && look_lacks_rank_only(one, before, known))
         *state = (enum checkpoint_state)before->state;
+    bool adding = ids_contain(one->added_to, out->row.directory);
+    out->adding = !error && known && adding && *state == (enum checkpoint_state)before->state;
     if (error || !look_is_safe(*state) || known)
         return error;
-    error = look_secure(fs, out->row.directory);
+    error = look_secure(fs, out->row.directory, before, &adding);
+    out->adding = !error && adding && *state == (enum checkpoint_state)before->state;
     if (error == -EBUSY)
         *state = CHECKPOINT_WRITING;
-    else if (!error)
+    else if (!error && !out->adding)
         out->row.completed = clock_file_time();
     /* A clock that was ahead has set a file's time: it is not newer than what is known at the next look. */
-    if (!error && out->row.completed < complete->time)
+    if (!error && !out->adding && out->row.completed < complete->time)
         out->row.completed = complete->time;
     return error == -EBUSY ? 0 : error;
 }
@@ -278,31 +324,34 @@ static errint look_at_one(struct filesystem *fs, uint64_t run, const struct look
 {
     const struct run_checkpoint *checkpoint = one->checkpoint;
     struct meta_inode inode;
-    struct meta_checkpoint before = {0};
     enum checkpoint_state state;
     errint error = namespace_find(fs, run, checkpoint->path, strlen(checkpoint->path), &inode);
     if (error)
         return error;
-    if (checkpoints_get(fs, inode.ino, &before) < 0)
-        before = (struct meta_checkpoint){0};
+    if (checkpoints_get(fs, inode.ino, &out->before) < 0)
+        out->before = (struct meta_checkpoint){0};
+    const struct meta_checkpoint *before = &out->before;
     out->row = (struct meta_checkpoint){
         .directory = inode.ino,
         .run = run,
-        .marks = ids_contain(one->copies, inode.ino) ? CHECKPOINT_COPY : before.marks & CHECKPOINT_COPY,
+        .marks = ids_contain(one->copies, inode.ino) ? CHECKPOINT_COPY : before->marks & CHECKPOINT_COPY,
         .step = checkpoint->step,
-        .completed = before.completed,
+        .completed = before->completed,
         .bytes = checkpoint->complete.bytes,
     };
-    error = look_judge(fs, one, &before, out, &state);
+    error = look_judge(fs, one, out, &state);
     if (error)
         return error;
     out->busy = state == CHECKPOINT_WRITING;
+    out->awaits = state == CHECKPOINT_INCOMPLETE && checkpoint->complete.awaits;
     out->newest = checkpoint->complete.time;
     out->row.state = state;
-    out->row.marks |= look_marks(checkpoint, one->alone, &before, state);
+    out->row.marks |= look_marks(checkpoint, one->alone, before, state);
+    if (out->adding)
+        out->row.marks = (out->row.marks & ~(unsigned)CHECKPOINT_WHOLE) | (before->marks & CHECKPOINT_WHOLE);
     /* What it had when it was whole tells whether it has lost files only. */
-    if (!look_is_safe(state) && (out->row.marks & CHECKPOINT_WHOLE))
-        out->row.bytes = before.bytes;
+    if (out->adding || (!look_is_safe(state) && (out->row.marks & CHECKPOINT_WHOLE)))
+        out->row.bytes = before->bytes;
     return 0;
 }
 
@@ -318,14 +367,14 @@ static void look_mark_latest(struct checkpoints_found *found, size_t count)
         latest->row.marks |= CHECKPOINT_LATEST;
 }
 
-static errint look_at_run(struct filesystem *fs, const struct ids *copies, const struct run *run,
-                          struct checkpoints_seen *seen)
+static errint look_at_run(struct filesystem *fs, const struct ids *copies, const struct ids *added_to,
+                          const struct run *run, struct checkpoints_seen *seen)
 {
     errint error = 0;
     for (size_t i = 0; i < run->count && !error; i++) {
         if (run->at[i].file)
             continue;
-        const struct look_one one = {&run->at[i], run->count == 1, copies, seen->writers};
+        const struct look_one one = {&run->at[i], run->count == 1, copies, added_to, seen->writers.state};
         error = look_stops(fs) ? -ECANCELED : look_at_one(fs, seen->run, &one, &seen->at[seen->count]);
         seen->count += !error;
         error = error == -ENOENT ? 0 : error;
@@ -359,12 +408,14 @@ errint checkpoints_read_run(struct filesystem *fs, const struct checkpoints_aske
         .name = asked->name,
         .separately = true,
         .awaited = asked->awaited,
+        .since = asked->since,
         .memory = checkpoints_memory_of,
         .context = &reader,
     };
     errint error = namespace_folder_open(fs, asked->run, asked->stops, &held, &folder);
     held.looks = true;
     held.peeks = asked->unsafe;
+    held.added_to = asked->added_to;
     return error ? error : run_read(&folder, &run_asked, out);
 }
 
@@ -372,12 +423,17 @@ static errint look_read_run(struct filesystem *fs, const char *name, const struc
                             struct checkpoints_seen *out)
 {
     cleanup_run struct run read = {0};
-    const struct checkpoints_asked asked = {
-        .run = out->run, .name = name, .awaited = out->writers == WRITERS_ALIVE, .stops = look_stops};
+    cleanup_ids struct ids added_to = {0};
+    const struct checkpoints_asked asked = {.run = out->run,
+                                            .name = name,
+                                            .awaited = out->writers.state == WRITERS_ALIVE,
+                                            .since = out->writers.since,
+                                            .added_to = &added_to,
+                                            .stops = look_stops};
     errint error = checkpoints_read_run(fs, &asked, &read);
     if (!error && read.count > 0 && !(out->at = calloc(read.count, sizeof *out->at)))
         error = -ENOMEM;
-    return error ? error : look_at_run(fs, copies, &read, out);
+    return error ? error : look_at_run(fs, copies, &added_to, &read, out);
 }
 
 errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out)
@@ -407,9 +463,11 @@ void checkpoints_release_seen(struct checkpoints_seen *seen)
 errint checkpoints_sync_busy(struct filesystem *fs, const struct checkpoints_seen *seen)
 {
     errint error = 0;
+    const struct meta_checkpoint none = {0}; /* all that is there counts */
+    bool adding = false;
     for (size_t i = 0; i < seen->count && !error; i++) {
         if (seen->at[i].busy)
-            error = look_secure(fs, seen->at[i].row.directory);
+            error = look_secure(fs, seen->at[i].row.directory, &none, &adding);
     }
     return error;
 }

@@ -183,18 +183,27 @@ static void clone_remember(struct node *from, int64_t from_offset, struct node *
         *copy = (struct node_copy){from->ino, from_offset, to_offset, length};
 }
 
+/* What was given up of a file is neither copied nor made a hole. */
+static errint clone_check_shed(struct filesystem *fs, struct node *from, int64_t offset, int64_t length)
+{
+    errint error = from->shed ? node_extents(fs, from) : 0;
+    return error || !from->shed || node_extents_cover(from, offset, length) ? error : -EIO;
+}
+
 ssize_t clone_range(struct filesystem *fs, struct node *from, int64_t from_offset, struct node *to,
                     int64_t to_offset, int64_t length)
 {
     node_lock_two(from, to);
     int64_t size = content_size(from);
-    errint error = size < 0 ? (errint)size : from->shed ? -EIO : 0;
+    errint error = size < 0 ? (errint)size : 0;
     if (!error && from_offset >= size) {
         node_unlock_two(from, to);
         return 0;
     }
     if (!error && length > size - from_offset)
         length = size - from_offset;
+    if (!error)
+        error = clone_check_shed(fs, from, from_offset, length);
     bool overlaps = from == to && from_offset < to_offset + length && to_offset < from_offset + length;
     if (!error && overlaps)
         error = -EINVAL;

@@ -173,7 +173,7 @@ static struct content_piece content_choose_longest(struct content_held *held, co
 
 /*
  * The bytes are put so that the longest piece lies in the buffer as it does on the disk: it is not copied. It
- * is read first, as that overwrites what is around it. What no extent covers is zero.
+ * is read first, as that overwrites what is around it. What no extent covers is zero, unless it was shed.
  */
 static ssize_t content_read_extents(struct filesystem *fs, struct node *node, char *buffer, size_t size,
                                     int64_t offset, char **data)
@@ -181,6 +181,8 @@ static ssize_t content_read_extents(struct filesystem *fs, struct node *node, ch
     if (offset >= node->size)
         return 0;
     int64_t end = node->size - offset < (int64_t)size ? node->size : offset + (int64_t)size, done = offset;
+    if (node->shed && !node_extents_cover(node, offset, end - offset))
+        return -EIO;
     size_t first = node_find_extent(node, offset);
     __attribute__((cleanup(content_held_release))) struct content_held held = {.fs = fs};
     struct content_piece piece, longest = content_choose_longest(&held, node, first, offset, end);
@@ -227,8 +229,6 @@ static ssize_t content_read_locked(struct filesystem *fs, struct node *node, cha
                                    int64_t offset, char **data)
 {
     *data = buffer;
-    if (node->shed)
-        return -EIO;
     switch (node->kind) {
     case META_NONE: return 0;
     case META_INLINE: return content_read_inline(fs, node, buffer, size, offset, data);

@@ -185,6 +185,8 @@ void ops_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argum
         control_events(request, view_target(ino), in, in_size, out_size);
     else if (command == CKPTFS_IOCTL_LIFE)
         control_life(request, view_target(ino), out_size);
+    else if (command == CKPTFS_IOCTL_WRITERS)
+        control_writers(request, view_target(ino), out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_PAUSE)
         control_pause(request, in, in_size, out_size);
     else if (ino == META_ROOT_INO && command == CKPTFS_IOCTL_RECLAIM)

@@ -113,11 +113,23 @@ struct control_life {
     uint64_t writing;     /* open for writing, or not sealed since they were */
     uint64_t unsynced;    /* may have bytes or attributes that are not on stable storage */
     uint64_t torn;        /* lost bytes in a crash, or may have */
-    uint64_t reserved[4]; /* 0 */
+    uint64_t state;       /* of a directory: what it is as a checkpoint (fs/checkpoints.h), plus 1; 0: none */
+    uint64_t waiting;     /* files and directories that the mount has not looked at yet */
+    uint64_t reserved[2]; /* 0 */
 };
 
 /* On any file or directory that the asker can open. */
 #define CKPTFS_IOCTL_LIFE _IOR('k', 27, struct control_life)
+
+/* Whether any of the processes that wrote checkpoints of a run lives. */
+struct control_writers {
+    uint32_t alive; /* 1: one does */
+    uint32_t reserved;
+    int64_t since;    /* with that: when the last one of those that live began, ns since the epoch */
+    uint64_t more[4]; /* 0 */
+};
+/* On the directory of a run, or of a checkpoint of it, that the asker can open. */
+#define CKPTFS_IOCTL_WRITERS _IOR('k', 30, struct control_writers)
 
 /* 1: no policy removes the directory or file; 0: it may again. For its owner and root, else EPERM. */
 #define CKPTFS_IOCTL_PIN _IOW('k', 32, uint32_t)

@@ -29,6 +29,9 @@ errint control_describe_all(struct report *report, cJSON **out);
 void control_largest(fuse_req_t request, size_t room);
 /* CKPTFS_IOCTL_USAGE. */
 void control_usage(fuse_req_t request, uint64_t ino, size_t room);
+/* CKPTFS_IOCTL_WRITERS. */
+void control_writers(fuse_req_t request, uint64_t ino, size_t room);
+
 /* CKPTFS_IOCTL_LIFE. */
 void control_life(fuse_req_t request, uint64_t ino, size_t room);
 /* CKPTFS_IOCTL_RECLAIM. */

@@ -44,7 +44,8 @@ static errint keep_check(struct filesystem *fs, uint64_t ino)
         return -EINVAL;
     const struct keep_asked asked = {.ino = ino, .stops = keep_never_stops};
     errint error = keep_find_marks(fs, &asked, &marks);
-    return error ? error : marks.open || marks.pinned || marks.loaded || marks.unsettled ? -EBUSY : 0;
+    bool used = marks.open || marks.pinned || marks.loaded || marks.exported || marks.unsettled;
+    return error ? error : used ? -EBUSY : 0;
 }
 
 static size_t keep_print_name(char out[META_NAME_MAX + 1], uint64_t ino)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "fs/checkpoints.h"
@@ -13,10 +14,23 @@
 #include "fs/keep.h"
 #include "fs/keep_remove.h"
 #include "fs/keep_watch.h"
+#include "fs/life.h"
 #include "fs/shed.h"
+#include "meta/policy.h"
 #include "meta/usage.h"
 
 #define KEEP_ROOM_REASON "the space is needed"
+
+struct keep_room_stops {
+    struct filesystem *fs;
+    bool (*stops)(struct filesystem *fs);
+};
+
+static bool keep_room_stops(void *context)
+{
+    const struct keep_room_stops *asked = context;
+    return asked->stops(asked->fs);
+}
 
 bool keep_room_is_possible(struct filesystem *fs)
 {
@@ -47,6 +61,7 @@ struct keep_room_choice {
 
 struct keep_room_choices {
     struct keep_room_choice sheds, goes;
+    bool hope; /* there may be something later */
 };
 
 static bool keep_room_is_before(const struct keep_room_choice *one, const struct keep_room_choice *other)
@@ -67,6 +82,62 @@ static bool keep_room_gather(struct filesystem *fs, uint64_t run, bool (*stops)(
     return !error;
 }
 
+static bool keep_room_is_being_written(struct filesystem *fs, const struct life_asked *asked)
+{
+    struct life life;
+    return life_count(fs, asked, &life) != 0 || life.writing > 0;
+}
+
+/* As the checkpoints would be judged when nobody has one open any more, and exports are done. */
+static errint keep_room_judge_later(const struct keep_list *list, struct keep_verdict *verdicts)
+{
+    cleanup_free struct keep_checkpoint *later = calloc(list->count + 1, sizeof *later);
+    if (!later)
+        return -ENOMEM;
+    memcpy(later, list->checkpoints, list->count * sizeof *later);
+    for (size_t i = 0; i < list->count; i++) {
+        later[i].loaded &= !later[i].open; /* its reader may have it open for a look */
+        later[i].open = later[i].exported = false;
+    }
+    return keep_judge(&list->policy, later, list->count, clock_wall(), verdicts);
+}
+
+/* Whether a directory has a policy that removes checkpoints: any may be free to go later. */
+static bool keep_room_may_remove(struct filesystem *fs)
+{
+    cleanup_ids struct ids directories = {0};
+    for (size_t i = 0; i < keep_policy_key_count; i++) {
+        if (strcmp(keep_policy_keys[i], KEEP_SHED) != 0 &&
+            (meta_policy_find_directories(fs->meta, keep_policy_keys[i], &directories) != 0 ||
+             directories.count > 0))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Whether a run that sheds may have something soon: a checkpoint that is only open, or wanted for an export;
+ * or one that was saved just now, since an older one is not among the newest then. What is being written does
+ * not count: its writer is who waits, as a rule.
+ */
+static bool keep_room_has_hope(const struct keep_room_stops *stops, const struct keep_list *list)
+{
+    cleanup_free struct keep_verdict *verdicts = calloc(list->count + 1, sizeof *verdicts);
+    if (!verdicts || keep_room_judge_later(list, verdicts) != 0)
+        return true;
+    for (size_t i = 0; i < list->count; i++) {
+        const struct life_asked asked = {
+            .ino = list->inodes[i], .stops = keep_room_stops, .context = (void *)stops};
+        if (!asked.ino)
+            continue;
+        if (list->checkpoints[i].unsettled && !keep_room_is_being_written(stops->fs, &asked))
+            return true;
+        if (verdicts[i].sheds && shed_bytes(stops->fs, asked.ino) > 0)
+            return true;
+    }
+    return false;
+}
+
 /* The run's own first one, against that of others. */
 static void keep_room_choose(struct filesystem *fs, uint64_t run, bool (*stops)(struct filesystem *fs),
                              struct keep_room_choices *best)
@@ -80,11 +151,12 @@ static void keep_room_choose(struct filesystem *fs, uint64_t run, bool (*stops)(
         if (list.verdicts[i].expendable && list.verdicts[i].order == 1 && choice.ino &&
             keep_room_is_before(&choice, &best->goes))
             best->goes = choice;
-        /* Where it is in files of its own. */
         if (list.verdicts[i].sheds && choice.ino && keep_room_is_before(&choice, &best->sheds) &&
             shed_bytes(fs, choice.ino) > 0)
             best->sheds = choice;
     }
+    if (!best->sheds.ino && !best->goes.ino && !best->hope)
+        best->hope = keep_room_has_hope(&(struct keep_room_stops){fs, stops}, &list);
 }
 
 static bool keep_room_shed(struct filesystem *fs, uint64_t checkpoint)
@@ -99,13 +171,15 @@ static bool keep_room_shed(struct filesystem *fs, uint64_t checkpoint)
 bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs))
 {
     cleanup_ids struct ids runs = {0};
-    struct keep_room_choices best = {0};
+    struct keep_room_choices best = {.hope = keep_room_may_remove(fs)};
     if (!keep_room_is_possible(fs) || checkpoints_runs(fs, &runs) < 0)
         return false;
     for (size_t i = 0; i < runs.count && !stops(fs); i++)
         keep_room_choose(fs, runs.at[i], stops, &best);
     if (stops(fs))
         return false;
+    /* What is chosen and then turns out to be in use is not for long, as a rule. */
+    atomic_store(&fs->room.hope, best.hope || best.sheds.ino || best.goes.ino);
     if (best.sheds.ino && keep_room_shed(fs, best.sheds.ino))
         return true;
     if (!best.goes.ino)
@@ -119,17 +193,6 @@ bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs))
 
 /* -- telling ----------------------------------------------------------------------------------------------
  */
-
-struct keep_room_stops {
-    struct filesystem *fs;
-    bool (*stops)(struct filesystem *fs);
-};
-
-static bool keep_room_stops(void *context)
-{
-    const struct keep_room_stops *asked = context;
-    return asked->stops(asked->fs);
-}
 
 static int64_t keep_room_weigh(const struct keep_room_stops *stops, uint64_t checkpoint)
 {

@@ -32,7 +32,8 @@ void keep_room_look(struct filesystem *fs, bool (*stops)(struct filesystem *fs),
 /*
  * Sheds the oldest checkpoint that may be shed; where there is none, removes the one checkpoint whose turn it
  * is first: one that goes anyway, one that no rule wants, else the oldest. False: there is none. Reads
- * headers of all runs; no lock may be held. `stops` ends it early.
+ * headers of all runs; no lock may be held. `stops` ends it early. room.hope tells afterwards whether it may
+ * be otherwise soon.
  */
 bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs));
 

@@ -8,6 +8,7 @@
 
 #include "base/grow.h"
 #include "ckpt/tied.h"
+#include "fs/checkpoints.h"
 #include "fs/content.h"
 #include "fs/inputs.h"
 #include "fs/models.h"
@@ -38,7 +39,8 @@ errint namespace_find(struct filesystem *fs, uint64_t directory, const char *pat
 struct namespace_entry {
     char name[META_NAME_MAX + 1];
     bool directory;
-    int64_t size, time;
+    uint64_t ino;
+    int64_t size, time, made;
 };
 
 struct namespace_list {
@@ -71,7 +73,40 @@ static bool namespace_collect(void *context, const char *name, size_t length, ui
     entry->directory = S_ISDIR(inode->mode);
     entry->size = entry->directory ? 0 : inode->size;
     entry->time = inode->mtime;
+    entry->ino = inode->ino;
+    entry->made = inode->btime;
     return true;
+}
+
+/* -EBUSY while somebody can write the file, or, unless `unsafe`, its bytes are not safe. */
+static errint namespace_check(struct filesystem *fs, struct node *node, bool unsafe, struct meta_inode *row)
+{
+    node_lock(node);
+    errint error = node_load(fs, node);
+    if (!error)
+        error = meta_get(fs->meta, node->ino, row);
+    bool ready = !error && node->writers == 0 && node->kind != META_OBJECT && !node->overlay &&
+                 (unsafe || !(row->state & META_DIRTY));
+    node_unlock(node);
+    if (!error && (row->state & META_TORN))
+        return -EIO;
+    return error || ready ? error : -EBUSY;
+}
+
+/* 1: the file is being added to the checkpoint, 0; or -ENOMEM. */
+static int namespace_is_added(const struct namespace_folder *folder, const struct meta_checkpoint *checkpoint,
+                              const struct namespace_entry *entry)
+{
+    struct meta_inode row;
+    if (entry->directory || !checkpoints_is_addition(checkpoint, entry->name, entry->made))
+        return 0;
+    struct node *node = node_get(folder->fs, entry->ino);
+    bool added = node && namespace_check(folder->fs, node, false, &row) == -EBUSY;
+    errint error = !node ? -ENOMEM : 0;
+    node_put(folder->fs, node);
+    if (added && !ids_contain(folder->added_to, checkpoint->directory))
+        error = ids_append(folder->added_to, checkpoint->directory);
+    return error ? error : added;
 }
 
 static errint namespace_list(void *context, const char *path,
@@ -79,14 +114,21 @@ static errint namespace_list(void *context, const char *path,
                              void *visit_context)
 {
     const struct namespace_folder *folder = context;
+    struct meta_checkpoint checkpoint = {0};
     struct meta_inode row;
     struct namespace_list list = {0};
     errint error = namespace_find(folder->fs, folder->directory, path, strlen(path), &row);
+    if (!error && folder->added_to)
+        checkpoints_get(folder->fs, checkpoints_root(folder->fs, row.ino), &checkpoint);
     if (!error)
         error = meta_list(folder->fs->meta, row.ino, 0, namespace_collect, &list);
     if (!error)
         error = list.error;
     for (size_t i = 0; !error && i < list.count; i++) {
+        int added = folder->added_to ? namespace_is_added(folder, &checkpoint, &list.at[i]) : 0;
+        error = added < 0 ? added : 0;
+        if (added)
+            continue;
         const struct folder_entry entry = {list.at[i].name, list.at[i].directory, list.at[i].size,
                                            list.at[i].time};
         if (!visit(visit_context, &entry))
@@ -109,21 +151,6 @@ static errint namespace_read(void *context, void *buffer, size_t length, int64_t
     const struct namespace_file *file = context;
     const struct namespace_folder *folder = file->folder;
     return content_read_all(folder->fs, file->node, folder->buffer, buffer, length, offset, folder->stops);
-}
-
-/* -EBUSY while somebody can write the file, or, unless `unsafe`, its bytes are not safe. */
-static errint namespace_check(struct filesystem *fs, struct node *node, bool unsafe, struct meta_inode *row)
-{
-    node_lock(node);
-    errint error = node_load(fs, node);
-    if (!error)
-        error = meta_get(fs->meta, node->ino, row);
-    bool ready = !error && node->writers == 0 && node->kind != META_OBJECT && !node->overlay &&
-                 (unsafe || !(row->state & META_DIRTY));
-    node_unlock(node);
-    if (!error && (row->state & META_TORN))
-        return -EIO;
-    return error || ready ? error : -EBUSY;
 }
 
 static errint namespace_note(struct namespace_folder *folder, const char *path, const struct meta_inode *row)

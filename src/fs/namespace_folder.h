@@ -7,6 +7,7 @@
 #ifndef CKPTFS_FS_NAMESPACE_FOLDER_H
 #define CKPTFS_FS_NAMESPACE_FOLDER_H
 
+#include "base/ids.h"
 #include "ckpt/folder.h"
 #include "fs/filesystem.h"
 
@@ -27,6 +28,9 @@ struct namespace_folder {
     /* Set after the opening: the same, and what is not on stable storage is read, too; a file that somebody
      * can write is as one that was removed (-ENOENT). */
     bool peeks;
+    /* Set after the opening, not NULL: with `looks`, a file that somebody adds to a complete checkpoint, and
+     * that would be refused, is as one that is not there; the checkpoint's directory is appended. */
+    struct ids *added_to;
     /* Set after the opening: a configuration (TIED_CONFIG_NAME) that the directory lacks is the one that
      * others lend to it (fs/models.h). Who lends it is not among the inputs. */
     bool lends;

@@ -45,7 +45,8 @@ struct node {
     bool unlinked;     /* has no name left; the node is held until the kernel forgets the inode */
     bool outlived;     /* was to be removed while a handle was open: the last one's end does it */
     bool assembled;    /* META_ASSEMBLED: once loaded */
-    bool shed;         /* META_SHED: likewise; it can neither be read nor written, but made empty */
+    bool shed;         /* META_SHED: likewise; what no extent covers cannot be read. It cannot be written, but
+                        * made empty */
     uint64_t moved_to; /* the inode that took its names over, for the sake of passthrough readers; 0: none */
     enum meta_kind kind;
     int64_t size; /* of META_INLINE and META_EXTENTS */

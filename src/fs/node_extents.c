@@ -29,6 +29,18 @@ size_t node_find_extent(const struct node *node, int64_t offset)
     return from;
 }
 
+bool node_extents_cover(const struct node *node, int64_t offset, int64_t length)
+{
+    const int64_t end = offset + length;
+    for (size_t i = node_find_extent(node, offset); i < node->extent_count && offset < end; i++) {
+        const struct meta_extent *extent = &node->extents[i];
+        if (extent->offset > offset)
+            return false;
+        offset = extent->offset + extent->length;
+    }
+    return offset >= end;
+}
+
 void node_forget_extents(struct node *node)
 {
     free(node->extents);

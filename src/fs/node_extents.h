@@ -16,6 +16,9 @@ errint node_extents(struct filesystem *fs, struct node *node);
  * known; the lock is held, shared is enough. */
 size_t node_find_extent(const struct node *node, int64_t offset);
 
+/* Whether they cover all of the range: of a file that was shed, what they do not cannot be read. Likewise. */
+bool node_extents_cover(const struct node *node, int64_t offset, int64_t length);
+
 /*
  * The namespace has this range for the file now. It is appended where it lies behind all others; else what is
  * known is forgotten. The lock is held exclusively.

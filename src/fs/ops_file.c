@@ -145,7 +145,7 @@ void ops_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t 
     else if (!error)
         error = ops_may_make(fs, parent, name);
     if (!error && !again)
-        rewrite_before_name(fs, parent, REWRITE_ADDS, caller->pid);
+        rewrite_before_addition(fs, parent, caller->pid);
     if (!error && !again)
         error = ops_create_inode(fs, &new, (fi->flags & O_ACCMODE) != O_RDONLY, &row, &backing);
     if (!error)

@@ -143,7 +143,7 @@ static void ops_make(fuse_req_t request, struct meta_new *new)
     if (!ops_answer_again(request, &error, &row)) {
         error = ops_may_make(fs, new->parent, new->name);
         if (!error)
-            rewrite_before_name(fs, new->parent, REWRITE_ADDS, caller->pid);
+            rewrite_before_addition(fs, new->parent, caller->pid);
         if (!error)
             error = meta_create(fs->meta, new, fs_current_unique(), &row);
         if (!error)
@@ -203,7 +203,7 @@ void ops_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char 
         struct node *node = node_get(fs, ino);
         error = node ? ops_may_make(fs, parent, name) : -ENOMEM;
         if (!error)
-            rewrite_before_name(fs, parent, REWRITE_ADDS, fuse_req_ctx(request)->pid);
+            rewrite_before_addition(fs, parent, fuse_req_ctx(request)->pid);
         if (!error) {
             node_lock(node);
             error = meta_link(fs->meta, ino, parent, name, strlen(name), clock_file_time(),
@@ -325,7 +325,7 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
     if (!error && (models_is_model(name, length) || inputs_has(fs, row.ino)))
         ops_after_removal(fs, parent);
     if (!error && kind == OPS_UNLINK)
-        checkpoints_after_removal(fs, parent, name);
+        checkpoints_after_removal(fs, parent, name, row.btime);
     else if (!error)
         ops_after_rmdir(fs, &removal);
     discard_objects(fs, &freed);
@@ -417,8 +417,11 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
 static void ops_before_rename(struct filesystem *fs, const struct meta_rename *rename, pid_t thread)
 {
     if (rename->flags & RENAME_EXCHANGE)
-        rewrite_before_name(fs, rename->parent, REWRITE_CHANGES, thread);
-    rewrite_before_name(fs, rename->new_parent, rename->replaced ? REWRITE_CHANGES : REWRITE_ADDS, thread);
+        rewrite_before_replacement(fs, rename->parent, rename->name, rename->expected, thread);
+    if (rename->replaced)
+        rewrite_before_replacement(fs, rename->new_parent, rename->new_name, rename->replaced, thread);
+    else
+        rewrite_before_addition(fs, rename->new_parent, thread);
 }
 
 /* One try: -ESTALE when a name changed hands after its look-up. */

@@ -90,7 +90,7 @@ static bool retry_wait(struct retry *retry)
         int64_t now = clock_monotonic(), left = retry->until - now;
         if (retry->hopes && left <= 0)
             atomic_store(&fs->room.hopeless, now + fs->options->full_timeout * CLOCK_NS_PER_SECOND);
-        if (!retry->hopes || left <= 0 || !trash_may_give(fs))
+        if (!retry->hopes || left <= 0 || !trash_may_give_later(fs))
             return false;
         if (!told)
             log_warning(

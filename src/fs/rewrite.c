@@ -12,9 +12,11 @@
 #include "base/grow.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "ckpt/rewritten.h"
 #include "fs/checkpoints.h"
 #include "fs/filesystem.h"
 #include "fs/rewrite_internal.h"
+#include "fs/rewrite_judge.h"
 #include "fs/writers.h"
 
 enum { REWRITE_NAMES = 8 /* hard links of a file that are looked at */ };
@@ -167,37 +169,69 @@ static void rewrite_tell(struct filesystem *fs, const struct meta_checkpoint *ro
                  path ? path : "?", (long long)row->step);
 }
 
+/* What is about to happen in a directory. */
+struct rewrite_event {
+    enum rewrite_change change;
+    uint64_t ino; /* of the file that is changed; 0 where a name is made */
+    pid_t thread;
+};
+
+/* A file that was made since the checkpoint is kept is none that it was complete with: numbers only grow. */
+static bool rewrite_is_needed(const struct rewrite_entry *entry, const struct rewrite_event *event)
+{
+    return event->change == REWRITE_CHANGES && (!entry || event->ino < entry->kept.ino);
+}
+
+/* Whether it is complete, and none that others write in as well, as the run's own directory. */
+static bool rewrite_may_end(const struct meta_checkpoint *row)
+{
+    return row->state == CHECKPOINT_COMPLETE && row->run != row->directory;
+}
+
 /* Returns whether the directory is of no interest as long as the checkpoint's row stays. */
 static bool rewrite_before(struct filesystem *fs, const struct meta_checkpoint *row,
-                           enum rewrite_change change, pid_t thread)
+                           const struct rewrite_event *event)
 {
     struct rewrite *rewrite = fs->rewrite;
     pthread_mutex_lock(&rewrite->lock);
     struct rewrite_entry *entry = rewrite_entry_of(rewrite, row->directory);
-    bool keeps = !entry && rewrite_may_be_kept(row) && rewrite_is_due(row, change);
+    bool keeps = !entry && rewrite_may_be_kept(row) && rewrite_is_due(row, event->change);
+    bool needed = rewrite_is_needed(entry, event);
     if (entry)
-        rewrite_note_writer(entry, thread);
-    errint error = keeps ? rewrite_keep(fs, row, thread) : 0;
+        rewrite_note_writer(entry, event->thread);
+    errint error = keeps ? rewrite_keep(fs, row, event->thread) : 0;
     pthread_mutex_unlock(&rewrite->lock);
     if (keeps)
         rewrite_tell(fs, row, error);
-    if (keeps && !error) {
-        checkpoints_begin_rewrite(fs, row->directory);
+    if ((keeps && !error) || (needed && rewrite_may_end(row)))
+        checkpoints_begin_rewrite(fs, row->directory, needed);
+    if (keeps && !error)
         /* A successor must know of it, too. */
-        writers_note_now(fs, row->run, thread);
-    }
-    return error || (!entry && !rewrite_may_be_kept(row));
+        writers_note_now(fs, row->run, event->thread);
+    return error || (!entry && !rewrite_may_be_kept(row) && !rewrite_may_end(row));
 }
 
-void rewrite_before_name(struct filesystem *fs, uint64_t directory, enum rewrite_change change, pid_t thread)
+static void rewrite_before_name(struct filesystem *fs, uint64_t directory, const struct rewrite_event *event)
 {
     struct meta_checkpoint row;
     uint64_t generation;
     if (!fs->rewrite || rewrite_is_quiet(fs->rewrite, directory, &generation))
         return;
     uint64_t checkpoint = checkpoints_root(fs, directory);
-    if (!checkpoint || checkpoints_get(fs, checkpoint, &row) < 0 || rewrite_before(fs, &row, change, thread))
+    if (!checkpoint || checkpoints_get(fs, checkpoint, &row) < 0 || rewrite_before(fs, &row, event))
         rewrite_set_quiet(fs->rewrite, directory, generation);
+}
+
+void rewrite_before_addition(struct filesystem *fs, uint64_t directory, pid_t thread)
+{
+    rewrite_before_name(fs, directory, &(struct rewrite_event){.change = REWRITE_ADDS, .thread = thread});
+}
+
+void rewrite_before_replacement(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino,
+                                pid_t thread)
+{
+    enum rewrite_change change = rewritten_is_needed(name) ? REWRITE_CHANGES : REWRITE_EDITS;
+    rewrite_before_name(fs, directory, &(struct rewrite_event){change, ino, thread});
 }
 
 void rewrite_before_file(struct filesystem *fs, uint64_t ino, pid_t thread)
@@ -209,7 +243,7 @@ void rewrite_before_file(struct filesystem *fs, uint64_t ino, pid_t thread)
     if (meta_find_names(fs->meta, ino, NULL, names, REWRITE_NAMES, &count) < 0)
         return;
     for (size_t i = 0; i < count; i++)
-        rewrite_before_name(fs, names[i].parent, REWRITE_CHANGES, thread);
+        rewrite_before_replacement(fs, names[i].parent, names[i].bytes, ino, thread);
 }
 
 /* -- start and end ----------------------------------------------------------------------------------------
@@ -243,12 +277,23 @@ errint rewrite_prepare(struct filesystem *fs)
 void rewrite_start(struct filesystem *fs)
 {
     struct rewrite *rewrite = fs->rewrite;
+    cleanup_ids struct ids checkpoints = {0};
     if (!rewrite)
         return;
-    pthread_mutex_lock(&rewrite->lock);
-    for (size_t i = 0; i < rewrite->count; i++)
-        checkpoints_touch_directory(fs, rewrite->at[i].kept.checkpoint);
-    pthread_mutex_unlock(&rewrite->lock);
+    if (rewrite_list(rewrite, &checkpoints) < 0)
+        log_warning("no memory to look at what is being written over now; the next change of it does that");
+    for (size_t i = 0; i < checkpoints.count; i++) {
+        struct meta_checkpoint row;
+        struct rewrite_seen seen;
+        bool adds = false;
+        /* Where it is not known, it is none to send readers to. */
+        if (rewrite_find(fs, checkpoints.at[i], &seen) && rewrite_only_adds(fs, &seen, &adds) < 0)
+            adds = false;
+        if (checkpoints_get(fs, checkpoints.at[i], &row) == 0 && row.state == CHECKPOINT_COMPLETE)
+            checkpoints_begin_rewrite(fs, checkpoints.at[i], !adds);
+        else
+            checkpoints_touch_directory(fs, checkpoints.at[i]);
+    }
 }
 
 void rewrite_release(struct filesystem *fs)

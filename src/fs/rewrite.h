@@ -36,13 +36,19 @@ void rewrite_release(struct filesystem *fs);
 
 enum rewrite_change {
     REWRITE_ADDS,    /* a name is made that was not there */
-    REWRITE_CHANGES, /* a name that is there becomes another file's */
+    REWRITE_EDITS,   /* a file is changed, or its name becomes another's, that nobody needs (ckpt/rewritten.h)
+                      */
+    REWRITE_CHANGES, /* or one that somebody may need: the checkpoint is complete no more */
 };
 
 /* The bytes of a file. */
 void rewrite_before_file(struct filesystem *fs, uint64_t ino, pid_t thread);
-/* Names of a directory. Costs a look in memory where the last change there was in no complete checkpoint. */
-void rewrite_before_name(struct filesystem *fs, uint64_t directory, enum rewrite_change change, pid_t thread);
+/* A name is made in a directory. Costs a look in memory where the last change there was in no complete
+ * checkpoint. */
+void rewrite_before_addition(struct filesystem *fs, uint64_t directory, pid_t thread);
+/* The name, which is the file's, becomes another's. The same. */
+void rewrite_before_replacement(struct filesystem *fs, uint64_t directory, const char *name, uint64_t ino,
+                                pid_t thread);
 
 /* Checkpoints, or where directories lie, are others than before: what is remembered of directories goes. */
 void rewrite_forget_directories(struct filesystem *fs);

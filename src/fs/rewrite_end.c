@@ -70,8 +70,7 @@ bool rewrite_find(struct filesystem *fs, uint64_t checkpoint, struct rewrite_see
     return entry != NULL;
 }
 
-/* The checkpoints that have a kept version. */
-static errint rewrite_list(struct rewrite *rewrite, struct ids *out)
+errint rewrite_list(struct rewrite *rewrite, struct ids *out)
 {
     errint error = 0;
     pthread_mutex_lock(&rewrite->lock);

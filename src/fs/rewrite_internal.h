@@ -44,4 +44,7 @@ struct rewrite {
 struct rewrite_entry *rewrite_entry_of(const struct rewrite *rewrite, uint64_t checkpoint);
 void rewrite_end_entry(struct rewrite *rewrite, struct rewrite_entry *entry);
 
+/* The checkpoints that have a kept version; takes the lock. -ENOMEM. */
+errint rewrite_list(struct rewrite *rewrite, struct ids *out);
+
 #endif

@@ -62,3 +62,8 @@ errint rewrite_is_edit(struct filesystem *fs, const struct rewrite_seen *seen, b
     errint error = rewrite_compare(fs, seen, rewritten_is_edit, edit);
     return error == -ENOENT ? 0 : error;
 }
+
+errint rewrite_only_adds(struct filesystem *fs, const struct rewrite_seen *seen, bool *adds)
+{
+    return rewrite_compare(fs, seen, rewritten_is_added_to, adds);
+}

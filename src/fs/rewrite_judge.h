@@ -30,4 +30,7 @@ errint rewrite_judge(struct filesystem *fs, const struct rewrite_case *rewrite, 
 /* Whether nothing that a save writes is another than what was kept: whoever changed something meant that. */
 errint rewrite_is_edit(struct filesystem *fs, const struct rewrite_seen *seen, bool *edit);
 
+/* Whether all files that are needed of what was kept are there as they were: things were only added. */
+errint rewrite_only_adds(struct filesystem *fs, const struct rewrite_seen *seen, bool *adds);
+
 #endif

@@ -34,6 +34,7 @@ bool room_parse_least(const char *text, struct room_least *out);
 struct room {
     _Atomic int64_t next;     /* the largest of the runs' latest checkpoints; 0: none is known */
     _Atomic int64_t saves;    /* what all saves under way may need */
+    atomic_bool hope;         /* policies may have something to give up later, when they have nothing now */
     _Atomic int64_t hopeless; /* clock_monotonic() up to which nobody waits for what may come (fs/retry.h) */
     _Atomic int64_t promised; /* of files of checkpoints that are being written: not written yet */
 };

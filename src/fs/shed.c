@@ -4,72 +4,105 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/size_text.h"
-#include "ckpt/optimizer_files.h"
+#include "ckpt/optimizer_parts.h"
 #include "fs/checkpoints.h"
 #include "fs/content.h"
 #include "fs/discard.h"
 #include "fs/events.h"
 #include "fs/filesystem.h"
 #include "fs/keep.h"
+#include "fs/namespace_folder.h"
 #include "meta/shed.h"
 
-/* Optimizers of one checkpoint that have a directory each. */
-enum { SHED_DIRECTORIES = 16 };
+/* A file with what it is to give up. */
+struct shed_file {
+    struct meta_inode row;
+    struct meta_shed_range *ranges; /* of shed_files.ranges */
+    size_t count;                   /* 0: all of it */
+};
 
 /* What is found of a checkpoint. */
 struct shed_files {
-    const char *directory; /* that is read now, in the checkpoint; "": its own */
-    struct ids files;
-    struct ids directories;
-    char names[SHED_DIRECTORIES][META_NAME_MAX + 1]; /* of these */
+    struct shed_file *at;
+    size_t count;
+    struct meta_shed_range *ranges;
     int64_t bytes;
-    errint error;
 };
-
-static bool shed_take_entry(void *context, const char *name, size_t length, uint64_t cookie,
-                            const struct meta_inode *inode)
-{
-    (void)cookie;
-    struct shed_files *found = context;
-    char path[2 * META_NAME_MAX + 2];
-    bool own = !*found->directory;
-    snprintf(path, sizeof path, "%s%s%.*s", found->directory, own ? "" : "/", (int)length, name);
-    if (own && S_ISDIR(inode->mode) && optimizer_directory_is(path) &&
-        found->directories.count < SHED_DIRECTORIES) {
-        strcpy(found->names[found->directories.count], path);
-        found->error = ids_append(&found->directories, inode->ino);
-    } else if (S_ISREG(inode->mode) && inode->kind == META_EXTENTS && !(inode->state & META_SHED) &&
-               optimizer_file_is(path)) {
-        found->bytes += inode->size;
-        found->error = ids_append(&found->files, inode->ino);
-    }
-    return !found->error;
-}
 
 static void shed_files_release(struct shed_files *found)
 {
-    ids_release(&found->files);
-    ids_release(&found->directories);
+    free(found->at);
+    free(found->ranges);
 }
 
 #define cleanup_shed_files __attribute__((cleanup(shed_files_release)))
 
+static struct meta_shed shed_of_file(const struct shed_file *file)
+{
+    return (struct meta_shed){.file = &file->row, .ranges = file->ranges, .count = file->count};
+}
+
+static bool shed_stops(struct filesystem *fs)
+{
+    return atomic_load(&fs->stopping);
+}
+
+/* The parts of one file, the first `count` of `parts`. *found grows if it has something to give. */
+static errint shed_take_file(struct filesystem *fs, uint64_t checkpoint, const struct optimizer_part *parts,
+                             size_t count, struct shed_files *found)
+{
+    struct shed_file *file = &found->at[found->count];
+    struct meta_shed_range *ranges = file->ranges;
+    int64_t bytes = 0;
+    *file = (struct shed_file){.ranges = ranges};
+    for (size_t i = 0; i < count && !parts[i].whole; i++)
+        ranges[file->count++] = (struct meta_shed_range){parts[i].offset, parts[i].length};
+    errint error = namespace_find(fs, checkpoint, parts->path, strlen(parts->path), &file->row);
+    const struct meta_shed shed = shed_of_file(file);
+    if (!error)
+        error = meta_shed_measure(fs->meta, &shed, &bytes);
+    if (error || bytes == 0)
+        return error == -ENOENT ? 0 : error;
+    found->bytes += bytes;
+    found->count++;
+    found->at[found->count].ranges = ranges + file->count;
+    return 0;
+}
+
+static errint shed_take_files(struct filesystem *fs, uint64_t checkpoint, const struct optimizer_parts *parts,
+                              struct shed_files *found)
+{
+    errint error = 0;
+    found->at = calloc(parts->count + 1, sizeof *found->at);
+    found->ranges = calloc(parts->count + 1, sizeof *found->ranges);
+    if (!found->at || !found->ranges)
+        return -ENOMEM;
+    found->at->ranges = found->ranges;
+    for (size_t i = 0, next; i < parts->count && !error; i = next) {
+        for (next = i + 1; next < parts->count && strcmp(parts->at[next].path, parts->at[i].path) == 0;)
+            next++;
+        error = shed_take_file(fs, checkpoint, &parts->at[i], next - i, found);
+    }
+    return error;
+}
+
 static errint shed_find(struct filesystem *fs, uint64_t checkpoint, struct shed_files *found)
 {
-    *found = (struct shed_files){.directory = ""};
-    errint error = meta_list(fs->meta, checkpoint, 0, shed_take_entry, found);
-    for (size_t i = 0; i < found->directories.count && !error && !found->error; i++) {
-        found->directory = found->names[i];
-        error = meta_list(fs->meta, found->directories.at[i], 0, shed_take_entry, found);
-    }
-    return error ? error : found->error;
+    cleanup_namespace_folder struct namespace_folder names = {0};
+    cleanup_optimizer_parts struct optimizer_parts parts = {0};
+    struct folder folder;
+    *found = (struct shed_files){0};
+    errint error = namespace_folder_open(fs, checkpoint, shed_stops, &names, &folder);
+    names.looks = true;
+    if (!error)
+        error = optimizer_parts_find(&folder, &parts);
+    return error ? error : shed_take_files(fs, checkpoint, &parts, found);
 }
 
 int64_t shed_bytes(struct filesystem *fs, uint64_t checkpoint)
@@ -79,7 +112,8 @@ int64_t shed_bytes(struct filesystem *fs, uint64_t checkpoint)
 }
 
 /* Nobody sees the file, nor is it being re-pointed, while its node is locked and idle. */
-static errint shed_locked(struct filesystem *fs, struct node *node, struct ids *freed)
+static errint shed_locked(struct filesystem *fs, struct node *node, const struct meta_shed *shed,
+                          struct ids *freed)
 {
     struct meta_inode row;
     errint error = node_load(fs, node);
@@ -87,7 +121,7 @@ static errint shed_locked(struct filesystem *fs, struct node *node, struct ids *
         (node->handles > 0 || node->kind != META_EXTENTS || node->overlay || content_is_mapped(node)))
         error = -EBUSY;
     if (!error)
-        error = meta_shed(fs->meta, node->ino, freed);
+        error = meta_shed(fs->meta, shed, freed);
     if (!error)
         error = meta_get(fs->meta, node->ino, &row);
     if (!error)
@@ -95,21 +129,22 @@ static errint shed_locked(struct filesystem *fs, struct node *node, struct ids *
     return error;
 }
 
-static errint shed_file(struct filesystem *fs, uint64_t ino)
+static errint shed_file(struct filesystem *fs, const struct shed_file *file)
 {
+    const struct meta_shed shed = shed_of_file(file);
     cleanup_ids struct ids freed = {0};
-    struct node *node = node_get(fs, ino);
+    struct node *node = node_get(fs, file->row.ino);
     if (!node)
         return -ENOMEM;
     node_lock(node);
-    errint error = shed_locked(fs, node, &freed);
+    errint error = shed_locked(fs, node, &shed, &freed);
     node_unlock(node);
     node_put(fs, node);
     discard_objects(fs, &freed);
     discard_kick(fs);
     /* Pages that were read before are the bytes that are no more. */
     if (!error)
-        fuse_lowlevel_notify_inval_inode(fs->session, ino, 0, 0);
+        fuse_lowlevel_notify_inval_inode(fs->session, file->row.ino, 0, 0);
     return error;
 }
 
@@ -137,13 +172,13 @@ errint shed_checkpoint(struct filesystem *fs, uint64_t checkpoint, const char *r
     size_t shed = 0;
     errint error = shed_find(fs, checkpoint, &found);
     if (!error)
-        error = found.files.count == 0 ? -ENODATA : shed_check(fs, checkpoint);
+        error = found.count == 0 ? -ENODATA : shed_check(fs, checkpoint);
     if (!error)
         error = meta_path(fs->meta, checkpoint, &path);
-    for (; shed < found.files.count && !error; shed++) {
+    for (; shed < found.count && !error; shed++) {
         error = fault_hit("fs.shed");
         if (!error)
-            error = shed_file(fs, found.files.at[shed]);
+            error = shed_file(fs, &found.at[shed]);
     }
     /* Of some files only it is shed as well. */
     if (shed > 0)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Giving up a part of a checkpoint for its space: the optimizer's state, where that is in files of its own
- * (ckpt/optimizer_files.h). The files stay, with their sizes and times, and reading one is EIO, never zeros:
- * a resume that begins with it fails loudly. Which checkpoints may be shed is the policy's matter
- * (ckpt/keep.h).
+ * Giving up a part of a checkpoint for its space: the optimizer's state, in files of its own or in ranges of
+ * files that hold weights, too (ckpt/optimizer_parts.h). The files stay, with their sizes and times, and
+ * reading what was given up is EIO, never zeros: a resume that begins with it fails loudly. Which checkpoints
+ * may be shed is the policy's matter (ckpt/keep.h).
  *
  * Thread-safe; not for a thread that answers the kernel, and no lock is held.
  */
@@ -16,7 +16,7 @@
 
 struct filesystem;
 
-/* How many bytes there are to shed; 0: none. */
+/* How many bytes there are to shed; 0: none. Reads headers and pickles of files that hold more. */
 int64_t shed_bytes(struct filesystem *fs, uint64_t checkpoint);
 
 /* Sheds it; the reason is logged, and told. -EBUSY as keep_remove, or a file is in use; -ENODATA: there is

@@ -247,7 +247,7 @@ static bool torn_look(struct filesystem *fs, uint64_t directory, bool (*stops)(v
     for (int i = 0; torn_waits(fs, i) && !stops(context); i++) {
         checkpoints_release_seen(seen);
         errint error = checkpoints_look_now(fs, directory, seen);
-        if (!error && (seen->run != directory || seen->writers != WRITERS_GONE))
+        if (!error && (seen->run != directory || seen->writers.state != WRITERS_GONE))
             return false;
         if (!error && !torn_is_busy(seen))
             return true;

@@ -221,6 +221,12 @@ bool trash_may_give(struct filesystem *fs)
     return fs->trash && (trash_has_any(fs) || keep_room_is_possible(fs) || rewrite_has_any(fs));
 }
 
+bool trash_may_give_later(struct filesystem *fs)
+{
+    return fs->trash && (trash_has_any(fs) || rewrite_has_any(fs) ||
+                         (keep_room_is_possible(fs) && atomic_load(&fs->room.hope)));
+}
+
 static int64_t trash_least(struct filesystem *fs)
 {
     return trash_has_any(fs) ? atomic_load(&fs->trash->wanted) : 0;

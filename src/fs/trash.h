@@ -68,6 +68,8 @@ bool trash_is_short(struct filesystem *fs);
 bool trash_has_any(struct filesystem *fs);
 /* Whether there is something that may be given up for space: in the trash, or by a policy. */
 bool trash_may_give(struct filesystem *fs);
+/* Whether there may be soon, after trash_make_room has found nothing. */
+bool trash_may_give_later(struct filesystem *fs);
 /* How many entries were given up so far for want of space, or else. */
 uint64_t trash_given(struct filesystem *fs);
 /*

@@ -162,7 +162,9 @@ static void trash_ask_policies(struct trash_round *round, bool asked)
 {
     struct filesystem *fs = round->fs;
     struct trash *trash = fs->trash;
-    bool gives = asked || clock_monotonic() >= trash->policies_at;
+    bool gives = true;
+    if (!asked && clock_monotonic() < trash->policies_at)
+        return;
     while (gives && !trash_stops(fs) && (asked || room_free(fs) < room_kept(fs, 0))) {
         gives = trash_give_up_by_policy(round);
         asked = false;

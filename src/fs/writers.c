@@ -284,21 +284,55 @@ static enum writers_state writers_state_of(const struct writers *writers, const 
     return process_is_alive(&process) ? WRITERS_ALIVE : WRITERS_GONE;
 }
 
-errint writers_gather(struct filesystem *fs, uint64_t run, struct ids *copies, enum writers_state *out)
+/* One of the run's processes more. */
+static void writers_count(const struct writers *writers, const struct meta_writer *row,
+                          struct writers_seen *out)
+{
+    const struct process process = {.pid = (pid_t)row->pid, .started = row->started};
+    enum writers_state state = writers_state_of(writers, row);
+    int64_t started = state == WRITERS_ALIVE ? process_start_time(&process) : 0;
+    if (state == WRITERS_ALIVE && (out->state != WRITERS_ALIVE || started > out->since))
+        out->since = started;
+    if (state == WRITERS_ALIVE || (state == WRITERS_UNKNOWN && out->state == WRITERS_GONE))
+        out->state = state;
+}
+
+static errint writers_count_known(struct filesystem *fs, uint64_t run, struct writers_seen *out)
 {
     cleanup_free struct meta_writer *rows = NULL;
     size_t count = 0;
-    *out = WRITERS_UNKNOWN;
+    *out = (struct writers_seen){WRITERS_UNKNOWN, INT64_MAX};
+    errint error = meta_writers(fs->meta, run, &rows, &count);
+    if (!error && count > 0)
+        out->state = WRITERS_GONE;
+    for (size_t i = 0; i < count && !error; i++)
+        writers_count(fs->writers, &rows[i], out);
+    return error;
+}
+
+errint writers_gather(struct filesystem *fs, uint64_t run, struct ids *copies, struct writers_seen *out)
+{
+    *out = (struct writers_seen){WRITERS_UNKNOWN, INT64_MAX};
     errint error = writers_keep(fs, run, copies);
+    return error ? error : writers_count_known(fs, run, out);
+}
+
+errint writers_ask(struct filesystem *fs, uint64_t run, struct writers_seen *out)
+{
+    cleanup_free struct writers_note *notes = NULL;
+    errint error = writers_count_known(fs, run, out);
     if (!error)
-        error = meta_writers(fs->meta, run, &rows, &count);
-    if (error || count == 0)
-        return error;
-    *out = WRITERS_GONE;
-    for (size_t i = 0; i < count && *out != WRITERS_ALIVE; i++) {
-        enum writers_state state = writers_state_of(fs->writers, &rows[i]);
-        if (state != WRITERS_GONE)
-            *out = state;
+        error = writers_copy_notes(fs->writers, &notes);
+    for (size_t i = 0; i < WRITERS_NOTES && !error; i++) {
+        const struct writers_note *note = &notes[i];
+        if (!note->directory || note->copy || note->directory == run ||
+            !writers_is_below(fs, note->directory, run))
+            continue;
+        struct meta_writer row = {.pid = note->process.pid, .started = note->process.started};
+        strcpy(row.boot, fs->writers->world);
+        if (out->state == WRITERS_UNKNOWN)
+            out->state = WRITERS_GONE;
+        writers_count(fs->writers, &row, out);
     }
-    return 0;
+    return error;
 }

@@ -43,10 +43,18 @@ enum writers_state {
     WRITERS_UNKNOWN, /* none is known, or one of another pid namespace */
 };
 
+struct writers_seen {
+    enum writers_state state;
+    int64_t since; /* when the last one of those that live began, ns since the epoch; INT64_MAX: none lives */
+};
+
 /*
  * What was noted below the run goes to the run's processes in the database; directories (of the namespace)
  * that are copies are appended to `copies`. Then: whether any of the run's processes lives.
  */
-errint writers_gather(struct filesystem *fs, uint64_t run, struct ids *copies, enum writers_state *out);
+errint writers_gather(struct filesystem *fs, uint64_t run, struct ids *copies, struct writers_seen *out);
+
+/* The same, and nothing is noted: for whoever only asks. */
+errint writers_ask(struct filesystem *fs, uint64_t run, struct writers_seen *out);
 
 #endif

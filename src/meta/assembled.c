@@ -62,6 +62,9 @@ static errint assembled_put_range(struct meta *meta, uint64_t ino, const struct 
         error = -EBUSY;
     if (!error)
         error = extents_collect(meta, part->ino, part->from, part->from + part->length, &pieces);
+    /* What was given up would become a hole. */
+    if (!error && (from.state & META_SHED) && extent_list_bytes(&pieces) < part->length)
+        error = -EIO;
     for (size_t i = 0; !error && i < pieces.count; i++) {
         pieces.at[i].offset += part->offset - part->from;
         error = extents_put(meta, ino, &pieces.at[i]);

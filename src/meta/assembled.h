@@ -35,8 +35,8 @@ struct meta_assembled_input {
 errint meta_assembled_begin(struct meta *meta, const struct meta_inode *like, uint64_t *ino);
 /*
  * Maps parts of it, in one transaction: a few hundred at a time keep others from waiting. Holes of a file
- * become holes. -EBUSY, and nothing changes, when one of the files is no META_EXTENTS file, is META_DIRTY or
- * META_TORN, or too short.
+ * become holes; -EIO for bytes that were given up. -EBUSY, and nothing changes, when one of the files is no
+ * META_EXTENTS file, is META_DIRTY or META_TORN, or too short.
  */
 errint meta_assembled_map(struct meta *meta, uint64_t ino, const struct meta_assembled_part *parts,
                           size_t count);

@@ -56,6 +56,14 @@ errint extent_list_join(struct extent_list *list, const struct meta_extent *exte
     return 0;
 }
 
+int64_t extent_list_bytes(const struct extent_list *list)
+{
+    int64_t bytes = 0;
+    for (size_t i = 0; i < list->count; i++)
+        bytes += list->at[i].length;
+    return bytes;
+}
+
 /* -- rows -------------------------------------------------------------------------------------------------
  */
 
@@ -338,8 +346,6 @@ static errint extents_clone(struct change *change, const struct extents_clone *c
     cleanup_extents struct extent_list pieces = {0};
     cleanup_ids struct ids touched = {0};
     errint error = extents_load_file(meta, clone->from, &from);
-    if (!error && (from.state & META_SHED))
-        error = -EIO;
     if (!error && clone->from_offset + clone->length > from.size)
         error = -EINVAL;
     if (!error)
@@ -347,6 +353,9 @@ static errint extents_clone(struct change *change, const struct extents_clone *c
     if (!error)
         error = extents_collect(meta, clone->from, clone->from_offset, clone->from_offset + clone->length,
                                 &pieces);
+    /* What was given up would become a hole. */
+    if (!error && (from.state & META_SHED) && extent_list_bytes(&pieces) < clone->length)
+        error = -EIO;
     if (!error)
         error = extents_cut(meta, clone->to, clone->to_offset, clone->to_offset + clone->length, &touched);
     for (size_t i = 0; !error && i < pieces.count; i++) {

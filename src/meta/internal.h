@@ -355,6 +355,8 @@ void extent_list_release(struct extent_list *list);
 errint extent_list_append(struct extent_list *list, const struct meta_extent *extent);
 /* Appends, joined with the last one where it continues that. */
 errint extent_list_join(struct extent_list *list, const struct meta_extent *extent);
+/* How many bytes they cover. */
+int64_t extent_list_bytes(const struct extent_list *list);
 
 /* Takes [from, to) out of the file's extents; the objects that lost something are appended to `touched`. */
 errint extents_cut(struct meta *meta, uint64_t ino, int64_t from, int64_t to, struct ids *touched);

@@ -113,7 +113,7 @@ static errint lent_load_source(struct meta *meta, uint64_t ino, struct meta_inod
     errint error = inode_load(meta, ino, out);
     if (error)
         return error;
-    if (!S_ISREG(out->mode) || out->nlink == 0)
+    if (!S_ISREG(out->mode) || out->nlink == 0 || (out->state & META_SHED))
         return -ENOENT;
     if (out->kind == META_OBJECT || (out->state & (META_DIRTY | META_TORN)))
         return -EBUSY;

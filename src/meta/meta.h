@@ -46,7 +46,7 @@ enum meta_state {
     META_DIRTY = 1,     /* may have bytes or attributes that are not on stable storage */
     META_TORN = 2,      /* lost bytes in a crash, or may have */
     META_ASSEMBLED = 4, /* is shown by a directory (meta/assembled.h), and has a name there or none */
-    META_SHED = 8,      /* its bytes were given up (meta/shed.h) */
+    META_SHED = 8,      /* its bytes, or some of them, were given up: the gaps are no holes (meta/shed.h) */
     META_LENT = 16,     /* with the former: is a clone of another directory's file (meta/lent.h) */
 };
 
@@ -329,7 +329,8 @@ errint meta_truncate(struct meta *meta, uint64_t ino, int64_t size, int64_t now,
 
 /*
  * The range [from_offset, + length) of the META_EXTENTS file `from` also becomes the range at to_offset of
- * `to` (META_NONE or META_EXTENTS): no bytes move. Holes are cloned as holes. As meta_extents_map otherwise.
+ * `to` (META_NONE or META_EXTENTS): no bytes move. Holes are cloned as holes; -EIO where bytes were given up.
+ * As meta_extents_map otherwise.
  */
 errint meta_clone(struct meta *meta, uint64_t from, int64_t from_offset, uint64_t to, int64_t to_offset,
                   int64_t length, int64_t now, struct ids *freed);

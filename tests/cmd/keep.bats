@@ -278,6 +278,38 @@ EOP
     end_and_check
 }
 
+# exporting STEP: an export of it that stands still, since another has the directory it goes to.
+exporting() {
+    mkdir -p "$TEST_DIR/out"
+    exec 8>"$TEST_DIR/out/.ckptfs-export-checkpoint-$1.lock"
+    flock 8
+    "$CKPTFS" export "$RUN/checkpoint-$1" "$TEST_DIR/out" >"$TEST_DIR/export" 2>&1 8>&- 3>&- &
+    EXPORT=$!
+    wait_until 20 grep -q -- "-> FLOCK .* $EXPORT " /proc/locks
+}
+
+@test "what is being exported stays, and is missed when its owner removes it" {
+    ckptfs_mount
+    saves 10 20 30
+    wait_until 30 settled
+    exporting 10
+    is_open 10
+    policy set "$RUN" keep-last=1
+    policy apply "$RUN"
+    has_steps 10 30
+    exec 8>&-
+    wait "$EXPORT"
+    [ -s "$TEST_DIR/out/checkpoint-10/model.safetensors" ]
+    wait_until 20 has_steps 30
+    exporting 30
+    rm -r "$RUN/checkpoint-30"
+    exec 8>&-
+    ! wait "$EXPORT"
+    tail -n 1 "$TEST_DIR/export" | grep -q 'checkpoint-30 was removed, or renamed, before all of it was exported'
+    [ ! -e "$TEST_DIR/out/checkpoint-30" ]
+    end_and_check
+}
+
 @test "ages, by a clock that the test sets" {
     ckptfs_mount
     saves 100 200 300

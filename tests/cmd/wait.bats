@@ -125,6 +125,20 @@ waiter_ends() {
 }
 
 is_waiting() { kill -0 "$WAITER"; }
+has_ended() { ! is_waiting 2>/dev/null; }
+
+@test "on a mount: a checkpoint that gets its name when it is complete already" {
+    ckptfs_mount
+    CHECKPOINT=$MNT/run/checkpoint-7
+    save "$MNT/run/staged" model rest
+    wait_until 20 grep -q 'complete path="/run/staged"' "$CKPTFS_LOG"
+    waiter "$CHECKPOINT"
+    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 2 ]'
+    mv "$MNT/run/staged" "$CHECKPOINT"
+    # No event tells of it, and it takes less time than there is between two looks.
+    wait_until 4 has_ended
+    waiter_ends 0
+}
 
 
 @test "on a mount: a model alone is no complete checkpoint, whatever the daemon says of it" {

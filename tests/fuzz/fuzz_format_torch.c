@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as a torch.save file: whatever a tensor is said to be lies in the file. */
+/* Any bytes as a torch.save file: whatever a tensor, or an optimizer's state, is said to be lies in the file. */
 /* fuzz-sources: src/format src/base/arena.c src/base/grow.c src/base/name_table.c */
 /* fuzz-libs: -lxxhash */
 #include "format/torch_file.h"
+#include "format/torch_optimizer.h"
 
 #include "fuzz_source.h"
 
@@ -61,6 +62,21 @@ static void fuzz_look(struct fuzz_walk *walk, const struct pickle_node *node, un
         fuzz_look(walk, pickle_item(node, i), depth + 1);
 }
 
+static void fuzz_optimizer(const struct torch_file *file, int64_t size)
+{
+    cleanup_free struct torch_range *ranges = NULL;
+    size_t count;
+    int64_t end = 0;
+    int result = torch_optimizer_find(file, &ranges, &count);
+    if (result < 0 || (result && count > 0))
+        abort();
+    for (size_t i = 0; i < count; i++) {
+        if (ranges[i].offset < end || ranges[i].length <= 0 || ranges[i].length > size - ranges[i].offset)
+            abort();
+        end = ranges[i].offset + ranges[i].length;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
@@ -74,6 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (result == 0) {
         struct fuzz_walk walk = {.file = &file, .size = source.size};
         fuzz_look(&walk, file.root, 0);
+        fuzz_optimizer(&file, source.size);
     }
     return 0;
 }

@@ -139,6 +139,99 @@ expect_no_link() {
     wait_until 20 latest_is run checkpoint-20
 }
 
+# watch_latest: notes what .ckptfs/latest/run names, as long as $TEST_DIR/watching is there.
+watch_latest() {
+    touch "$TEST_DIR/watching"
+    python3 - "$MNT/.ckptfs/latest/run" "$TEST_DIR" <<'END' 3>&- &
+import os, sys, time
+link, directory = sys.argv[1:]
+seen = set()
+while os.path.exists(f"{directory}/watching"):
+    try:
+        seen.add(os.path.basename(os.readlink(link)))
+    except FileNotFoundError:
+        seen.add("none")
+    time.sleep(0.002)
+with open(f"{directory}/seen", "w") as file:
+    print(*sorted(seen), file=file)
+END
+    WATCHER=$!
+}
+# latest_was NAME: it has named nothing else since then.
+latest_was() {
+    rm "$TEST_DIR/watching"
+    wait "$WATCHER"
+    [ "$(cat "$TEST_DIR/seen")" = "$1" ]
+}
+
+# looked STEP: the run is looked at, for a checkpoint that is older.
+looked() {
+    save "$MNT/run" "$1" --ranks 2
+    wait_until 20 grep -q "complete path=\"/run/checkpoint-$1\"" "$CKPTFS_LOG"
+}
+
+@test "what is added to a complete checkpoint, or changed of what is for people, leaves it the latest" {
+    save "$MNT/run" 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    looked 10
+    local at=$MNT/run/checkpoint-20
+    watch_latest
+    # Open while the run is looked at: a new file, and one of a rank that is late.
+    head -c 100 "$at/rng_state_1.pth" >"$TEST_DIR/part"
+    exec 8>"$at/README.md" 9>"$at/rng_state_2.pth"
+    echo text >&8
+    cat "$TEST_DIR/part" >&9
+    looked 11
+    tail -c +101 "$at/rng_state_1.pth" >&9
+    exec 8>&- 9>&-
+    looked 12
+    # And one that is known, once more, of which a later daemon learns.
+    exec 8>>"$at/README.md"
+    echo more >&8
+    kill -9 "$(ckptfs_daemon_pid)"
+    looked 13
+    exec 8>&-
+    setfattr -n user.note -v text "$at/model.safetensors"
+    mkdir "$at/more"
+    echo text >"$at/more/.note"
+    mv "$at/more/.note" "$at/more/note"
+    looked 14
+    wait_until 20 settled
+    latest_was checkpoint-20
+    [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 1 ]
+    [ "$("$CKPTFS" events "$MNT/run" | grep -c 'complete *run/checkpoint-20')" -eq 1 ]
+}
+
+# settled: the mount has nothing to look at any more.
+settled() { [ "$("$CKPTFS" status --json "$MNT" | jq '.unlooked_directories')" -eq 0 ]; }
+
+@test "a checkpoint that is opened to be written over is not the latest from then on" {
+    save "$MNT/run" 10 20
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    # While something was added.
+    exec 8>"$MNT/run/checkpoint-20/note.txt"
+    latest_is run checkpoint-20
+    exec 9<>"$MNT/run/checkpoint-20/optimizer.pt"
+    latest_is run checkpoint-10
+    exec 8>&- 9>&-
+    wait_until 20 latest_is run checkpoint-20
+    [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 2 ]
+    # Another file takes the name of one.
+    wait_until 20 settled
+    cp "$MNT/run/checkpoint-20/config.json" "$MNT/run/config.new"
+    mv "$MNT/run/config.new" "$MNT/run/checkpoint-20/config.json"
+    latest_is run checkpoint-10
+    wait_until 20 latest_is run checkpoint-20
+    # The next daemon knows at once what this one did.
+    wait_until 20 settled
+    exec 9<>"$MNT/run/checkpoint-20/optimizer.pt"
+    truncate -s -1 "$MNT/run/checkpoint-20/optimizer.pt"
+    kill -9 "$(ckptfs_daemon_pid)"
+    latest_is run checkpoint-10
+    exec 9>&-
+}
+
 all_are_killed() {
     local process
     for process in $(ckptfs_processes); do kill -9 "$process" || continue; done

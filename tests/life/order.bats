@@ -101,6 +101,59 @@ EOF
     wait_until 20 latest_is run checkpoint-30
 }
 
+# trainer: a process that saves 10, of two ranks, and 20 without what the last one writes; with USR1 that comes, and it
+# lives on.
+trainer() {
+    python3 - "$LIFE_LIB/checkpoint.py" "$MNT/run" "$TEST_DIR" <<'EOF' 3>&- &
+import os, runpy, signal, sys
+script, run, directory = sys.argv[1:]
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+def save(*arguments):
+    sys.argv = [script, run, *arguments, "--ranks", "2"]
+    runpy.run_path(script, run_name="__main__")
+save("10")
+while not os.path.lexists(f"{directory}/mnt/.ckptfs/latest/run"):
+    signal.sigtimedwait([], 0.1)
+save("20", "--leave-out", "rng_state_1.pth")
+open(f"{directory}/saved", "w").close()
+signal.sigwait({signal.SIGUSR1})
+save("20", "--only", "rng_state_1.pth")
+signal.pause()
+EOF
+    SAVERS[20]=$!
+    wait_until 20 test -e "$TEST_DIR/saved"
+    waits_in_vain 20
+    latest_is run checkpoint-10
+    [ "$(state 20)" = incomplete ]
+    "$CKPTFS" ls --why "$MNT/run" | grep -q 'rng_state_N.pth of 1 process of 2 is not there yet'
+}
+
+@test "the last rank of as many as saved before is waited for, too" {
+    trainer
+    kill -USR1 "${SAVERS[20]}"
+    "$CKPTFS" wait "$MNT/run/checkpoint-20" --timeout 30
+    latest_is run checkpoint-20
+    [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 1 ]
+}
+
+@test "a rank that never writes its last file is waited for as long as the others live" {
+    trainer
+    kill_saver 20
+    # Nobody looks: the mount finds out by itself.
+    wait_until 20 latest_is run checkpoint-20
+    [ "$(state 20)" = durable ]
+    "$CKPTFS" ls --why "$MNT/run" | grep -q 'of 1 of 2 processes never came'
+    # The run goes on with one rank less, which is not waited for.
+    python3 - "$LIFE_LIB/checkpoint.py" "$MNT/run" <<'EOF' 3>&- &
+import runpy, signal, sys
+sys.argv = [*sys.argv[1:], "30", "--ranks", "1"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+signal.pause()
+EOF
+    SAVERS[30]=$!
+    wait_until 20 latest_is run checkpoint-30
+}
+
 @test "the later step of savers in the background ends first" {
     save "$MNT/run" 10
     wait_until 20 latest_is run checkpoint-10

@@ -106,3 +106,41 @@ last_of() { find "$1" -mindepth 1 -maxdepth 1 -name 'checkpoint-*' -printf '%f\n
     cmp "$MNT/run/weights-of-2/model.safetensors" "$TEST_DIR/same/checkpoint-2/model.safetensors"
     [ "$(last_of "$MNT/run")" = checkpoint-1 ]
 }
+
+# write_beyond MEBIBYTES: so many more than the disk has left for all but root.
+write_beyond() {
+    dd if=/dev/zero of="$MNT/more" bs=1M status=none count=$(($(df --output=avail -B1M "$DISK" | tail -n 1) + $1))
+}
+
+@test "a write that finds the disk full waits for state that can be given up soon, and for none that cannot" {
+    local before=$SECONDS reader writer
+    sheds 2
+    # Of two checkpoints nothing is given up, and no more comes.
+    expect_failure write_beyond 8
+    [ "$(log_count 'a write waits for room')" -eq 0 ]
+    rm "$MNT/more"
+    "$CKPTFS" unpin "$MNT/run/checkpoint-1"
+    tail -f "$MNT/run/checkpoint-1/model.safetensors" >/dev/null 3>&- &
+    reader=$!
+    save "$MNT/run" 3 --bytes 3000000
+    wait_until 30 latest_is run checkpoint-3
+    write_beyond 2 3>&- &
+    writer=$!
+    wait_until 30 log_has_waited
+    [ "$(steps_that_are durable)" = "1 2 3" ]
+    kill "$reader"
+    wait "$writer"
+    [ "$(steps_that_are weights-only)" = 1 ]
+    [ $((SECONDS - before)) -lt 60 ]
+}
+
+log_has_waited() { [ "$(log_count 'a write waits for room')" -gt 0 ]; }
+
+@test "who found nothing to give up when the space was needed looks again" {
+    # From the first look on; no write finds the disk full.
+    sheds 4 min-free=90%
+    wait_until 30 has_shed
+    [ "$(steps_that_are weights-only)" = 2 ]
+}
+
+has_shed() { [ "$(log_count 'was given up: the space is needed')" -eq 1 ]; }

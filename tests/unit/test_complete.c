@@ -2,7 +2,9 @@
 /* Which checkpoints are complete: files that are cut or missing, markers, ranks, and what others of the run
  * have. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "check.h"
 #include "ckpt/folder_below.h"
@@ -392,21 +394,78 @@ static void test_awaited(void)
     CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
     asked.awaited = false;
     CHECK_EQUAL(COMPLETE_YES, judge(&asked));
-    /* How many there are, an earlier checkpoint tells. */
-    run_put_trainer("checkpoint-10");
-    asked.ranks = 3;
-    CHECK_EQUAL(COMPLETE_YES, judge(&asked));
-    asked.awaited = true;
-    CHECK_EQUAL(COMPLETE_NOT, judge(&asked));
     /* Ranks that do not know of each other write the same file. */
+    run_put_trainer("checkpoint-10");
     run_remove("checkpoint-10/rng_state_0.pth");
     run_remove("checkpoint-10/rng_state_1.pth");
     run_put_torch("checkpoint-10/rng_state.pth");
+    asked.awaited = true;
     CHECK_EQUAL(COMPLETE_YES, judge(&asked));
 }
 
 /* -- runs -------------------------------------------------------------------------------------------------
  */
+
+static void set_age(const char *file, int64_t seconds)
+{
+    const struct timespec times[2] = {{.tv_sec = 1000000 - seconds}, {.tv_sec = 1000000 - seconds}};
+    CHECK_EQUAL(0, utimensat(AT_FDCWD, run_path(file), times, 0));
+}
+
+/* A Trainer's checkpoint whose files are so old. */
+static void put_aged(const char *checkpoint, int64_t seconds)
+{
+    char path[64];
+    run_put_trainer(checkpoint);
+    for (size_t i = 0; trainer_files[i]; i++) {
+        snprintf(path, sizeof path, "%s/%s", checkpoint, trainer_files[i]);
+        set_age(path, seconds);
+    }
+}
+
+/* How the checkpoint at this place is judged while processes live that began at `since` seconds. */
+static enum complete_state judge_awaited(size_t index, int64_t since, bool *awaits)
+{
+    cleanup_folder_plain struct folder folder = {0};
+    cleanup_run struct run run = {0};
+    const struct run_asked asked = {.name = "run", .awaited = since > 0, .since = since * 1000000000};
+    CHECK_EQUAL(0, folder_plain(run_path("."), &folder));
+    CHECK_EQUAL(0, run_read(&folder, &asked, &run));
+    if (index >= run.count)
+        return COMPLETE_UNKNOWN;
+    *awaits = run.at[index].complete.awaits;
+    return run.at[index].complete.state;
+}
+
+static void test_ranks_of_before(void)
+{
+    bool awaits;
+    run_begin();
+    put_aged("checkpoint-10", 200);
+    put_aged("checkpoint-20", 100);
+    run_remove("checkpoint-20/rng_state_1.pth");
+    /* The processes that live saved checkpoint-10: there were two. */
+    CHECK_EQUAL(COMPLETE_NOT, judge_awaited(1, 999700, &awaits));
+    CHECK(awaits);
+    CHECK_EQUAL(COMPLETE_YES, judge_awaited(0, 999700, &awaits));
+    /* They are gone, or began after it: perhaps there are fewer now. */
+    CHECK_EQUAL(COMPLETE_YES, judge_awaited(1, 0, &awaits));
+    CHECK_EQUAL(COMPLETE_YES, judge_awaited(1, 999850, &awaits));
+    CHECK(!awaits);
+    /* What never came is noted. */
+    cleanup_run struct run run = {0};
+    run_judge_all(&run);
+    CHECK(run.count == 2 && run.at[1].complete.note_count > 0);
+    CHECK_TEXT("the state of the random generators of 1 of 2 processes never came",
+               run.count == 2 && run.at[1].complete.note_count > 0 ? run.at[1].complete.notes[0].text : "");
+    /* The next save has begun. */
+    put_aged("checkpoint-30", 50);
+    run_remove("checkpoint-30/rng_state_1.pth");
+    CHECK_EQUAL(COMPLETE_YES, judge_awaited(1, 999700, &awaits));
+    CHECK_EQUAL(COMPLETE_NOT, judge_awaited(2, 999700, &awaits));
+    run_put_trainer_file("checkpoint-30", "rng_state_1.pth");
+    CHECK_EQUAL(COMPLETE_YES, judge_awaited(2, 999700, &awaits));
+}
 
 static void test_order_and_marks(void)
 {
@@ -665,6 +724,7 @@ int main(void)
     check_run("numbers that lie", test_number_that_lies);
     check_run("files that were found whole are not read again", test_memory);
     check_run("ranks that are awaited", test_awaited);
+    check_run("ranks that saved the checkpoint before are awaited, too", test_ranks_of_before);
     check_run("the order of a run, and its marks", test_order_and_marks);
     check_run("the one that a file names", test_named);
     check_run("files that are refused", test_refused);

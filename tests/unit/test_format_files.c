@@ -218,7 +218,7 @@ static errint counted_source_read(void *context, void *buffer, size_t length, in
     struct counted_source *counted = context;
     counted->reads++;
     counted->read_bytes += length;
-    if (counted->reads == counted->fail_at)
+    if (counted->fail_at > 0 && counted->reads >= counted->fail_at)
         return -EIO;
     if (offset < 0 || length == 0 || (uint64_t)offset > counted->bytes->count ||
         length > counted->bytes->count - (size_t)offset) {

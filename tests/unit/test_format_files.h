@@ -64,7 +64,7 @@ struct counted_source {
     struct format_source source;
     const struct bytes *bytes;
     unsigned reads, outside;
-    unsigned fail_at; /* this read, counted from 1, fails with -EIO; 0: none */
+    unsigned fail_at; /* from this read on, counted from 1, all fail with -EIO; 0: none */
     uint64_t read_bytes;
 };
 

@@ -2,6 +2,7 @@
 /* What files are made of: extents, objects, small contents, and what becomes free. */
 #include <errno.h>
 
+#include "meta/sharing.h"
 #include "meta/shed.h"
 #include "test_meta_frame.h"
 
@@ -142,34 +143,105 @@ static void test_shared_objects(void)
     CHECK_EQUAL(-ENOENT, meta_object_size(meta, 999999, &size));
 }
 
+static struct meta_shed_range shed_ranges[4];
+
+/* Of the file as it is now, so many of shed_ranges; none: all of it. */
+static errint shed_some(uint64_t ino, size_t count)
+{
+    const struct meta_inode row = frame_get(ino);
+    return meta_shed(meta, &(struct meta_shed){.file = &row, .ranges = shed_ranges, .count = count}, &freed);
+}
+
+static errint shed(uint64_t ino)
+{
+    return shed_some(ino, 0);
+}
+
+static int64_t shed_measure(uint64_t ino, size_t count)
+{
+    const struct meta_inode row = frame_get(ino);
+    int64_t bytes;
+    CHECK_EQUAL(0, meta_shed_measure(meta, &(struct meta_shed){&row, shed_ranges, count}, &bytes));
+    return bytes;
+}
+
 static void test_shed(void)
 {
     begin();
     uint64_t other = frame_make(1, "g", S_IFREG);
-    CHECK_EQUAL(-ENODATA, meta_shed(meta, file, &freed)); /* it has no bytes */
+    CHECK_EQUAL(-ENODATA, shed(file)); /* it has no bytes */
     expect_map(0, 30, 1, 0, "0+30:1@0");
     expect_map(30, 10, 2, 0, "0+30:1@0 30+10:2@0");
     CHECK_EQUAL(0, frame_map(other, 0, 10, 1, 5, &freed));
     struct meta_inode dirty = {.state = META_DIRTY}, clean = {.state = 0};
     CHECK_EQUAL(0, meta_set(meta, file, META_SET_STATE, &dirty, 0, NULL));
-    CHECK_EQUAL(-EBUSY, meta_shed(meta, file, &freed));
+    CHECK_EQUAL(-EBUSY, shed(file));
     CHECK_EQUAL(0, meta_set(meta, file, META_SET_STATE, &clean, 0, NULL));
-    struct meta_inode before = frame_get(file);
-    CHECK_EQUAL(0, meta_shed(meta, file, &freed));
+    struct meta_inode before = frame_get(file), gone = {.ino = 999999};
+    CHECK_EQUAL(0, shed(file));
     struct meta_inode after = frame_get(file);
     CHECK_EQUAL(META_SHED, after.state);
     CHECK(after.size == before.size && after.mtime == before.mtime && after.kind == META_EXTENTS);
     CHECK_TEXT("", frame_extents(file));
     CHECK(freed.count == 1 && frame_has(&freed, 2)); /* of the first object another file has a part */
-    CHECK_EQUAL(-ENODATA, meta_shed(meta, file, &freed));
+    CHECK_EQUAL(-ENODATA, shed(file));
     CHECK_EQUAL(-EIO, meta_truncate(meta, file, 20, FRAME_NOW, 0, &freed));
     CHECK_EQUAL(-EIO, meta_clone(meta, file, 0, other, 0, 10, FRAME_NOW, &freed));
     frame_reopen();
     CHECK_EQUAL(META_SHED, frame_get(file).state);
     CHECK_EQUAL(0, meta_truncate(meta, file, 0, FRAME_NOW, 0, &freed));
     CHECK_EQUAL(0, frame_get(file).state);
-    CHECK_EQUAL(-EBUSY, meta_shed(meta, frame_make_object(1, "o"), &freed));
-    CHECK_EQUAL(-ENOENT, meta_shed(meta, 999999, &freed));
+    CHECK_EQUAL(-EBUSY, shed(frame_make_object(1, "o")));
+    CHECK_EQUAL(-ENOENT, meta_shed(meta, &(struct meta_shed){.file = &gone}, &freed));
+}
+
+/* A clean file whose object was hashed. */
+static uint64_t make_hashed(const char *name, int64_t size)
+{
+    static const uint8_t root[META_ROOT_BYTES] = "root of it .....";
+    uint64_t ino = frame_make_sealed(1, name, size);
+    CHECK_EQUAL(0, meta_object_summed(meta, frame_object_of(ino), root, 0, NULL, 0));
+    return ino;
+}
+
+static void test_shed_ranges(void)
+{
+    begin();
+    uint64_t hashed = make_hashed("h", 100), unhashed = frame_make_sealed(1, "u", 100);
+    uint64_t object = frame_object_of(hashed), other = frame_make(1, "g", S_IFREG);
+    char text[128];
+    memcpy(shed_ranges, (struct meta_shed_range[]){{10, 20}, {40, 10}, {70, 30}}, 3 * sizeof *shed_ranges);
+    CHECK_EQUAL(0, shed_measure(unhashed, 3));
+    CHECK_EQUAL(-ENODATA, shed_some(unhashed, 3));
+    CHECK_EQUAL(60, shed_measure(hashed, 3));
+    /* What another file has, too, would give nothing back. */
+    CHECK_EQUAL(0, frame_map(other, 0, 5, object, 45, &freed));
+    CHECK_EQUAL(50, shed_measure(hashed, 3));
+    struct meta_inode before = frame_get(hashed), older = before;
+    older.mtime--;
+    CHECK_EQUAL(-EBUSY, meta_shed(meta, &(struct meta_shed){&older, shed_ranges, 3}, &freed));
+    CHECK_EQUAL(0, shed_some(hashed, 3));
+    struct meta_inode after = frame_get(hashed);
+    CHECK(after.state == META_SHED && after.size == before.size && after.mtime == before.mtime);
+    snprintf(text, sizeof text, "0+10:%llu@0 30+40:%llu@30", (unsigned long long)object,
+             (unsigned long long)object);
+    CHECK_TEXT(text, frame_extents(hashed));
+    CHECK_EQUAL(0, freed.count);
+    CHECK_EQUAL(0, shed_measure(hashed, 3));
+    CHECK_EQUAL(-ENODATA, shed_some(hashed, 1));
+    /* What is there can be cloned, and nothing else. */
+    CHECK_EQUAL(0, meta_clone(meta, hashed, 30, other, 5, 40, FRAME_NOW, &freed));
+    CHECK_EQUAL(-EIO, meta_clone(meta, hashed, 30, other, 5, 41, FRAME_NOW, &freed));
+    CHECK_EQUAL(-EIO, meta_clone(meta, hashed, 5, other, 5, 10, FRAME_NOW, &freed));
+    CHECK_EQUAL(-EIO, meta_truncate(meta, hashed, 5, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(0, meta_truncate(meta, hashed, 0, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(0, frame_get(hashed).state);
+    /* Holes and what was given up could not be told apart. */
+    uint64_t sparse = make_hashed("s", 100);
+    CHECK_EQUAL(0, meta_truncate(meta, sparse, 200, FRAME_NOW, 0, &freed));
+    CHECK_EQUAL(0, shed_measure(sparse, 3));
+    CHECK_EQUAL(-ENODATA, shed_some(sparse, 3));
+    CHECK_EQUAL(200, shed_measure(sparse, 0));
 }
 
 static void test_truncate(void)
@@ -494,6 +566,7 @@ int main(void)
     frame_run("shared objects are known", test_shared_objects);
     frame_run("truncate", test_truncate);
     frame_run("bytes of a file that stays are given up", test_shed);
+    frame_run("ranges of a file are given up, and cannot be read", test_shed_ranges);
     frame_run("clone", test_clone);
     frame_run("thousands of extents", test_many_extents);
     frame_run("seal and unseal", test_seal_and_unseal);

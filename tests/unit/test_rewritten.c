@@ -54,6 +54,25 @@ static bool is_edit(const char *before, const char *now)
     return compare_saves(before, now, rewritten_is_edit);
 }
 
+static bool is_added_to(const char *before, const char *now)
+{
+    return compare_saves(before, now, rewritten_is_added_to);
+}
+
+static void test_additions(void)
+{
+    const char *all = "config.json model.safetensors more/a.txt";
+    CHECK(is_added_to(all, all));
+    CHECK(is_added_to(all, "config.json model.safetensors more/a.txt rng_state_1.pth README.md"));
+    CHECK(!is_added_to(all, "+config.json model.safetensors more/a.txt"));
+    CHECK(!is_added_to(all, "config.json =model.safetensors more/a.txt"));
+    CHECK(!is_added_to(all, "config.json model.safetensors"));
+    CHECK(is_added_to("README.md model.safetensors", "+README.md model.safetensors"));
+    CHECK(is_added_to("README.md model.safetensors", "model.safetensors"));
+    CHECK(rewritten_is_needed("config.json") && rewritten_is_needed("merges.txt"));
+    CHECK(!rewritten_is_needed("README.md") && !rewritten_is_needed(".gitattributes"));
+}
+
 static void test_parts(void)
 {
     const char *both = "model.safetensors optimizer.pt";
@@ -111,6 +130,7 @@ static void test_edits(void)
 
 int main(void)
 {
+    check_run("what is added, or for people, changes nothing that was there", test_additions);
     check_run("what touches no file that a save writes is an edit", test_edits);
     check_run("files with tensors are of one save or of two", test_parts);
     check_run("files that describe a model tell nothing", test_what_describes);
