@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "ckpt/dcp_names.h"
 #include "ckpt/deepspeed.h"
 #include "ckpt/optimizer_files.h"
@@ -19,14 +20,8 @@ enum { PARTS_LEVELS = 1 };
 
 static errint parts_add(struct optimizer_parts *parts, const struct optimizer_part *part)
 {
-    if (parts->count == parts->capacity) {
-        size_t capacity = parts->capacity ? parts->capacity * 2 : 16;
-        struct optimizer_part *at = reallocarray(parts->at, capacity, sizeof *at);
-        if (!at)
-            return -ENOMEM;
-        parts->at = at;
-        parts->capacity = capacity;
-    }
+    if (!grow_reserve(parts->at, parts->capacity, parts->count + 1))
+        return -ENOMEM;
     parts->at[parts->count++] = *part;
     return 0;
 }

@@ -15,8 +15,8 @@ struct filesystem;
 
 /*
  * Removes it for the reason, which is logged. -EBUSY: it is pinned, wanted for an export, a running job began
- * with it, or a file of it is open or being written; -ENOENT, also where it is in the trash by now; -EINVAL for
- * the root. Thread-safe; holds no lock for long.
+ * with it, or a file of it is open or being written; -ENOENT, also where it is in the trash by now; -EINVAL
+ * for the root. Thread-safe; holds no lock for long.
  */
 errint keep_remove(struct filesystem *fs, uint64_t ino, const char *reason);
 
