@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as a torch.save file: whatever a tensor, or an optimizer's state, is said to be lies in the file. */
+/* Any bytes as a torch.save file: whatever a tensor, or an optimizer's state, is said to be lies in the file.
+ */
 /* fuzz-sources: src/format src/base/arena.c src/base/grow.c src/base/name_table.c */
 /* fuzz-libs: -lxxhash */
 #include "format/torch_file.h"
