@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes until the disk is full; the only error that may come is ENOSPC.
 
-    fill.py big FILE             one file, in calls of 1 MiB, fsynced at the end
-    fill.py small DIR BYTES      files of BYTES each, until one cannot be made or written
+    fill.py big FILE                 one file, in calls of 1 MiB, fsynced at the end
+    fill.py small DIR BYTES [NAME]   files of BYTES each, until one cannot be made or written: NAME-0, ...
 
 Prints how much was written. Ends with 1 on any other error, and when 4 GiB did not fill the disk.
 """
@@ -35,9 +35,9 @@ def main():
         if kind == "big":
             write_file(path, MOST)
         else:
-            size = int(sys.argv[3])
+            size, name = int(sys.argv[3]), sys.argv[4] if len(sys.argv) > 4 else "small"
             for files in range(MOST // size):
-                write_file(os.path.join(path, f"small-{files}"), size)
+                write_file(os.path.join(path, f"{name}-{files}"), size)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             print(f"fill: {error}", file=sys.stderr)
