@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/log.h"
 #include "ckpt/match.h"
 #include "fs/content.h"
 #include "fs/discard.h"
@@ -335,6 +336,8 @@ static errint share_load(struct filesystem *fs, uint64_t object, struct sums *su
     }
     if (error != -ENOENT && error != -EUCLEAN)
         return error;
+    log_warning("object %016llx: its table of hashes is %s: it is made anew of the bytes that are there now",
+                (unsigned long long)object, error == -ENOENT ? "missing" : "not the one it had");
     error = meta_object_unsummed(fs->meta, object);
     return error ? error : -EBUSY;
 }

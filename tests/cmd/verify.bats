@@ -18,6 +18,9 @@ nothing_unhashed() {
     [ "$(jq .unhashed_objects "$TEST_DIR/unhashed")" -eq 0 ] && [ "$(jq .verified_objects "$TEST_DIR/unhashed")" -gt 0 ]
 }
 
+# Nothing is done with the files any more: what has a turn left gets a table that is lost or wrong anew.
+is_settled() { nothing_unhashed && [ "$(ckptfs_status_field unshared_files)" -eq 0 ]; }
+
 # has_inodes COUNT: files whose last handle the kernel has not given back yet are there still.
 has_inodes() {
     [ "$(ckptfs_status_field inodes)" -eq "$1" ]
@@ -29,7 +32,7 @@ make_file() {
     mkdir "$MNT/dir"
     cp "$ORIGINAL" "$MNT/dir/file"
     sync "$MNT/dir/file"
-    wait_until 20 nothing_unhashed
+    wait_until 30 is_settled
     OBJECT=$(find "$STORE/objects" -type f -size +4000k ! -name '*.sum')
     [ -f "$OBJECT" ]
 }
@@ -272,6 +275,25 @@ PYTHON
     verify 5 "$MNT"
     cmp "$MNT/dir/file" "$ORIGINAL"
     ckptfs_umount
+}
+
+@test "a table that is missing when its file is looked at for equal bytes is made anew, and said" {
+    CKPTFS_FAULT=fs.share:EIO:1+ ckptfs_mount
+    mkdir "$MNT/dir"
+    cp "$ORIGINAL" "$MNT/dir/older"
+    sync "$MNT/dir/older"
+    wait_until 30 nothing_unhashed
+    cp "$ORIGINAL" "$MNT/dir/file"
+    sync "$MNT/dir/file"
+    wait_until 30 nothing_unhashed
+    ckptfs_umount
+    OBJECT=$(find "$STORE/objects" -type f -size +4000k ! -name '*.sum' | sort | tail -n 1)
+    rm "$OBJECT.sum"
+    ckptfs_mount
+    wait_until 30 grep -q "object ${OBJECT##*/}: its table of hashes is missing: it is made anew" "$CKPTFS_LOG"
+    wait_until 30 is_settled
+    verify 0 "$MNT"
+    [ -f "$OBJECT.sum" ]
 }
 
 @test "only what the paths name is looked at" {
