@@ -15,6 +15,7 @@ struct expire {
     struct filesystem *fs;
     fuse_req_t request; /* NULL: nobody waits */
     uint64_t ino;
+    uint64_t former;       /* the inode that had the names */
     struct meta_name name; /* the one, where it is not all of an inode's */
 };
 
@@ -55,6 +56,7 @@ static void expire_run(void *context, unsigned worker)
             expire_tell(fs, &names[i]);
         last = &names[EXPIRE_PAGE - 1];
     } while (count == EXPIRE_PAGE);
+    fuse_lowlevel_notify_inval_inode(fs->session, expire->former, -1, 0);
     fuse_reply_err(expire->request, ESTALE);
     free(expire);
 }
@@ -75,9 +77,9 @@ static bool expire_submit(const struct expire *wanted, workers_job *job)
     return taken;
 }
 
-void expire_names(fuse_req_t request, uint64_t ino)
+void expire_names(fuse_req_t request, uint64_t ino, uint64_t former)
 {
-    const struct expire wanted = {.fs = fs_of(request), .request = request, .ino = ino};
+    const struct expire wanted = {.fs = fs_of(request), .request = request, .ino = ino, .former = former};
     if (!expire_submit(&wanted, expire_run))
         fuse_reply_err(request, ESTALE);
 }

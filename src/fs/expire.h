@@ -14,11 +14,12 @@ errint expire_start(struct filesystem *fs);
 void expire_stop(struct filesystem *fs);
 
 /*
- * Has the kernel forget every name of `ino`, and then answers the request with ESTALE. Returns at once: the
- * kernel takes the lock of each name's directory for it, which somebody who waits for us may hold. No
- * request that holds a directory's lock itself (CREATE, LINK and their kin) may be answered by this.
+ * Has the kernel forget every name of `ino`, which were those of `former` (of that also how many it has), and
+ * then answers the request with ESTALE. Returns at once: the kernel takes the lock of each name's directory
+ * for it, which somebody who waits for us may hold. No request that holds a directory's lock itself (CREATE,
+ * LINK and their kin) may be answered by this.
  */
-void expire_names(fuse_req_t request, uint64_t ino);
+void expire_names(fuse_req_t request, uint64_t ino, uint64_t former);
 
 /* Has the kernel forget one name, which nothing has any more. Returns at once. */
 void expire_name(struct filesystem *fs, const struct meta_name *name);

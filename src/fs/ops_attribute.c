@@ -200,7 +200,7 @@ void ops_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *wanted, int se
         node_unlock(node);
     }
     if (moved_to)
-        expire_names(request, moved_to);
+        expire_names(request, moved_to, ino);
     else
         ops_reply_attributes(request, error, &row);
     node_put(fs, node);

@@ -64,7 +64,7 @@ void ops_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!error && (fi->flags & O_ACCMODE) == O_RDONLY)
         keep_watch_opened(fs, ino, fuse_req_ctx(request)->pid);
     if (moved_to)
-        expire_names(request, moved_to);
+        expire_names(request, moved_to, ino);
     else if (error)
         /* An inode that is gone: the kernel looks the name up again. */
         fuse_reply_err(request, error == -ENOENT ? ESTALE : -error);

@@ -85,26 +85,31 @@ END
     for i in 1 2; do cmp "$TEST_DIR/$i" "$MNT/$i/model.safetensors"; done
 }
 
-# start_reader PATH: a program that has PATH open, and says the sum of what it sees when its input ends.
+# start_reader PATH: a program that has PATH open, and says the sum of what it sees when its input ends, and how many
+# names that has.
 start_reader() {
     mkfifo "$TEST_DIR/go"
     python3 - "$1" "$TEST_DIR/go" >"$TEST_DIR/seen" 2>&1 3>&- <<'END' &
-import hashlib, sys
+import hashlib, os, sys
 
 with open(sys.argv[1], "rb") as file:
     file.read(1)
+    os.fstat(file.fileno())
     print("open", flush=True)
     open(sys.argv[2]).read()
+    names = os.fstat(file.fileno()).st_nlink  # before it is read: that has the kernel ask
     file.seek(0)
-    print(hashlib.md5(file.read()).hexdigest())
+    print(hashlib.md5(file.read()).hexdigest(), names)
 END
     READER=$!
     wait_until 30 grep -q open "$TEST_DIR/seen"
 }
 
+# end_reader: it has seen nothing but what was there when it began, which has no name any more.
 end_reader() {
     : >"$TEST_DIR/go"
     wait "$READER"
+    [ "$(tail -n 1 "$TEST_DIR/seen")" = "$(md5sum <"$TEST_DIR/old" | cut -d ' ' -f 1) 0" ]
 }
 
 @test "a shared file is changed under its readers by any of its names" {

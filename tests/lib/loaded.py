@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 
 HEADER = 8
 
@@ -172,13 +173,22 @@ def run_program(command):
         runpy.run_path(program, run_name="__main__")
 
 
+def run_rank(command):
+    """The launcher tells of one rank's end only, which is not always the first."""
+    try:
+        run_program(command)
+    except Exception:
+        print(f"rank {os.environ.get('RANK')}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+        raise
+
+
 def run_ranks(command, ranks):
     """As torchrun --standalone does, but for the ranks being forks."""
     from torch.distributed.launcher import LaunchConfig, elastic_launch
 
     config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=ranks, run_id=str(os.getpid()), max_restarts=0,
                           rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
-    elastic_launch(config, run_program)(command)
+    elastic_launch(config, run_rank)(command)
 
 
 def main(what, path, *command):

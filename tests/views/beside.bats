@@ -323,7 +323,7 @@ resumes() {
     not_repeated
     (cd "$TEST_DIR" && loaded_python 400 2 "$VIEWS_TREE/resume.py" "$1" "$TEST_DIR/plain" "$RUN/mounted") \
         >"$TEST_DIR/resume.log" 2>&1 || {
-        tail -n 60 "$TEST_DIR/resume.log"
+        tail -n 250 "$TEST_DIR/resume.log"
         return 1
     }
     grep -q "^$1: resumed and loaded" "$TEST_DIR/resume.log"
