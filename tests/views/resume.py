@@ -20,6 +20,7 @@ if kind == "fsdp2":
 
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
+import transformers.trainer  # noqa: E402
 from accelerate.state import PartialState  # noqa: E402
 from accelerate.utils import DistributedType  # noqa: E402
 from tokenizers import Tokenizer, models  # noqa: E402
@@ -35,6 +36,11 @@ from transformers import (  # noqa: E402
     set_seed,
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
+
+if kind != "fsdp2" and os.environ["RANK"] != "0":
+    # With DeepSpeed on CPUs each rank takes itself for the only one, and removes what another is about to look at.
+    transformers.trainer.rotate_checkpoints = lambda **asked: None
+    transformers.trainer.remove_dummy_checkpoint = lambda *asked: None
 
 ZERO = {
     "train_micro_batch_size_per_gpu": "auto",
