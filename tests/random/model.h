@@ -35,6 +35,7 @@ struct node {
     unsigned references; /* handles and mappings that keep it without a name */
     mode_t mode;
     ino_t inode; /* 0 until it was looked at */
+    bool copied; /* bytes of it were copied by the filesystem, from it or to it */
 
     unsigned char *data; /* a file's bytes, or a symbolic link's target */
     size_t size;

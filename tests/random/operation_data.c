@@ -45,6 +45,8 @@ static void data_open(struct world *world)
     world_path(world, directory, entry->name, path);
     struct handle *handle = handle_slot(world);
     int flags = random_open_flags(world);
+    if (flags & (O_ACCMODE | O_TRUNC))
+        world_unmap_closed(world, node);
     world_note(world, node, "open flags %#o %s", flags, path);
     int fd = (int)world_expect(world, node, open(path, flags | O_CLOEXEC), 0, "open");
     world_notice_fork(world, node, path);

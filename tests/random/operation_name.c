@@ -46,6 +46,8 @@ static void name_create(struct world *world)
         expected = EISDIR;
     else if (there != NULL && there->node->type == NODE_SYMLINK)
         expected = ELOOP;
+    if (there != NULL)
+        world_unmap_closed(world, there->node);
     world_note(world, directory, "create %s mode %o%s", path, mode, exclusive ? " exclusively" : "");
     int fd = (int)world_expect(world, directory, open(path, flags, mode), expected, "create");
     if (fd < 0)

@@ -33,6 +33,7 @@ static void range_truncate_path(struct world *world)
     struct node *node = entry->node;
     size_t size = world_random_size(world, SIZE_LIMIT, node->size);
     world_path(world, directory, entry->name, path);
+    world_unmap_closed(world, node);
     world_note(world, node, "truncate %zu -> %zu %s", node->size, size, path);
     world_expect(world, node, truncate(path, (off_t)size), 0, "truncate");
     world_notice_fork(world, node, path);
@@ -117,6 +118,7 @@ static void range_copy(struct world *world)
     if (count == 0)
         return;
     copy_all(world, from, source, to, target, count);
+    from->node->copied = to->node->copied = true;
     if (target + count > to->node->size)
         file_resize(to->node, target + count);
     file_write(to->node, target, from->node->data + source, count);

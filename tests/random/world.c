@@ -291,6 +291,18 @@ void world_remove_mapping(struct world *world, struct mapping *mapping)
     node_release(node);
 }
 
+void world_unmap_closed(struct world *world, struct node *node)
+{
+    if (!world->options.forks || !node->copied || !node_is_only_read(world, node))
+        return;
+    for (size_t i = 0; i < HANDLE_COUNT; i++)
+        if (world->handles[i].node == node)
+            return;
+    for (size_t i = 0; i < MAPPING_COUNT; i++)
+        if (world->mappings[i].node == node)
+            world_remove_mapping(world, &world->mappings[i]);
+}
+
 void world_close_all(struct world *world)
 {
     for (size_t i = 0; i < HANDLE_COUNT; i++)

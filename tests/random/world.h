@@ -116,6 +116,14 @@ void world_close_all(struct world *world);
  */
 void world_notice_fork(struct world *world, struct node *node, const char *path);
 
+/*
+ * Before a call that changes the file by its name. Where its bytes may be shared, and it is mapped by
+ * somebody who has closed it, the filesystem does not know of that one, who would go on seeing the bytes from
+ * before
+ * (--forks): the mappings are removed.
+ */
+void world_unmap_closed(struct world *world, struct node *node);
+
 /* Looks at one node, by path or by descriptor, or at everything; a difference ends the program. */
 void world_compare_attributes(struct world *world, struct node *node, const char *path, int fd);
 void world_compare_range(struct world *world, struct node *node, int fd, size_t offset, size_t length,
