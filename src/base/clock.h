@@ -37,12 +37,13 @@ static inline int64_t clock_read_ns(clockid_t id)
 
 /*
  * The time that file timestamps get. The coarse clock is the one that the kernel's filesystems stamp with, so
- * that a time given by the daemon and one given by the object's own filesystem never seem out of order.
+ * that a time given by the daemon and one given by the object's own filesystem never seem out of order; where
+ * that stamps more finely, as those of Linux 6.13 do with what somebody has looked at, it is not before any
+ * time that was noted. Both are thread-safe.
  */
-static inline int64_t clock_file_time(void)
-{
-    return clock_read_ns(CLOCK_REALTIME_COARSE);
-}
+int64_t clock_file_time(void);
+/* A time that an object has, and that somebody is told of. One that is not past counts for nothing. */
+void clock_note_file_time(int64_t time);
 
 /* For intervals; the same in every process since boot. */
 static inline int64_t clock_monotonic(void)

@@ -250,6 +250,7 @@ errint node_refresh_row(struct node *node, struct meta_inode *row)
     if (fstat(node->backing->fd, &object) < 0)
         return -errno;
     int64_t mtime = clock_from_timespec(&object.st_mtim);
+    clock_note_file_time(mtime);
     row->size = object.st_size;
     /* A change of the object's mtime is a write; explicit times are set on the row and on the object alike.
      */

@@ -86,6 +86,7 @@ static errint ops_create_inode(struct filesystem *fs, struct meta_new *new, bool
         /* The object's own stamp, so that only a write makes the times differ. */
         if (fstat((*backing)->fd, &object) == 0)
             new->now = clock_from_timespec(&object.st_mtim);
+        clock_note_file_time(new->now);
     }
     errint error = meta_create(fs->meta, new, fs_current_unique(), row);
     if (error && *backing) {
@@ -217,13 +218,25 @@ void ops_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_err(request, 0);
 }
 
+/* Whether the object may have been changed through a map, of which the kernel's FUSE side does not know. */
+static bool ops_may_have_stored(struct node *node)
+{
+    node_lock_shared(node);
+    bool stored = node->mode == NODE_PASSTHROUGH && node->writers > 0;
+    node_unlock(node);
+    return stored;
+}
+
 void ops_flush(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)fi;
     struct filesystem *fs = fs_of(request);
     struct node *node = node_find(fs, ino);
     errint error = node ? atomic_exchange(&node->write_error, 0) : 0;
+    bool stored = node && ops_may_have_stored(node);
     node_put(fs, node);
+    if (stored)
+        fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
     fuse_reply_err(request, -error);
 }
 

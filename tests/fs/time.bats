@@ -39,3 +39,7 @@ load fs.bash
 @test "copy_file_range moves the times of the destination only" {
     probe time-of-copy
 }
+
+@test "what is made later is not older" {
+    probe time-order
+}

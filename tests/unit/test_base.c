@@ -24,6 +24,19 @@
 #include "base/workers.h"
 #include "check.h"
 
+static void test_file_time(void)
+{
+    int64_t now = clock_read_ns(CLOCK_REALTIME);
+    /* The coarse clock is behind this time, as a rule. */
+    clock_note_file_time(now);
+    int64_t first = clock_file_time();
+    CHECK(first >= now);
+    clock_note_file_time(now - CLOCK_NS_PER_SECOND);
+    CHECK(clock_file_time() >= first);
+    clock_note_file_time(now + 1000 * CLOCK_NS_PER_SECOND);
+    CHECK(clock_file_time() <= clock_read_ns(CLOCK_REALTIME));
+}
+
 static void test_clock(void)
 {
     const struct {
@@ -308,6 +321,7 @@ int main(void)
 {
     check_run("SHA-256 of bytes that come in pieces", test_sha256);
     check_run("nanoseconds and timespecs, before 1970 too", test_clock);
+    check_run("no file's time is before one that was told", test_file_time);
     check_run("a list of ids grows and is released", test_ids);
     check_run("an array grows, or stays as it was", test_grow);
     check_run("armed faults hit when they should", test_faults);
