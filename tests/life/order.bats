@@ -129,11 +129,16 @@ EOF
 }
 
 @test "the last rank of as many as saved before is waited for, too" {
+    mkdir "$MNT/run"
+    "$CKPTFS" policy set "$MNT/run" keep-last=1
     trainer
+    "$CKPTFS" policy apply "$MNT/run"
+    lists "checkpoint-10 checkpoint-20"
     kill -USR1 "${SAVERS[20]}"
     "$CKPTFS" wait "$MNT/run/checkpoint-20" --timeout 30
     latest_is run checkpoint-20
     [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 1 ]
+    wait_until 30 lists checkpoint-20
 }
 
 @test "a rank that never writes its last file is waited for as long as the others live" {
