@@ -275,13 +275,17 @@ struct look_one {
     enum writers_state writers;
 };
 
-/* What a rank that is gone never wrote, the processes of a later save do not bring, nor who adds something.
- * `known`: nothing is another than before. */
-static bool look_lacks_rank_only(const struct look_one *one, const struct meta_checkpoint *before, bool known)
+/* Whether it is what it was before, though something is said to be missing: what a rank that is gone never
+ * wrote, the processes of a later save do not bring, nor who adds something; and what others of the run have
+ * got since is nothing that it has lost. `known`: nothing in it is another than before. */
+static bool look_stays(const struct look_one *one, const struct checkpoints_found *found, bool known,
+                       bool adding)
 {
     const struct complete *complete = &one->checkpoint->complete;
-    bool added = before->state == CHECKPOINT_COMPLETE && complete->awaits && complete->bytes >= before->bytes;
-    return one->writers == WRITERS_ALIVE && !one->checkpoint->error && (known || added);
+    bool outside = complete->missing > 0 && complete->missing == complete->awaits + complete->others;
+    bool grown =
+        found->before.state == CHECKPOINT_COMPLETE && (adding || complete->bytes >= found->before.bytes);
+    return !one->checkpoint->error && outside && (known || grown);
 }
 
 /* It is on stable storage, if it is complete. The row's directory and marks are set. */
@@ -300,9 +304,9 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one, stru
         error = rewrite_is_edit(fs, &out->rewrite, &out->edited);
     known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
             complete->time <= before->completed && !rewritten;
-    if (*state == CHECKPOINT_INCOMPLETE && look_lacks_rank_only(one, before, known))
-        *state = (enum checkpoint_state)before->state;
     bool adding = ids_contain(one->added_to, out->row.directory);
+    if (*state == CHECKPOINT_INCOMPLETE && look_stays(one, out, known, adding))
+        *state = (enum checkpoint_state)before->state;
     out->adding = !error && known && adding && *state == (enum checkpoint_state)before->state;
     if (error || !look_is_safe(*state) || known)
         return error;

@@ -40,11 +40,10 @@ teardown() { ckptfs_teardown; }
     # As after a death before it was noted what was looked at.
     [ "$(sqlite3 "$STORE/meta.db" "DELETE FROM setting WHERE key = 'checkpoints-up-to'; SELECT changes()")" -eq 1 ]
     CKPTFS_FAULT=fs.look:EIO:10 ckptfs_mount
-    wait_until 60 nothing_waits
+    wait_until 60 settled
     [ "$(log_count 'it cannot be looked at for checkpoints now')" -eq 0 ]
     latest_is run checkpoint-400
 }
-nothing_waits() { [ "$("$CKPTFS" status --json "$MNT" | jq .unlooked_directories)" -eq 0 ]; }
 
 @test "the newest complete checkpoint is the latest, and the one that the Trainer names is the best" {
     expect_no_link run
@@ -202,9 +201,6 @@ looked() {
     [ "$("$CKPTFS" events "$MNT/run" | grep -c 'complete *run/checkpoint-20')" -eq 1 ]
 }
 
-# settled: the mount has nothing to look at any more.
-settled() { [ "$("$CKPTFS" status --json "$MNT" | jq '.unlooked_directories')" -eq 0 ]; }
-
 @test "a checkpoint that is opened to be written over is not the latest from then on" {
     save "$MNT/run" 10 20
     wait_until 20 latest_is run checkpoint-20
@@ -230,6 +226,29 @@ settled() { [ "$("$CKPTFS" status --json "$MNT" | jq '.unlooked_directories')" -
     kill -9 "$(ckptfs_daemon_pid)"
     latest_is run checkpoint-10
     exec 9>&-
+}
+
+# write_text FILE TEXT: by a process that ends.
+write_text() { python3 -c 'import sys; open(sys.argv[1], "w").write(sys.argv[2])' "$1" "$2"; }
+state() { "$CKPTFS" ls --json "$MNT/run" | jq -r --arg name "checkpoint-$1" '.[].checkpoints[] | select(.path == $name).state'; }
+
+@test "what is added to one checkpoint is not missed in the others" {
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    # By its name it is a part of what trainers save.
+    write_text "$MNT/run/checkpoint-10/optimizer_statistics.txt" text
+    # Who lists the run has it looked at, and what is torn taken away.
+    [ "$(find "$MNT/run" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | paste -sd ' ')" = "checkpoint-10 checkpoint-20" ]
+    wait_until 20 settled
+    latest_is run checkpoint-20
+    [ "$(state 20)" = durable ]
+    "$CKPTFS" wait "$MNT/run/checkpoint-20" --timeout 0
+    # Nor when something comes to these, too.
+    write_text "$MNT/run/checkpoint-20/note.txt" text
+    looked 8
+    wait_until 20 settled
+    latest_is run checkpoint-20
 }
 
 all_are_killed() {
