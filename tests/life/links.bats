@@ -251,6 +251,84 @@ state() { "$CKPTFS" ls --json "$MNT/run" | jq -r --arg name "checkpoint-$1" '.[]
     latest_is run checkpoint-20
 }
 
+@test "a copy that is written over is not the latest of a later daemon either, and what is added to it is not told" {
+    save "$MNT/other" 20 --ranks 2
+    save "$MNT/run" 10 --ranks 2
+    cp -r "$MNT/other/checkpoint-20" "$MNT/run/checkpoint-20"
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    write_text "$MNT/run/checkpoint-20/note.txt" text
+    looked 9
+    wait_until 20 settled
+    [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 1 ]
+    exec 9<>"$MNT/run/checkpoint-20/optimizer.pt"
+    latest_is run checkpoint-10
+    looked 11
+    kill -9 "$(ckptfs_daemon_pid)"
+    latest_is run checkpoint-11
+    exec 9>&-
+}
+
+@test "what cannot be kept before something is added is not the latest all the same when it is written over" {
+    ckptfs_umount
+    CKPTFS_FAULT=fs.keep:ENOSPC:1 ckptfs_mount
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    exec 8>"$MNT/run/checkpoint-20/note.txt"
+    [ "$(log_count 'what it was cannot be kept: No space left on device')" -eq 1 ]
+    latest_is run checkpoint-20
+    exec 9<>"$MNT/run/checkpoint-20/optimizer.pt"
+    latest_is run checkpoint-10
+    exec 8>&- 9>&-
+    wait_until 20 latest_is run checkpoint-20
+}
+
+@test "what is added is told from the rest where the clock was set back" {
+    require_command sqlite3
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    ckptfs_umount
+    [ "$(sqlite3 "$STORE/meta.db" "UPDATE checkpoint SET completed = completed + 1000000000000000; SELECT changes()")" -eq 2 ]
+    ckptfs_mount
+    exec 8>"$MNT/run/checkpoint-20/note.json"
+    echo "{}" >&8
+    looked 9
+    latest_is run checkpoint-20
+    exec 8>&-
+    wait_until 20 settled
+    latest_is run checkpoint-20
+}
+
+# adds_notes: files come to checkpoint-20 all the time, so that its look is put off.
+adds_notes() {
+    python3 - "$MNT/run/checkpoint-20" "$TEST_DIR/adding" <<'END' 3>&- &
+import os, sys, time
+directory, mark = sys.argv[1:]
+number = 0
+while os.path.exists(mark):
+    with open(f"{directory}/note-{number}.txt", "w") as file:
+        file.write("text")
+    number += 1
+    time.sleep(0.05)
+END
+    ADDER=$!
+}
+
+@test "the latest checkpoint is looked at without delay when a file of it is moved away" {
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    mkdir "$MNT/aside"
+    touch "$TEST_DIR/adding"
+    adds_notes
+    wait_until 20 test -e "$MNT/run/checkpoint-20/note-3.txt"
+    mv "$MNT/run/checkpoint-20/optimizer.pt" "$MNT/aside"
+    wait_until 3 latest_is run checkpoint-10
+    rm "$TEST_DIR/adding"
+    wait "$ADDER"
+}
+
 all_are_killed() {
     local process
     for process in $(ckptfs_processes); do kill -9 "$process" || continue; done
