@@ -61,7 +61,10 @@ static void checkpoints_tell(struct filesystem *fs, const struct checkpoints_fou
         checkpoints_tell_new(fs, now, path);
     if (best)
         checkpoints_emit(fs, EVENT_BEST, now, path, NULL);
-    export_checkpoint(fs, now->directory);
+    if (new || best)
+        export_checkpoint(fs, now->directory);
+    else
+        export_added(fs, now->directory);
 }
 
 /* Whether the list and the database have something else than what was found. */
