@@ -134,13 +134,13 @@ static void checkpoints_settle_rewrite(struct filesystem *fs, const struct check
         rewrite_finish(fs, &found->rewrite);
 }
 
-/* Whether somebody has begun to change it since the look began, or has removed it: what is known of it is
- * right, and it is looked at again. The lock is held. */
+/* Whether somebody has begun to change it since the look began: what is known of it is right, and it is
+ * looked at again. One that was removed meanwhile is forgotten by the next look. The lock is held. */
 static bool checkpoints_was_begun(const struct checkpoints *checkpoints,
                                   const struct checkpoints_found *found)
 {
     const struct meta_checkpoint *now = checkpoints_find(checkpoints, found->row.directory);
-    return now ? now->marks & CHECKPOINT_BEGUN : found->before.directory != 0;
+    return now && (now->marks & CHECKPOINT_BEGUN);
 }
 
 /* The list is as the database is now; nobody sees it without its latest meanwhile. */

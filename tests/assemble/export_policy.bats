@@ -166,7 +166,7 @@ nothing_waits() { "$CKPTFS" status --json "$MNT" | jq -e '.unlooked_directories 
     python3 "$BATS_TEST_DIRNAME/../lib/checkpoint.py" "$RUN" 10
     wait_until 30 grep -q 'exported path=".*/run/checkpoint-10"' "$CKPTFS_LOG"
     local begun=$SECONDS exports
-    while [ $((SECONDS - begun)) -lt 5 ]; do
+    while [ $((SECONDS - begun)) -lt 3 ]; do
         echo line >>"$RUN/checkpoint-10/README.md"
         wait_until 20 nothing_waits
     done

@@ -285,6 +285,7 @@ state() { "$CKPTFS" ls --json "$MNT/run" | jq -r --arg name "checkpoint-$1" '.[]
 }
 
 @test "what is added is told from the rest where the clock was set back" {
+    long_only
     require_command sqlite3
     save "$MNT/run" 10 20 --ranks 2
     wait_until 20 latest_is run checkpoint-20
