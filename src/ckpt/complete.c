@@ -31,6 +31,7 @@ errint complete_add_note(struct complete *out, bool missing, const char *format,
 {
     char text[COMPLETE_NOTE_LENGTH];
     va_list arguments;
+    out->missing += missing;
     if (out->note_count == COMPLETE_NOTES_MAX) {
         out->notes_left_out++;
         return 0;
@@ -210,7 +211,7 @@ errint complete_judge(const struct folder *folder, const struct complete_asked *
     if (!error)
         error = complete_judge_parts(&work);
     if (!error)
-        error = complete_names_collect(&work.tree, &out->arena, &out->names);
+        error = complete_names_collect(&work.tree, out);
     if (!error)
         error = complete_conclude(&work);
     if (!error && asked->expected)
@@ -246,6 +247,7 @@ errint complete_expect(struct complete *complete, const struct complete_names *e
             (leave.lent && complete_names_is_lent(name)))
             continue;
         complete->state = COMPLETE_NOT;
+        complete->others++;
         error = complete_add_note(complete, true, "%s is missing: the run's other checkpoints have it", name);
     }
     return error;

@@ -71,14 +71,17 @@ struct complete {
     int64_t world_size;    /* 0: not known */
     int64_t step;          /* as the files tell; -1: they do not */
     int64_t random_states; /* files of a Trainer's random generators, one a rank; 0: none, or one for all */
-    bool awaits;           /* a rank's last file is missing, which a process that lives may write still */
+    unsigned missing;      /* things that keep it from being complete, those left out of the notes too */
+    unsigned awaits;       /* of these: ranks' last files, which a process that lives may write still */
+    unsigned others;       /* of these: files that the run's other checkpoints have */
     bool sharded;          /* its weights are in shards that no loader takes as they are */
     bool shed;             /* the optimizer's state was given up for its space: no resume can begin with it */
     bool config;           /* a config.json or adapter_config.json lies somewhere in it */
     uint64_t config_hash;  /* of the text of that in its own directory; 0: there is none */
     int64_t bytes, time;   /* of all files; of the newest, 0: not known */
     size_t files;
-    struct complete_names names; /* those that others of the run are expected to have too */
+    struct complete_names names;  /* of its files, of those that are compared */
+    struct complete_names shared; /* of these: those that others of the run are expected to have too */
     struct trainer_progress progress;
 };
 

@@ -39,6 +39,9 @@ static const char *const names_compared[] = {
 static const char *const names_ignored[] = {"README.md", "LICENSE*", "*.py", "*-of-*.safetensors",
                                             "*model*-of-*.bin"};
 
+/* Patterns of files with weights. */
+static const char *const names_weights[] = {"*.safetensors", "*pytorch_model*.bin", "adapter_model*.bin"};
+
 static bool names_match(const char *name, const char *const *patterns, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -55,6 +58,13 @@ static bool names_is_compared(const struct tree_entry *entry)
         return false;
     return side_file_is(entry->name) ||
            names_match(entry->name, names_compared, sizeof names_compared / sizeof *names_compared);
+}
+
+/* Whether people may have put it there later: a tokenizer, or weights, merged or converted. */
+static bool names_may_be_made(const struct tree_entry *entry)
+{
+    return side_file_is(entry->name) ||
+           names_match(entry->name, names_weights, sizeof names_weights / sizeof *names_weights);
 }
 
 /* In place. */
@@ -88,16 +98,19 @@ static void names_sort(struct complete_names *names)
     names->count = kept;
 }
 
-errint complete_names_collect(const struct tree *tree, struct arena *arena, struct complete_names *out)
+/* Without what may have been made of the rest after `end`. */
+static errint names_collect(const struct tree *tree, int64_t end, struct arena *arena,
+                            struct complete_names *out)
 {
     cleanup_free const char **all = calloc(tree->count + 1, sizeof *all);
     struct complete_names found = {.at = all};
     if (!all)
         return -ENOMEM;
     for (size_t i = 0; i < tree->count; i++) {
-        if (!names_is_compared(&tree->at[i]))
+        const struct tree_entry *entry = &tree->at[i];
+        if (!names_is_compared(entry) || (entry->time > end && names_may_be_made(entry)))
             continue;
-        char *name = arena_copy_text(arena, tree->at[i].path, strlen(tree->at[i].path));
+        char *name = arena_copy_text(arena, entry->path, strlen(entry->path));
         if (!name)
             return -ENOMEM;
         names_replace_numbers(name);
@@ -111,6 +124,13 @@ errint complete_names_collect(const struct tree *tree, struct arena *arena, stru
         memcpy(out->at, all, found.count * sizeof *all);
     out->count = found.count;
     return 0;
+}
+
+errint complete_names_collect(const struct tree *tree, struct complete *out)
+{
+    const struct tree_entry *last = tree_find(tree, "trainer_state.json");
+    errint error = names_collect(tree, INT64_MAX, &out->arena, &out->names);
+    return error ? error : names_collect(tree, last ? last->time : INT64_MAX, &out->arena, &out->shared);
 }
 
 bool complete_names_has(const struct complete_names *names, const char *name)
@@ -149,18 +169,18 @@ errint complete_names_learn(const struct complete *const *all, size_t count, siz
         if (i == of || i + NAMES_NEAR < of || i > of + NAMES_NEAR || !names_is_like(all[of], other))
             continue;
         if (!any) {
-            out->at = calloc(other->names.count + 1, sizeof *out->at);
+            out->at = calloc(other->shared.count + 1, sizeof *out->at);
             if (!out->at)
                 return -ENOMEM;
-            if (other->names.count > 0)
-                memcpy(out->at, other->names.at, other->names.count * sizeof *out->at);
-            out->count = other->names.count;
+            if (other->shared.count > 0)
+                memcpy(out->at, other->shared.at, other->shared.count * sizeof *out->at);
+            out->count = other->shared.count;
             any = true;
             continue;
         }
         size_t kept = 0;
         for (size_t j = 0; j < out->count; j++) {
-            if (complete_names_has(&other->names, out->at[j]))
+            if (complete_names_has(&other->shared, out->at[j]))
                 out->at[kept++] = out->at[j];
         }
         out->count = kept;

@@ -3,15 +3,17 @@
  * Which files the checkpoints of a run have in common, and one that lacks them is missing: learned from the
  * others, for what a trainer writes depends on its arguments. Numbers in names (steps, ranks, shards) become
  * '#', so that checkpoints of different steps and world sizes have the same names. Only files that trainers
- * write are compared; what people put beside them, and what comes and goes, is not.
+ * write are compared; what people put beside them, and what comes and goes, is not. Nor is a model or a
+ * tokenizer expected of others that came behind the Trainer's last file: it was made of the checkpoint, not
+ * saved with it.
  */
 #ifndef CKPTFS_CKPT_COMPLETE_NAMES_H
 #define CKPTFS_CKPT_COMPLETE_NAMES_H
 
 #include "ckpt/complete.h"
 
-/* The names of a checkpoint's files, in the arena: sorted, distinct. -ENOMEM. */
-errint complete_names_collect(const struct tree *tree, struct arena *arena, struct complete_names *out);
+/* The `names` of a checkpoint's files, and those `shared`, in its arena: sorted, distinct. -ENOMEM. */
+errint complete_names_collect(const struct tree *tree, struct complete *out);
 bool complete_names_has(const struct complete_names *names, const char *name);
 /* Whether such a name is of a file that the Trainer leaves out when it saves the model only. */
 bool complete_names_is_for_resume(const char *name);

@@ -110,7 +110,7 @@ static bool trainer_is_named(const char *name)
 static errint trainer_tell_random(struct complete *out, int64_t missing, int64_t ranks, bool awaited)
 {
     const char *plural = missing == 1 ? "" : "s";
-    out->awaits |= awaited;
+    out->awaits += awaited;
     if (awaited)
         return complete_add_note(out, true,
                                  "rng_state_N.pth of %" PRId64 " process%s of %" PRId64 " %s not there yet",

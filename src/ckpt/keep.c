@@ -152,6 +152,9 @@ static void keep_protect_one(struct keep_item *item)
         keep_protect(item, "open");
     if (checkpoint->foreign)
         keep_protect(item, "another user's");
+    /* What has a higher step may await a rank still. */
+    if (checkpoint->latest)
+        keep_protect(item, "latest");
 }
 
 /* The last one of the items, as they are sorted, with all that a resume needs, and the last whole one. */

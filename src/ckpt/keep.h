@@ -37,6 +37,7 @@ struct keep_checkpoint {
     const struct trainer_progress *progress; /* its metrics; NULL: none */
     bool best;                               /* trainer_state.json names it */
     bool named;                              /* a file that is read at a resume names it */
+    bool latest;                             /* a mount's link to the latest one does (fs/checkpoints.h) */
     bool unsettled;                          /* files of it are being written, or not on stable storage yet */
     bool torn;                               /* files of it lost bytes in a crash */
     bool open;                               /* somebody has a file of it open */

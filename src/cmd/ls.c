@@ -46,9 +46,12 @@ const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mo
     enum complete_state state = checkpoint->complete.state;
     if (mounted->known && life->torn > 0)
         return "torn";
-    /* What is being added does not count yet; a rank that never wrote is awaited no more. */
+    /* What is being added does not count yet; a rank that never wrote is awaited no more; and what others of
+     * the run have got since is nothing that it lacks. */
+    const struct complete *complete = &checkpoint->complete;
+    bool whole = complete->missing == complete->awaits + complete->others;
     if (ls_is_known_complete(mounted) &&
-        (state == COMPLETE_YES || life->writing > 0 || checkpoint->complete.awaits))
+        (state == COMPLETE_YES || life->writing > 0 || (state == COMPLETE_NOT && whole)))
         return "durable";
     if (mounted->known && life->writing > 0)
         return "writing";

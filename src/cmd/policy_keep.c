@@ -131,6 +131,7 @@ static errint trial_mark(struct trial *trial, size_t index)
     checkpoint->loaded = mounted.marks.loaded;
     checkpoint->exported = mounted.marks.exported;
     checkpoint->torn = mounted.marks.torn;
+    checkpoint->latest = mounted.marks.latest;
     /* One that is gone by now is as one that is being written. */
     checkpoint->unsettled = mounted.marks.unsettled || !mounted.marked;
     checkpoint->foreign = !trial->trusted && !error && lstat(path, &status) == 0 &&

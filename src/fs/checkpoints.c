@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The list of checkpoints that are known, and what brings directories before the thread that looks. */
+/* What brings directories before the thread that looks, and what changes the list of what is known. */
 #include "fs/checkpoints.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
-#include "base/grow.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "ckpt/complete_markers.h"
-#include "ckpt/detect.h"
 #include "ckpt/rewritten.h"
 #include "fs/checkpoints_internal.h"
 #include "fs/events.h"
@@ -32,11 +29,7 @@
 /* Files up to this inode number were looked at; kept in the database whenever all were. */
 #define CHECKPOINTS_SETTING "checkpoints-up-to"
 
-enum {
-    CHECKPOINTS_REST = 4,
-    CHECKPOINTS_LEVELS = 3,
-    CHECKPOINTS_NAMES = 256, /* of a directory that nothing is known of, so many are read at most */
-};
+enum { CHECKPOINTS_REST = 4 };
 
 const char *checkpoint_state_name(enum checkpoint_state state)
 {
@@ -50,244 +43,13 @@ const char *checkpoint_state_name(enum checkpoint_state state)
     return "unknown";
 }
 
-/* -- the list ---------------------------------------------------------------------------------------------
- */
-
-/* Where the directory is, or would be. The lock is held. */
-static size_t checkpoints_place(const struct checkpoints *checkpoints, uint64_t directory)
-{
-    size_t first = 0, end = checkpoints->count;
-    while (first < end) {
-        size_t middle = first + (end - first) / 2;
-        if (checkpoints->at[middle].directory < directory)
-            first = middle + 1;
-        else
-            end = middle;
-    }
-    return first;
-}
-
-struct meta_checkpoint *checkpoints_find(const struct checkpoints *checkpoints, uint64_t directory)
-{
-    size_t at = checkpoints_place(checkpoints, directory);
-    bool found = at < checkpoints->count && checkpoints->at[at].directory == directory;
-    return found ? &checkpoints->at[at] : NULL;
-}
-
-errint checkpoints_put(struct checkpoints *checkpoints, const struct meta_checkpoint *row)
-{
-    size_t at = checkpoints_place(checkpoints, row->directory);
-    if (at < checkpoints->count && checkpoints->at[at].directory == row->directory) {
-        checkpoints->at[at] = *row;
-        return 0;
-    }
-    if (!grow_reserve(checkpoints->at, checkpoints->capacity, checkpoints->count + 1))
-        return -ENOMEM;
-    memmove(&checkpoints->at[at + 1], &checkpoints->at[at], (checkpoints->count - at) * sizeof *row);
-    checkpoints->at[at] = *row;
-    checkpoints->count++;
-    return 0;
-}
-
-void checkpoints_drop(struct checkpoints *checkpoints, uint64_t directory)
-{
-    struct meta_checkpoint *row = checkpoints_find(checkpoints, directory);
-    if (!row)
-        return;
-    size_t behind = (size_t)(checkpoints->at + checkpoints->count - (row + 1));
-    memmove(row, row + 1, behind * sizeof *row);
-    checkpoints->count--;
-}
-
-static int checkpoints_compare(const void *one, const void *other)
-{
-    const struct meta_checkpoint *a = one, *b = other;
-    if (a->step != b->step)
-        return a->step < b->step ? -1 : 1;
-    return (a->completed > b->completed) - (a->completed < b->completed);
-}
-
-void checkpoints_mark_latest(struct checkpoints *checkpoints, uint64_t run)
-{
-    struct meta_checkpoint *latest = NULL;
-    for (size_t i = 0; i < checkpoints->count; i++) {
-        struct meta_checkpoint *row = &checkpoints->at[i];
-        if (row->run != run)
-            continue;
-        row->marks &= ~(unsigned)CHECKPOINT_LATEST;
-        if (row->state == CHECKPOINT_COMPLETE && row->step >= 0 &&
-            (!latest || checkpoints_compare(latest, row) <= 0))
-            latest = row;
-    }
-    if (latest)
-        latest->marks |= CHECKPOINT_LATEST;
-}
-
-errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run)
-{
-    pthread_mutex_lock(&checkpoints->lock);
-    errint error = ids_contain(&checkpoints->taken, run) ? 0 : ids_append(&checkpoints->taken, run);
-    pthread_mutex_unlock(&checkpoints->lock);
-    return error;
-}
-
-static void checkpoints_end_look(struct checkpoints *checkpoints, uint64_t run)
-{
-    pthread_mutex_lock(&checkpoints->lock);
-    ids_remove(&checkpoints->taken, run);
-    pthread_mutex_unlock(&checkpoints->lock);
-}
-
-/* Since what is known of the run was seen. */
-static bool checkpoints_was_written(struct filesystem *fs, uint64_t run)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    pthread_mutex_lock(&checkpoints->lock);
-    bool taken = ids_contain(&checkpoints->taken, run);
-    pthread_mutex_unlock(&checkpoints->lock);
-    return taken || writers_wrote_below(fs, run);
-}
-
-/* -- asking -----------------------------------------------------------------------------------------------
- */
-
-errint checkpoints_get(struct filesystem *fs, uint64_t directory, struct meta_checkpoint *out)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    pthread_mutex_lock(&checkpoints->lock);
-    const struct meta_checkpoint *row = checkpoints_find(checkpoints, directory);
-    if (row)
-        *out = *row;
-    pthread_mutex_unlock(&checkpoints->lock);
-    return row ? 0 : -ENOENT;
-}
-
-bool checkpoints_has_any(struct filesystem *fs)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    pthread_mutex_lock(&checkpoints->lock);
-    bool any = checkpoints->count > 0;
-    pthread_mutex_unlock(&checkpoints->lock);
-    return any;
-}
-
-uint64_t checkpoints_root(struct filesystem *fs, uint64_t directory)
-{
-    struct meta_checkpoint row;
-    if (!checkpoints_has_any(fs))
-        return 0;
-    for (unsigned level = 0; level <= CHECKPOINTS_LEVELS; level++) {
-        if (checkpoints_get(fs, directory, &row) == 0)
-            /* A model in the run's own directory has no part in what is below that. */
-            return level == 0 || row.run != row.directory ? directory : 0;
-        if (directory == META_ROOT_INO || meta_parent(fs->meta, directory, &directory) < 0 || directory == 0)
-            break;
-    }
-    return 0;
-}
-
-bool checkpoints_is_complete(struct filesystem *fs, uint64_t directory)
-{
-    struct meta_checkpoint row;
-    uint64_t root = checkpoints_root(fs, directory);
-    return root && checkpoints_get(fs, root, &row) == 0 && (row.marks & CHECKPOINT_WHOLE);
-}
-
-errint checkpoints_of_run(struct filesystem *fs, uint64_t run, struct meta_checkpoint **out, size_t *count)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    *count = 0;
-    pthread_mutex_lock(&checkpoints->lock);
-    struct meta_checkpoint *rows = calloc(checkpoints->count + 1, sizeof *rows);
-    for (size_t i = 0; rows && i < checkpoints->count; i++) {
-        if (checkpoints->at[i].run == run)
-            rows[(*count)++] = checkpoints->at[i];
-    }
-    pthread_mutex_unlock(&checkpoints->lock);
-    if (rows && *count > 0)
-        qsort(rows, *count, sizeof *rows, checkpoints_compare);
-    *out = rows;
-    return rows ? 0 : -ENOMEM;
-}
-
-errint checkpoints_runs(struct filesystem *fs, struct ids *out)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    errint error = 0;
-    pthread_mutex_lock(&checkpoints->lock);
-    for (size_t i = 0; i < checkpoints->count && !error; i++) {
-        if (!ids_contain(out, checkpoints->at[i].run))
-            error = ids_append(out, checkpoints->at[i].run);
-    }
-    pthread_mutex_unlock(&checkpoints->lock);
-    return error;
-}
-
-/* What tells, without a look, that a directory has several checkpoints. */
-struct checkpoints_steps {
-    unsigned names, steps;
-};
-
-static bool checkpoints_count_step(void *context, const char *name, size_t length, uint64_t cookie,
-                                   const struct meta_inode *inode)
-{
-    (void)length, (void)cookie;
-    struct checkpoints_steps *found = context;
-    found->steps += S_ISDIR(inode->mode) && detect_step_of_name(name) >= 0;
-    return found->steps < 2 && ++found->names < CHECKPOINTS_NAMES;
-}
-
-static bool checkpoints_has_steps(struct filesystem *fs, uint64_t run)
-{
-    struct checkpoints_steps found = {0};
-    return meta_list(fs->meta, run, 0, checkpoints_count_step, &found) == 0 && found.steps >= 2;
-}
-
-bool checkpoints_may_be_torn(struct filesystem *fs, uint64_t run)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    size_t known = 0, other = 0;
-    int64_t highest = -1, highest_shed = -1;
-    if (!checkpoints->queue)
-        return false;
-    pthread_mutex_lock(&checkpoints->lock);
-    for (size_t i = 0; i < checkpoints->count; i++) {
-        const struct meta_checkpoint *row = &checkpoints->at[i];
-        bool incomplete = row->state == CHECKPOINT_INCOMPLETE || row->state == CHECKPOINT_WRITING;
-        known += row->run == run && (incomplete || row->state == CHECKPOINT_COMPLETE);
-        other += row->run == run && incomplete;
-        if (row->run == run && row->state == CHECKPOINT_COMPLETE && row->step > highest)
-            highest = row->step;
-        if (row->run == run && (row->marks & CHECKPOINT_SHED) && row->step > highest_shed)
-            highest_shed = row->step;
-    }
-    pthread_mutex_unlock(&checkpoints->lock);
-    /* What was incomplete while a rank's last file was awaited may be complete since the rank is gone. And a
-     * resume must not take what was shed for the latest. */
-    if ((other > 0 && known > 1) || (highest >= 0 && highest_shed > highest))
-        return true;
-    return checkpoints_was_written(fs, run) && (known > 0 || checkpoints_has_steps(fs, run));
-}
-
-uint64_t checkpoints_marked(struct filesystem *fs, uint64_t run, enum checkpoint_mark mark)
-{
-    struct checkpoints *checkpoints = fs->checkpoints;
-    uint64_t found = 0;
-    pthread_mutex_lock(&checkpoints->lock);
-    for (size_t i = 0; i < checkpoints->count && !found; i++) {
-        if (checkpoints->at[i].run == run && (checkpoints->at[i].marks & mark))
-            found = checkpoints->at[i].directory;
-    }
-    pthread_mutex_unlock(&checkpoints->lock);
-    return found;
-}
-
 /* -- the work ---------------------------------------------------------------------------------------------
  */
 
 errint checkpoints_look_now(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out)
 {
     pthread_mutex_lock(&fs->checkpoints->looking);
+    checkpoints_begin_look(fs->checkpoints);
     errint error = checkpoints_look(fs, directory, out);
     /* Where there is no run, what was known of the directory as one goes. */
     if (!error)
@@ -363,20 +125,25 @@ void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory)
     directory_queue_add(fs->checkpoints->queue, directory, false);
 }
 
-bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, const char *name, int64_t made)
+bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, uint64_t kept,
+                             const struct checkpoints_file *file)
 {
-    return checkpoint->state == CHECKPOINT_COMPLETE && complete_marker_of(name, false) == MARKER_NONE &&
-           (made > checkpoint->completed || !rewritten_is_needed(name));
+    /* Numbers only grow; a clock may be set back. */
+    bool later = file->made > checkpoint->completed || (kept && file->ino > kept);
+    return checkpoint->state == CHECKPOINT_COMPLETE && complete_marker_of(file->name, false) == MARKER_NONE &&
+           (later || !rewritten_is_needed(file->name));
 }
 
-void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name, int64_t made)
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const struct checkpoints_file *file)
 {
     struct meta_checkpoint row;
     uint64_t checkpoint = checkpoints_root(fs, directory);
+    bool marker = complete_marker_of(file->name, false) != MARKER_NONE;
     /* Readers are sent to the latest one. */
-    bool hurry = checkpoint && checkpoints_get(fs, checkpoint, &row) == 0 &&
-                 (row.marks & CHECKPOINT_LATEST) && !checkpoints_is_addition(&row, name, made);
-    if (checkpoint || complete_marker_of(name, false) != MARKER_NONE)
+    bool hurry = checkpoint && !marker && checkpoints_get(fs, checkpoint, &row) == 0 &&
+                 (row.marks & CHECKPOINT_LATEST) &&
+                 !checkpoints_is_addition(&row, rewrite_kept(fs, checkpoint), file);
+    if (checkpoint || marker)
         directory_queue_add(fs->checkpoints->queue, directory, hurry);
 }
 
@@ -386,7 +153,7 @@ void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint, bool 
     pthread_mutex_lock(&checkpoints->lock);
     struct meta_checkpoint *row = checkpoints_find(checkpoints, checkpoint);
     if (row)
-        row->marks &= ~(unsigned)CHECKPOINT_WHOLE;
+        row->marks = (row->marks & ~(unsigned)CHECKPOINT_WHOLE) | CHECKPOINT_BEGUN | CHECKPOINT_UNSAVED;
     if (row && (needed || row->state != CHECKPOINT_COMPLETE)) {
         row->state = CHECKPOINT_WRITING;
         checkpoints_mark_latest(checkpoints, row->run);
@@ -404,6 +171,8 @@ void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const ch
     bool known = checkpoints_get(fs, removed, &row) == 0;
     pthread_mutex_lock(&checkpoints->lock);
     checkpoints_drop(checkpoints, removed);
+    if (known)
+        checkpoints_mark_latest(checkpoints, row.run);
     pthread_mutex_unlock(&checkpoints->lock);
     if (!known)
         return;
@@ -412,7 +181,6 @@ void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const ch
     if (meta_path(fs->meta, directory, &above) == 0 &&
         asprintf(&path, "%s%s%s", above, above[1] ? "/" : "", name) >= 0 && (row.marks & CHECKPOINT_WHOLE))
         checkpoints_emit(fs, EVENT_REMOVED, &row, path, "somebody removed it");
-    /* The next one may be the latest now. */
     checkpoints_touch_directory(fs, directory);
 }
 
@@ -437,9 +205,11 @@ errint checkpoints_prepare(struct filesystem *fs)
     return 0;
 }
 
-errint checkpoints_start(struct filesystem *fs)
+/* The rows that the database has are the list. */
+static errint checkpoints_load(struct filesystem *fs)
 {
     struct checkpoints *checkpoints = fs->checkpoints;
+    cleanup_ids struct ids runs = {0};
     struct meta_checkpoint *rows;
     size_t count;
     errint error = meta_checkpoints(fs->meta, &rows, &count);
@@ -450,7 +220,20 @@ errint checkpoints_start(struct filesystem *fs)
     checkpoints->at = rows;
     checkpoints->count = checkpoints->capacity = count;
     pthread_mutex_unlock(&checkpoints->lock);
-    return fs->options->read_only ? 0 : directory_queue_start(fs, &checkpoints_work, &checkpoints->queue);
+    error = checkpoints_runs(fs, &runs);
+    pthread_mutex_lock(&checkpoints->lock);
+    for (size_t i = 0; i < runs.count && !error; i++)
+        checkpoints_mark_latest(checkpoints, runs.at[i]);
+    pthread_mutex_unlock(&checkpoints->lock);
+    return error;
+}
+
+errint checkpoints_start(struct filesystem *fs)
+{
+    errint error = checkpoints_load(fs);
+    if (error || fs->options->read_only)
+        return error;
+    return directory_queue_start(fs, &checkpoints_work, &fs->checkpoints->queue);
 }
 
 void checkpoints_stop(struct filesystem *fs)

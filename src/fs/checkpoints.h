@@ -38,7 +38,7 @@ enum checkpoint_state {
 };
 
 enum checkpoint_mark {
-    CHECKPOINT_LATEST = 1, /* of the complete ones of its run that with the highest step */
+    CHECKPOINT_LATEST = 1, /* the complete one of its run with the highest step; not in the database */
     CHECKPOINT_BEST = 2,   /* the newest trainer_state.json of its run names it, and it is complete */
     CHECKPOINT_WHOLE = 4,  /* it was complete, and nothing was written since: at most, files were removed */
     CHECKPOINT_SHED =
@@ -64,14 +64,23 @@ void checkpoints_release(struct filesystem *fs);
 void checkpoints_touch(struct filesystem *fs, uint64_t ino);
 /* The directory has other names than before. With a node's lock. */
 void checkpoints_touch_directory(struct filesystem *fs, uint64_t directory);
-/* A file's name went from the directory; it was made then (ns since the epoch). */
-void checkpoints_after_removal(struct filesystem *fs, uint64_t directory, const char *name, int64_t made);
+/* A file of a checkpoint. */
+struct checkpoints_file {
+    const char *name;
+    uint64_t ino;
+    int64_t made; /* ns since the epoch */
+};
+/* The file's name went from the directory. With or without a node's lock. */
+void checkpoints_after_removal(struct filesystem *fs, uint64_t directory,
+                               const struct checkpoints_file *file);
 /* The checkpoint is about to be written in: what goes from it is no removal. With `needed` a file that it is
  * complete with is: it is complete no more, and another one is its run's latest at once. */
 void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint, bool needed);
-/* Whether a file of that name, which was made then (ns since the epoch), is none that the checkpoint was
- * found complete with, or none that anybody needs: whoever writes it leaves the checkpoint complete. */
-bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, const char *name, int64_t made);
+/* Whether the file is none that the checkpoint was found complete with, or none that anybody needs: whoever
+ * writes it leaves the checkpoint complete. `kept`: what has what it was (rewrite_kept), by whatever clock it
+ * was made before. */
+bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, uint64_t kept,
+                             const struct checkpoints_file *file);
 /* A directory in it was removed, and with it its row in the database. */
 void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of checkpoints_*.c share: the list of what is known (checkpoints.c), the look at a run
- * (checkpoints_look.c), what becomes of what it finds (checkpoints_take.c), and the files that were found
+ * What the files of checkpoints_*.c share: the list of what is known (checkpoints_list.c), the look at a
+ * run (checkpoints_look.c), what becomes of what it finds (checkpoints_take.c), and the files that were found
  * whole (checkpoints_memory.c).
  */
 #ifndef CKPTFS_FS_CHECKPOINTS_INTERNAL_H
@@ -43,6 +43,14 @@ const struct complete_memory *checkpoints_memory_of(void *reader, const char *pa
 void checkpoints_memory_prepare(struct checkpoints_memory *memory);
 void checkpoints_memory_release(struct checkpoints_memory *memory);
 
+/* Marks that only the rows of the list have, not those that are found and go to the database. */
+enum {
+    CHECKPOINT_BEGUN = 1 << 16, /* somebody has begun to change it since the look under way began */
+    CHECKPOINT_UNSAVED =
+        1 << 17, /* the database has another row; the look at its run brings this one there */
+    CHECKPOINT_OF_LIST = CHECKPOINT_LATEST | CHECKPOINT_BEGUN | CHECKPOINT_UNSAVED,
+};
+
 struct checkpoints {
     struct directory_queue *queue; /* NULL: read-only */
     pthread_mutex_t lock;          /* the list; nothing is called with it */
@@ -56,7 +64,7 @@ struct checkpoints {
 
 /* What a look found of one checkpoint. */
 struct checkpoints_found {
-    struct meta_checkpoint row;
+    struct meta_checkpoint row;    /* without the marks of the list */
     struct meta_checkpoint before; /* what was known of it then; zeros: nothing */
     bool adding;                   /* it is complete, and what is being added to it is not looked at yet */
     int64_t newest;                /* when one of its files was changed last, ns since the epoch */
@@ -68,7 +76,8 @@ struct checkpoints_found {
 
 /* What a look found of a run. */
 struct checkpoints_seen {
-    uint64_t run; /* 0: there is none */
+    uint64_t run;  /* 0: there is none */
+    int64_t begun; /* clock_file_time() */
     struct writers_seen writers;
     struct checkpoints_found *at;
     size_t count;
@@ -82,9 +91,12 @@ struct checkpoints_seen {
 errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkpoints_seen *out);
 void checkpoints_release_seen(struct checkpoints_seen *seen);
 
+/* What somebody begins to change from now on is not taken as it is found. While `looking` is held. */
+void checkpoints_begin_look(struct checkpoints *checkpoints);
 /* Before the writers of a run are gathered: who asks whether it may be torn is told so until what is seen of
- * it is in the list. -ENOMEM. */
+ * it is in the list, and checkpoints_end_look says so. -ENOMEM. */
 errint checkpoints_note_look(struct checkpoints *checkpoints, uint64_t run);
+void checkpoints_end_look(struct checkpoints *checkpoints, uint64_t run);
 
 /* The list; its lock is held. The row of a directory; NULL: there is none. */
 struct meta_checkpoint *checkpoints_find(const struct checkpoints *checkpoints, uint64_t directory);

@@ -122,6 +122,7 @@ static errint look_find_run(struct filesystem *fs, uint64_t directory, uint64_t 
 
 struct look_files {
     const struct meta_checkpoint *before; /* the checkpoint, as it was known */
+    uint64_t kept;                        /* rewrite_kept */
     struct ids directories, files, dirty, added;
     bool busy, adding;
     errint error;
@@ -135,9 +136,10 @@ static bool look_take_entry(void *context, const char *name, size_t length, uint
     char text[META_NAME_MAX + 1];
     memcpy(text, name, length);
     text[length] = '\0';
+    const struct checkpoints_file file = {text, inode->ino, inode->btime};
     if (S_ISDIR(inode->mode))
         files->error = ids_append(&files->directories, inode->ino);
-    else if (S_ISREG(inode->mode) && checkpoints_is_addition(files->before, text, inode->btime))
+    else if (S_ISREG(inode->mode) && checkpoints_is_addition(files->before, files->kept, &file))
         files->error = ids_append(&files->added, inode->ino);
     else if (S_ISREG(inode->mode) && inode->kind == META_OBJECT)
         files->busy = true;
@@ -210,7 +212,8 @@ static errint look_sync_added(struct filesystem *fs, struct look_files *files)
 static errint look_secure(struct filesystem *fs, uint64_t directory, const struct meta_checkpoint *before,
                           bool *adding)
 {
-    __attribute__((cleanup(look_release_files))) struct look_files files = {.before = before};
+    __attribute__((cleanup(look_release_files))) struct look_files files = {
+        .before = before, .kept = rewrite_kept(fs, directory)};
     errint error = ids_append(&files.directories, directory);
     while (!error && files.directories.count > 0) {
         if (look_stops(fs))
@@ -224,6 +227,9 @@ static errint look_secure(struct filesystem *fs, uint64_t directory, const struc
         error = -EBUSY;
     for (size_t i = 0; i < files.dirty.count && !error; i++)
         error = look_stops(fs) ? -ECANCELED : look_sync(fs, files.dirty.at[i]);
+    /* That may have taken long. */
+    if (!error && files.dirty.count > 0 && (look_is_open(fs, &files.files) || look_is_open(fs, &files.dirty)))
+        error = -EBUSY;
     if (!error)
         error = look_sync_added(fs, &files);
     *adding |= files.adding;
@@ -273,15 +279,20 @@ struct look_one {
     const struct ids *copies; /* directories that were copied just now */
     const struct ids *added_to;
     enum writers_state writers;
+    int64_t begun; /* when the look began: what is changed from then on is newer than what is found */
 };
 
-/* What a rank that is gone never wrote, the processes of a later save do not bring, nor who adds something.
- * `known`: nothing is another than before. */
-static bool look_lacks_rank_only(const struct look_one *one, const struct meta_checkpoint *before, bool known)
+/* Whether it is what it was before, though something is said to be missing: what a rank that is gone never
+ * wrote, the processes of a later save do not bring, nor who adds something; and what others of the run have
+ * got since is nothing that it has lost. `known`: nothing in it is another than before. */
+static bool look_stays(const struct look_one *one, const struct checkpoints_found *found, bool known,
+                       bool adding)
 {
     const struct complete *complete = &one->checkpoint->complete;
-    bool added = before->state == CHECKPOINT_COMPLETE && complete->awaits && complete->bytes >= before->bytes;
-    return one->writers == WRITERS_ALIVE && !one->checkpoint->error && (known || added);
+    bool outside = complete->missing > 0 && complete->missing == complete->awaits + complete->others;
+    bool grown =
+        found->before.state == CHECKPOINT_COMPLETE && (adding || complete->bytes >= found->before.bytes);
+    return !one->checkpoint->error && outside && (known || grown);
 }
 
 /* It is on stable storage, if it is complete. The row's directory and marks are set. */
@@ -300,9 +311,9 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one, stru
         error = rewrite_is_edit(fs, &out->rewrite, &out->edited);
     known = look_is_safe((enum checkpoint_state)before->state) && before->bytes == complete->bytes &&
             complete->time <= before->completed && !rewritten;
-    if (*state == CHECKPOINT_INCOMPLETE && look_lacks_rank_only(one, before, known))
-        *state = (enum checkpoint_state)before->state;
     bool adding = ids_contain(one->added_to, out->row.directory);
+    if (*state == CHECKPOINT_INCOMPLETE && look_stays(one, out, known, adding))
+        *state = (enum checkpoint_state)before->state;
     out->adding = !error && known && adding && *state == (enum checkpoint_state)before->state;
     if (error || !look_is_safe(*state) || known)
         return error;
@@ -311,7 +322,7 @@ static errint look_judge(struct filesystem *fs, const struct look_one *one, stru
     if (error == -EBUSY)
         *state = CHECKPOINT_WRITING;
     else if (!error && !out->adding)
-        out->row.completed = clock_file_time();
+        out->row.completed = one->begun;
     /* A clock that was ahead has set a file's time: it is not newer than what is known at the next look. */
     if (!error && !out->adding && out->row.completed < complete->time)
         out->row.completed = complete->time;
@@ -355,18 +366,6 @@ static errint look_at_one(struct filesystem *fs, uint64_t run, const struct look
     return 0;
 }
 
-static void look_mark_latest(struct checkpoints_found *found, size_t count)
-{
-    struct checkpoints_found *latest = NULL;
-    for (size_t i = 0; i < count; i++) {
-        const struct meta_checkpoint *row = &found[i].row;
-        if (row->state == CHECKPOINT_COMPLETE && row->step >= 0 && (!latest || row->step >= latest->row.step))
-            latest = &found[i];
-    }
-    if (latest)
-        latest->row.marks |= CHECKPOINT_LATEST;
-}
-
 static errint look_at_run(struct filesystem *fs, const struct ids *copies, const struct ids *added_to,
                           const struct run *run, struct checkpoints_seen *seen)
 {
@@ -374,12 +373,12 @@ static errint look_at_run(struct filesystem *fs, const struct ids *copies, const
     for (size_t i = 0; i < run->count && !error; i++) {
         if (run->at[i].file)
             continue;
-        const struct look_one one = {&run->at[i], run->count == 1, copies, added_to, seen->writers.state};
+        const struct look_one one = {&run->at[i], run->count == 1,     copies,
+                                     added_to,    seen->writers.state, seen->begun};
         error = look_stops(fs) ? -ECANCELED : look_at_one(fs, seen->run, &one, &seen->at[seen->count]);
         seen->count += !error;
         error = error == -ENOENT ? 0 : error;
     }
-    look_mark_latest(seen->at, seen->count);
     return error;
 }
 
@@ -440,7 +439,7 @@ errint checkpoints_look(struct filesystem *fs, uint64_t directory, struct checkp
 {
     cleanup_ids struct ids copies = {0};
     struct meta_name name;
-    *out = (struct checkpoints_seen){0};
+    *out = (struct checkpoints_seen){.begun = clock_file_time()};
     errint error = look_find_run(fs, directory, &out->run, &name);
     if (error || !out->run)
         return error;

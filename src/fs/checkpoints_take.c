@@ -25,12 +25,12 @@ static bool checkpoints_is_safe(const struct meta_checkpoint *row)
     return row->state == CHECKPOINT_COMPLETE || row->state == CHECKPOINT_WEIGHTS;
 }
 
-/* What was only added to since, or sheds its optimizer's state, is no other than before. */
-static bool checkpoints_is_same(const struct meta_checkpoint *before, const struct checkpoints_found *found)
+/* What was only added to since, or sheds its optimizer's state, is no other than before. One that is written
+ * over is complete no more at once (rewrite.h), but for a model in the run's own directory. */
+static bool checkpoints_is_same(const struct meta_checkpoint *before, const struct meta_checkpoint *now)
 {
-    const struct meta_checkpoint *now = &found->row;
     bool complete = before->state == CHECKPOINT_COMPLETE, shed = complete && (now->marks & CHECKPOINT_SHED);
-    if (complete && now->state == CHECKPOINT_COMPLETE && found->rewrite.kept.checkpoint)
+    if (complete && now->state == CHECKPOINT_COMPLETE && now->run != now->directory)
         return true;
     return before->completed == now->completed && (before->state == now->state || shed);
 }
@@ -45,15 +45,13 @@ static void checkpoints_tell_new(struct filesystem *fs, const struct meta_checkp
     checkpoints_emit(fs, EVENT_DURABLE, row, path, reason);
 }
 
-/* `before` is NULL where nothing was known of it. */
-static void checkpoints_tell(struct filesystem *fs, const struct meta_checkpoint *before,
-                             const struct checkpoints_found *found)
+static void checkpoints_tell(struct filesystem *fs, const struct checkpoints_found *found)
 {
-    const struct meta_checkpoint *now = &found->row;
-    bool best = (now->marks & CHECKPOINT_BEST) && !(before && (before->marks & CHECKPOINT_BEST));
-    bool new = checkpoints_is_safe(now) && !(before && checkpoints_is_same(before, found));
+    const struct meta_checkpoint *now = &found->row, *before = &found->before;
+    bool best = (now->marks & CHECKPOINT_BEST) && !(before->marks & CHECKPOINT_BEST);
+    bool new = checkpoints_is_safe(now) && !checkpoints_is_same(before, now);
     /* An export has what was added, too. */
-    bool other = checkpoints_is_safe(now) && !(before && before->completed == now->completed);
+    bool other = checkpoints_is_safe(now) && before->completed != now->completed;
     cleanup_free char *path = NULL;
     if (!new && !best && !other)
         return;
@@ -63,18 +61,25 @@ static void checkpoints_tell(struct filesystem *fs, const struct meta_checkpoint
         checkpoints_tell_new(fs, now, path);
     if (best)
         checkpoints_emit(fs, EVENT_BEST, now, path, NULL);
-    export_checkpoint(fs, now->directory);
+    if (new || best)
+        export_checkpoint(fs, now->directory);
+    else
+        export_added(fs, now->directory);
 }
 
-static bool checkpoints_differ(const struct meta_checkpoint *one, const struct meta_checkpoint *other)
+/* Whether the list and the database have something else than what was found. */
+static bool checkpoints_is_other(const struct meta_checkpoint *known, const struct meta_checkpoint *found)
 {
-    return one->run != other->run || one->state != other->state || one->marks != other->marks ||
-           one->step != other->step || one->completed != other->completed || one->bytes != other->bytes;
+    unsigned marks = known->marks & ~(unsigned)CHECKPOINT_OF_LIST;
+    return (known->marks & CHECKPOINT_UNSAVED) || known->run != found->run || known->state != found->state ||
+           marks != found->marks || known->step != found->step || known->completed != found->completed ||
+           known->bytes != found->bytes;
 }
 
 /* What of a run's rows is to be changed in the database. */
 struct checkpoints_changes {
     struct meta_checkpoint_change *at;
+    const struct checkpoints_found **found; /* of each; NULL: it is not in the list as it was found */
     struct meta_checkpoint *gone;
     size_t count;
 };
@@ -82,6 +87,7 @@ struct checkpoints_changes {
 static void checkpoints_release_changes(struct checkpoints_changes *changes)
 {
     free(changes->at);
+    free(changes->found);
     free(changes->gone);
 }
 
@@ -102,7 +108,8 @@ static errint checkpoints_plan(struct filesystem *fs, uint64_t run, const struct
     size_t known;
     errint error = checkpoints_of_run(fs, run, &changes->gone, &known);
     changes->at = error ? NULL : calloc(known + count + 1, sizeof *changes->at);
-    if (!changes->at)
+    changes->found = error ? NULL : calloc(known + count + 1, sizeof *changes->found);
+    if (!changes->at || !changes->found)
         return error ? error : -ENOMEM;
     for (size_t i = 0; i < known; i++) {
         if (!checkpoints_find_found(found, count, changes->gone[i].directory))
@@ -110,9 +117,11 @@ static errint checkpoints_plan(struct filesystem *fs, uint64_t run, const struct
     }
     for (size_t i = 0; i < count; i++) {
         struct meta_checkpoint before;
-        if (checkpoints_get(fs, found[i].row.directory, &before) < 0 ||
-            checkpoints_differ(&before, &found[i].row))
-            changes->at[changes->count++] = (struct meta_checkpoint_change){&found[i].row, false};
+        if (checkpoints_get(fs, found[i].row.directory, &before) == 0 &&
+            !checkpoints_is_other(&before, &found[i].row))
+            continue;
+        changes->found[changes->count] = &found[i];
+        changes->at[changes->count++] = (struct meta_checkpoint_change){&found[i].row, false};
     }
     return 0;
 }
@@ -125,39 +134,42 @@ static void checkpoints_settle_rewrite(struct filesystem *fs, const struct check
         rewrite_finish(fs, &found->rewrite);
 }
 
-/* Somebody has begun to write in it since it was looked at: what is known of it is right, and it is looked at
- * again. The lock is held. */
+/* Whether somebody has begun to change it since the look began: what is known of it is right, and it is
+ * looked at again. One that was removed meanwhile is forgotten by the next look. The lock is held. */
 static bool checkpoints_was_begun(const struct checkpoints *checkpoints,
                                   const struct checkpoints_found *found)
 {
     const struct meta_checkpoint *now = checkpoints_find(checkpoints, found->row.directory);
-    return now && (now->state != found->before.state ||
-                   (now->marks & CHECKPOINT_WHOLE) != (found->before.marks & CHECKPOINT_WHOLE));
+    return now && (now->marks & CHECKPOINT_BEGUN);
 }
 
-/* A row that is in the database; `found` is NULL where it is forgotten. */
-static errint checkpoints_take_one(struct filesystem *fs, uint64_t directory,
-                                   const struct checkpoints_found *found)
+/* The list is as the database is now; nobody sees it without its latest meanwhile. */
+static errint checkpoints_list_changes(struct checkpoints *checkpoints, uint64_t run,
+                                       struct checkpoints_changes *changes)
 {
-    struct checkpoints *checkpoints = fs->checkpoints;
-    struct meta_checkpoint before;
-    bool had = checkpoints_get(fs, directory, &before) == 0, begun;
     errint error = 0;
     pthread_mutex_lock(&checkpoints->lock);
-    begun = found && checkpoints_was_begun(checkpoints, found);
-    if (!found)
-        checkpoints_drop(checkpoints, directory);
-    else if (!begun)
-        error = checkpoints_put(checkpoints, &found->row);
-    if (begun)
-        checkpoints_mark_latest(checkpoints, found->row.run);
+    for (size_t i = 0; i < changes->count && !error; i++) {
+        if (changes->at[i].forget)
+            checkpoints_drop(checkpoints, changes->at[i].row->directory);
+        else if (checkpoints_was_begun(checkpoints, changes->found[i]))
+            changes->found[i] = NULL;
+        else
+            error = checkpoints_put(checkpoints, changes->at[i].row);
+    }
+    checkpoints_mark_latest(checkpoints, run);
     pthread_mutex_unlock(&checkpoints->lock);
-    rewrite_forget_directories(fs);
-    if (!found)
-        rewrite_check(fs, directory);
-    else if (!error && !begun)
-        checkpoints_tell(fs, had ? &before : NULL, found);
     return error;
+}
+
+static void checkpoints_tell_changes(struct filesystem *fs, const struct checkpoints_changes *changes)
+{
+    for (size_t i = 0; i < changes->count; i++) {
+        if (changes->at[i].forget)
+            rewrite_check(fs, changes->at[i].row->directory);
+        else if (changes->found[i])
+            checkpoints_tell(fs, changes->found[i]);
+    }
 }
 
 errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkpoints_found *found,
@@ -167,12 +179,14 @@ errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkp
     errint error = checkpoints_plan(fs, run, found, count, &changes);
     if (!error && changes.count > 0)
         error = meta_checkpoint_change(fs->meta, changes.at, changes.count);
-    for (size_t i = 0; i < changes.count && !error; i++) {
-        uint64_t directory = changes.at[i].row->directory;
-        error = checkpoints_take_one(
-            fs, directory, changes.at[i].forget ? NULL : checkpoints_find_found(found, count, directory));
-    }
-    for (size_t i = 0; i < count && !error; i++)
+    if (!error)
+        error = checkpoints_list_changes(fs->checkpoints, run, &changes);
+    if (error)
+        return error;
+    if (changes.count > 0)
+        rewrite_forget_directories(fs);
+    checkpoints_tell_changes(fs, &changes);
+    for (size_t i = 0; i < count; i++)
         checkpoints_settle_rewrite(fs, &found[i]);
-    return error;
+    return 0;
 }

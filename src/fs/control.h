@@ -142,7 +142,8 @@ struct control_marks {
     uint32_t exported;    /* is to be exported, and was not yet */
     uint32_t unsettled;   /* files of it are being written, or not on stable storage yet */
     uint32_t torn;        /* files of it lost bytes in a crash */
-    uint32_t reserved[6]; /* 0 */
+    uint32_t latest;      /* .ckptfs/latest names it */
+    uint32_t reserved[5]; /* 0 */
 };
 /* On any directory or file that the asker can open. */
 #define CKPTFS_IOCTL_MARKS _IOR('k', 33, struct control_marks)

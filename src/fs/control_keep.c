@@ -59,7 +59,8 @@ static void control_answer_marks(struct report *report)
                                          .loaded = marks.loaded,
                                          .exported = marks.exported,
                                          .unsettled = marks.unsettled,
-                                         .torn = marks.torn};
+                                         .torn = marks.torn,
+                                         .latest = marks.latest};
     if (error)
         report_fail(report, error);
     else

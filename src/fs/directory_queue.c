@@ -59,7 +59,8 @@ bool directory_queue_stops(const struct directory_queue *queue)
 /* -- the list ---------------------------------------------------------------------------------------------
  */
 
-/* To be looked at after `wait`. A directory that is on the list already is put off. The lock is held. */
+/* To be looked at after `wait`. A directory that is on the list already is put off, but for one that hurries.
+ * The lock is held. */
 static void queue_enlist(struct directory_queue *queue, const struct directory_turn *turn, int64_t wait)
 {
     int64_t now = clock_monotonic();
@@ -67,8 +68,10 @@ static void queue_enlist(struct directory_queue *queue, const struct directory_t
     while (entry && entry->turn.directory != turn->directory)
         entry = entry->next;
     if (entry) {
+        bool hurries = entry->due < entry->touched;
         entry->touched = now;
-        entry->due = now + wait < entry->latest ? now + wait : entry->latest;
+        if (!hurries)
+            entry->due = now + wait < entry->latest ? now + wait : entry->latest;
         entry->turn.unready = 0;
         return;
     }

@@ -26,6 +26,8 @@ enum {
     EXPORT_RETRY_SECONDS = 60, /* after the first failure; then twice as long each time */
     EXPORT_RETRY_DOUBLINGS = 6,
     EXPORT_HALT_SECONDS = 5,
+    EXPORT_ADDED_SECONDS = 10, /* what is added all the time is exported as often */
+    EXPORT_ADDED_SECONDS_TEST = 2,
     /* Of one user one runs at a time: a target that hangs, or is locked, is its user's matter. */
     EXPORT_THREADS = 4,
 };
@@ -85,18 +87,20 @@ static struct export_entry *export_add(struct exporter *exporter, uint64_t ino)
     return entry;
 }
 
-static errint export_enqueue(struct filesystem *fs, uint64_t ino, enum export_reason reason)
+/* `delay`: ns that it may wait for more; what waits already does not wait longer. */
+static errint export_enqueue(struct filesystem *fs, uint64_t ino, enum export_reason reason, int64_t delay)
 {
     struct exporter *exporter = fs->exporter;
     if (!exporter)
         return -EROFS;
     pthread_mutex_lock(&exporter->lock);
     struct export_entry *entry = export_find(exporter, ino);
+    bool waits = entry && (!entry->running || entry->again);
     if (!entry)
         entry = export_add(exporter, ino);
-    if (entry) {
+    if (entry && (delay == 0 || !waits)) {
         entry->again = entry->running;
-        entry->due = clock_monotonic();
+        entry->due = clock_monotonic() + delay;
         entry->failed = 0;
         entry->uid = EXPORT_NOBODY;
         if (reason > entry->reason)
@@ -105,6 +109,14 @@ static errint export_enqueue(struct filesystem *fs, uint64_t ino, enum export_re
     }
     pthread_mutex_unlock(&exporter->lock);
     return entry ? 0 : -ENOMEM;
+}
+
+static bool export_is_queued(struct exporter *exporter, uint64_t ino)
+{
+    pthread_mutex_lock(&exporter->lock);
+    bool queued = export_find(exporter, ino);
+    pthread_mutex_unlock(&exporter->lock);
+    return queued;
 }
 
 /* With the lock. */
@@ -123,13 +135,13 @@ static void export_remove(struct exporter *exporter, struct export_entry *entry)
 
 void export_checkpoint(struct filesystem *fs, uint64_t ino)
 {
-    if (export_enqueue(fs, ino, EXPORT_BECAUSE_COMPLETE) == -ENOMEM)
+    if (export_enqueue(fs, ino, EXPORT_BECAUSE_COMPLETE, 0) == -ENOMEM)
         log_warning("inode %llu: not exported: no memory", (unsigned long long)ino);
 }
 
 void export_pinned(struct filesystem *fs, uint64_t ino)
 {
-    if (export_enqueue(fs, ino, EXPORT_BECAUSE_PINNED) == -ENOMEM)
+    if (export_enqueue(fs, ino, EXPORT_BECAUSE_PINNED, 0) == -ENOMEM)
         log_warning("inode %llu: not exported: no memory", (unsigned long long)ino);
 }
 
@@ -182,13 +194,8 @@ bool export_is_pending(struct filesystem *fs, uint64_t ino)
 {
     cleanup_free struct meta_policy_found *found = malloc(sizeof *found);
     struct exporter *exporter = fs->exporter;
-    if (exporter) {
-        pthread_mutex_lock(&exporter->lock);
-        bool queued = export_find(exporter, ino);
-        pthread_mutex_unlock(&exporter->lock);
-        if (queued)
-            return true;
-    }
+    if (exporter && export_is_queued(exporter, ino))
+        return true;
     return found && export_read_mark(fs, ino, found) == 0 &&
            strncmp(found->value, EXPORT_MARK_DONE, sizeof EXPORT_MARK_DONE - 1) != 0;
 }
@@ -397,7 +404,27 @@ errint export_request(struct filesystem *fs, uint64_t ino)
     errint error = order ? export_order_find(fs, ino, EXPORT_BECAUSE_ASKED, order) : -ENOMEM;
     if (!error)
         error = export_mark(fs, ino, export_order_pending[EXPORT_BECAUSE_ASKED]);
-    return error ? error : export_enqueue(fs, ino, EXPORT_BECAUSE_ASKED);
+    return error ? error : export_enqueue(fs, ino, EXPORT_BECAUSE_ASKED, 0);
+}
+
+void export_added(struct filesystem *fs, uint64_t ino)
+{
+    cleanup_free struct export_order *order = calloc(1, sizeof *order);
+    int64_t delay =
+        (clock_is_test() ? EXPORT_ADDED_SECONDS_TEST : EXPORT_ADDED_SECONDS) * CLOCK_NS_PER_SECOND;
+    if (!fs->exporter)
+        return;
+    errint error = order ? export_order_find(fs, ino, EXPORT_BECAUSE_COMPLETE, order) : -ENOMEM;
+    if (error == -ENOENT || error == -ENOTDIR)
+        return; /* nobody wants it */
+    /* The daemon may end before its turn. */
+    if (!error && !export_is_queued(fs->exporter, ino))
+        error = export_mark(fs, ino, export_order_pending[EXPORT_BECAUSE_COMPLETE]);
+    if (export_enqueue(fs, ino, EXPORT_BECAUSE_COMPLETE, delay) == -ENOMEM)
+        error = -ENOMEM;
+    if (error && error != -EPERM) /* which is told when its turn has come */
+        log_warning("inode %llu: what was added may not be exported: %s", (unsigned long long)ino,
+                    strerror(-error));
 }
 
 /* False: it is not in the queue. */

@@ -32,6 +32,9 @@ void export_stop(struct filesystem *fs);
 
 /* It has become complete, perhaps once more: exports it if a policy says so. */
 void export_checkpoint(struct filesystem *fs, uint64_t ino);
+/* Something was added to it since: the same, not at once, so that what is added to for ever is not exported
+ * all the time. Reads the namespace. */
+void export_added(struct filesystem *fs, uint64_t ino);
 /* It was pinned. */
 void export_pinned(struct filesystem *fs, uint64_t ino);
 

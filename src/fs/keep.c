@@ -64,6 +64,7 @@ errint keep_find_marks(struct filesystem *fs, const struct keep_asked *asked, st
         .ino = asked->ino, .stops = asked->stops, .context = asked->context};
     struct life life;
     struct meta_name name;
+    struct meta_checkpoint row;
     size_t names = 0;
     *out = (struct keep_marks){0};
     errint error = life_count(fs, &life_asked, &life);
@@ -79,8 +80,15 @@ errint keep_find_marks(struct filesystem *fs, const struct keep_asked *asked, st
         .loaded = names > 0 && loads_has(fs, name.parent, asked->ino, asked->thread),
         .unsettled = life.writing > 0 || life.unsynced > 0,
         .torn = life.torn > 0,
+        .latest = checkpoints_get(fs, asked->ino, &row) == 0 && (row.marks & CHECKPOINT_LATEST),
     };
     return 0;
+}
+
+bool keep_is_used(const struct keep_marks *marks)
+{
+    return marks->open || marks->pinned || marks->loaded || marks->exported || marks->unsettled ||
+           marks->latest;
 }
 
 struct keep_work {
@@ -119,6 +127,7 @@ static errint keep_look(struct keep_work *work, const struct meta_inode *run, st
     checkpoint->exported = marks.exported;
     checkpoint->unsettled |= marks.unsettled;
     checkpoint->torn = marks.torn;
+    checkpoint->latest = marks.latest;
     checkpoint->foreign = !list->trusted && row.uid != run->uid;
     return 0;
 }

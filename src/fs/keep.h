@@ -52,7 +52,7 @@ errint keep_apply(struct filesystem *fs, uint64_t run, bool (*stops)(struct file
 
 /* What a mount knows of a checkpoint, as keep.h has it. */
 struct keep_marks {
-    bool open, pinned, loaded, exported, unsettled, torn;
+    bool open, pinned, loaded, exported, unsettled, torn, latest;
 };
 
 struct keep_asked {
@@ -64,5 +64,7 @@ struct keep_asked {
 };
 /* -ENOENT. */
 errint keep_find_marks(struct filesystem *fs, const struct keep_asked *asked, struct keep_marks *out);
+/* Whether nothing of it may be given up now, whatever was judged before. */
+bool keep_is_used(const struct keep_marks *marks);
 
 #endif

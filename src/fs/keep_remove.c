@@ -44,8 +44,7 @@ static errint keep_check(struct filesystem *fs, uint64_t ino)
         return -EINVAL;
     const struct keep_asked asked = {.ino = ino, .stops = keep_never_stops};
     errint error = keep_find_marks(fs, &asked, &marks);
-    bool used = marks.open || marks.pinned || marks.loaded || marks.exported || marks.unsettled;
-    return error ? error : used ? -EBUSY : 0;
+    return error ? error : keep_is_used(&marks) ? -EBUSY : 0;
 }
 
 static size_t keep_print_name(char out[META_NAME_MAX + 1], uint64_t ino)

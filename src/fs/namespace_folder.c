@@ -12,6 +12,7 @@
 #include "fs/content.h"
 #include "fs/inputs.h"
 #include "fs/models.h"
+#include "fs/rewrite.h"
 
 /* Directories of more entries are no checkpoints. */
 enum { NAMESPACE_ENTRIES_MAX = 1 << 16 };
@@ -93,20 +94,36 @@ static errint namespace_check(struct filesystem *fs, struct node *node, bool uns
     return error || ready ? error : -EBUSY;
 }
 
+/* The checkpoint that a directory belongs to. */
+struct namespace_checkpoint {
+    struct meta_checkpoint row;
+    uint64_t kept; /* rewrite_kept */
+};
+
 /* 1: the file is being added to the checkpoint, 0; or -ENOMEM. */
-static int namespace_is_added(const struct namespace_folder *folder, const struct meta_checkpoint *checkpoint,
+static int namespace_is_added(const struct namespace_folder *folder,
+                              const struct namespace_checkpoint *checkpoint,
                               const struct namespace_entry *entry)
 {
+    const struct checkpoints_file file = {entry->name, entry->ino, entry->made};
     struct meta_inode row;
-    if (entry->directory || !checkpoints_is_addition(checkpoint, entry->name, entry->made))
+    if (entry->directory || !checkpoints_is_addition(&checkpoint->row, checkpoint->kept, &file))
         return 0;
     struct node *node = node_get(folder->fs, entry->ino);
     bool added = node && namespace_check(folder->fs, node, false, &row) == -EBUSY;
     errint error = !node ? -ENOMEM : 0;
     node_put(folder->fs, node);
-    if (added && !ids_contain(folder->added_to, checkpoint->directory))
-        error = ids_append(folder->added_to, checkpoint->directory);
+    if (added && !ids_contain(folder->added_to, checkpoint->row.directory))
+        error = ids_append(folder->added_to, checkpoint->row.directory);
     return error ? error : added;
+}
+
+static void namespace_find_checkpoint(struct filesystem *fs, uint64_t directory,
+                                      struct namespace_checkpoint *out)
+{
+    uint64_t root = checkpoints_root(fs, directory);
+    if (root && checkpoints_get(fs, root, &out->row) == 0)
+        out->kept = rewrite_kept(fs, root);
 }
 
 static errint namespace_list(void *context, const char *path,
@@ -114,12 +131,12 @@ static errint namespace_list(void *context, const char *path,
                              void *visit_context)
 {
     const struct namespace_folder *folder = context;
-    struct meta_checkpoint checkpoint = {0};
+    struct namespace_checkpoint checkpoint = {0};
     struct meta_inode row;
     struct namespace_list list = {0};
     errint error = namespace_find(folder->fs, folder->directory, path, strlen(path), &row);
     if (!error && folder->added_to)
-        checkpoints_get(folder->fs, checkpoints_root(folder->fs, row.ino), &checkpoint);
+        namespace_find_checkpoint(folder->fs, row.ino, &checkpoint);
     if (!error)
         error = meta_list(folder->fs->meta, row.ino, 0, namespace_collect, &list);
     if (!error)

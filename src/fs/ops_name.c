@@ -325,7 +325,7 @@ static errint ops_remove_once(struct filesystem *fs, enum ops_removal kind, uint
     if (!error && (models_is_model(name, length) || inputs_has(fs, row.ino)))
         ops_after_removal(fs, parent);
     if (!error && kind == OPS_UNLINK)
-        checkpoints_after_removal(fs, parent, name, row.btime);
+        checkpoints_after_removal(fs, parent, &(struct checkpoints_file){name, row.ino, row.btime});
     else if (!error)
         ops_after_rmdir(fs, &removal);
     discard_objects(fs, &freed);
@@ -369,25 +369,32 @@ static errint ops_rename_locked(struct filesystem *fs, struct meta_rename *renam
 }
 
 /* Checkpoints that were moved, or that a file was moved into or out of. */
-static void ops_tell_checkpoints(struct filesystem *fs, const struct meta_rename *rename, bool directory)
+static void ops_tell_checkpoints(struct filesystem *fs, const struct meta_rename *rename,
+                                 const struct meta_inode *source)
 {
-    bool left = rename->parent != rename->new_parent;
+    bool directory = S_ISDIR(source->mode), left = rename->parent != rename->new_parent;
+    bool exchanged = rename->flags & RENAME_EXCHANGE;
     if (directory) {
         checkpoints_touch_directory(fs, rename->expected);
-        if (rename->flags & RENAME_EXCHANGE)
+        if (exchanged)
             checkpoints_touch_directory(fs, rename->replaced);
     } else {
         checkpoints_touch(fs, rename->expected);
     }
-    if (directory || checkpoints_root(fs, rename->parent))
+    if (!directory && !exchanged)
+        checkpoints_after_removal(fs, rename->parent,
+                                  &(struct checkpoints_file){rename->name, source->ino, source->btime});
+    else if (directory || checkpoints_root(fs, rename->parent))
         checkpoints_touch_directory(fs, rename->parent);
     if (left && (directory || checkpoints_root(fs, rename->new_parent)))
         checkpoints_touch_directory(fs, rename->new_parent);
 }
 
 /* What was assembled from a file that has another place now, or whose place another has, is not any more. */
-static void ops_after_rename(struct filesystem *fs, const struct meta_rename *rename, bool directory)
+static void ops_after_rename(struct filesystem *fs, const struct meta_rename *rename,
+                             const struct meta_inode *source)
 {
+    bool directory = S_ISDIR(source->mode);
     trash_note_creation(fs, rename->new_parent);
     inputs_change(fs, rename->expected);
     if (directory)
@@ -398,7 +405,7 @@ static void ops_after_rename(struct filesystem *fs, const struct meta_rename *re
         trash_note_directory_removal(fs, rename->replaced);
     if (rename->replaced)
         inputs_change(fs, rename->replaced);
-    ops_tell_checkpoints(fs, rename, directory);
+    ops_tell_checkpoints(fs, rename, source);
     if (directory) {
         assembler_touch_directory(fs, rename->parent);
         assembler_touch_directory(fs, rename->new_parent);
@@ -446,7 +453,7 @@ static errint ops_rename_once(struct filesystem *fs, struct meta_rename *rename,
     node_lock_two(source, target ? target : source);
     error = ops_rename_locked(fs, rename, target);
     if (!error)
-        ops_after_rename(fs, rename, S_ISDIR(source_row.mode));
+        ops_after_rename(fs, rename, &source_row);
     node_unlock_two(source, target ? target : source);
     node_put(fs, target);
     node_put(fs, source);

@@ -196,19 +196,22 @@ static bool rewrite_before(struct filesystem *fs, const struct meta_checkpoint *
     pthread_mutex_lock(&rewrite->lock);
     struct rewrite_entry *entry = rewrite_entry_of(rewrite, row->directory);
     bool keeps = !entry && rewrite_may_be_kept(row) && rewrite_is_due(row, event->change);
-    bool needed = rewrite_is_needed(entry, event);
+    bool needed = rewrite_is_needed(entry, event), kept = entry;
     if (entry)
         rewrite_note_writer(entry, event->thread);
     errint error = keeps ? rewrite_keep(fs, row, event->thread) : 0;
     pthread_mutex_unlock(&rewrite->lock);
     if (keeps)
         rewrite_tell(fs, row, error);
-    if ((keeps && !error) || (needed && rewrite_may_end(row)))
+    /* A look under way may find it complete once more while this begins. */
+    if ((keeps && !error) || (needed && (kept || rewrite_may_end(row))))
         checkpoints_begin_rewrite(fs, row->directory, needed);
     if (keeps && !error)
         /* A successor must know of it, too. */
         writers_note_now(fs, row->run, event->thread);
-    return error || (!entry && !rewrite_may_be_kept(row) && !rewrite_may_end(row));
+    /* Where it cannot be kept, it still is complete no more by a change of what is needed. */
+    return error ? needed || !rewrite_may_end(row)
+                 : !kept && !rewrite_may_be_kept(row) && !rewrite_may_end(row);
 }
 
 static void rewrite_before_name(struct filesystem *fs, uint64_t directory, const struct rewrite_event *event)

@@ -65,6 +65,8 @@ struct rewrite_seen {
 
 /* The kept version of a checkpoint; false, and a checkpoint of 0: there is none. */
 bool rewrite_find(struct filesystem *fs, uint64_t checkpoint, struct rewrite_seen *out);
+/* The directory that the kept version is; 0: there is none. What has a higher number was made since. */
+uint64_t rewrite_kept(struct filesystem *fs, uint64_t checkpoint);
 /* Whether there is one in the run. */
 bool rewrite_is_in(struct filesystem *fs, uint64_t run);
 /* The rewrite is finished: what was kept is dropped, unless somebody was about to change something since. */

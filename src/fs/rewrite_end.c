@@ -70,6 +70,17 @@ bool rewrite_find(struct filesystem *fs, uint64_t checkpoint, struct rewrite_see
     return entry != NULL;
 }
 
+uint64_t rewrite_kept(struct filesystem *fs, uint64_t checkpoint)
+{
+    if (!rewrite_has_any(fs))
+        return 0;
+    pthread_mutex_lock(&fs->rewrite->lock);
+    const struct rewrite_entry *entry = rewrite_entry_of(fs->rewrite, checkpoint);
+    uint64_t kept = entry ? entry->kept.ino : 0;
+    pthread_mutex_unlock(&fs->rewrite->lock);
+    return kept;
+}
+
 errint rewrite_list(struct rewrite *rewrite, struct ids *out)
 {
     errint error = 0;

@@ -161,7 +161,7 @@ static errint shed_check(struct filesystem *fs, uint64_t checkpoint)
     errint error = keep_find_marks(fs, &asked, &marks);
     if (error)
         return error;
-    return marks.open || marks.pinned || marks.loaded || marks.unsettled || marks.exported ? -EBUSY : 0;
+    return keep_is_used(&marks) ? -EBUSY : 0;
 }
 
 errint shed_checkpoint(struct filesystem *fs, uint64_t checkpoint, const char *reason)

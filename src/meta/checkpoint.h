@@ -15,8 +15,8 @@ struct meta_checkpoint {
     unsigned state; /* fs/checkpoints.h */
     unsigned marks;
     int64_t step;      /* -1: not known */
-    int64_t completed; /* when it was found complete, or its newest file's time where that is later; ns since
-                          the epoch; 0: never */
+    int64_t completed; /* when the look began that found it complete, or its newest file's time where that is
+                          later; ns since the epoch; 0: never */
     int64_t bytes;     /* of all its files */
 };
 

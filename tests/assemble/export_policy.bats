@@ -153,6 +153,28 @@ save() { timeout 60 python3 "$CKPTFS_TREE/tests/lib/checkpoint.py" "$RUN" "$@"; 
 exported_events() { "$CKPTFS" events --json "$MNT" | jq -cs 'map(select(.event == "exported") | [.path, .step])'; }
 nothing_is_pending() { [ "$("$CKPTFS" status --json "$MNT" | jq .unexported_checkpoints)" -eq 0 ]; }
 
+nothing_waits() { "$CKPTFS" status --json "$MNT" | jq -e '.unlooked_directories == 0 and .behind_files == 0' >/dev/null; }
+
+@test "what is added is exported too, and what is added all the time not each time" {
+    ckptfs_umount
+    # Some seconds are two then.
+    export CKPTFS_TEST_CLOCK=$TEST_DIR/clock
+    echo 0 >"$CKPTFS_TEST_CLOCK"
+    ckptfs_mount
+    mkdir "$RUN"
+    policy set "$RUN" export="$OUT"
+    python3 "$BATS_TEST_DIRNAME/../lib/checkpoint.py" "$RUN" 10
+    wait_until 30 grep -q 'exported path=".*/run/checkpoint-10"' "$CKPTFS_LOG"
+    local begun=$SECONDS exports
+    while [ $((SECONDS - begun)) -lt 3 ]; do
+        echo line >>"$RUN/checkpoint-10/README.md"
+        wait_until 20 nothing_waits
+    done
+    exports=$(grep -c 'exported path=".*/run/checkpoint-10"' "$CKPTFS_LOG")
+    [ "$exports" -le $((1 + (SECONDS - begun + 2) / 2)) ]
+    wait_until 30 cmp "$RUN/checkpoint-10/README.md" "$OUT/checkpoint-10/README.md"
+}
+
 @test "one that was overtaken is not exported, and nobody is told that it was; what waited for its export goes then" {
     mkdir "$OUT" "$RUN"
     exec 7>"$OUT/.ckptfs-export-checkpoint-1.lock"

@@ -23,3 +23,5 @@ latest_is() { [ "$(latest "$1")" = "$2" ]; }
 
 # log_count TEXT: how often the daemon's log says it.
 log_count() { grep -c -- "$1" "$CKPTFS_LOG" || [ $? -eq 1 ]; }
+# settled: the mount has nothing to look at any more.
+settled() { [ "$("$CKPTFS" status --json "$MNT" | jq .unlooked_directories)" -eq 0 ]; }

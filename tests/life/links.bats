@@ -40,11 +40,10 @@ teardown() { ckptfs_teardown; }
     # As after a death before it was noted what was looked at.
     [ "$(sqlite3 "$STORE/meta.db" "DELETE FROM setting WHERE key = 'checkpoints-up-to'; SELECT changes()")" -eq 1 ]
     CKPTFS_FAULT=fs.look:EIO:10 ckptfs_mount
-    wait_until 60 nothing_waits
+    wait_until 60 settled
     [ "$(log_count 'it cannot be looked at for checkpoints now')" -eq 0 ]
     latest_is run checkpoint-400
 }
-nothing_waits() { [ "$("$CKPTFS" status --json "$MNT" | jq .unlooked_directories)" -eq 0 ]; }
 
 @test "the newest complete checkpoint is the latest, and the one that the Trainer names is the best" {
     expect_no_link run
@@ -202,9 +201,6 @@ looked() {
     [ "$("$CKPTFS" events "$MNT/run" | grep -c 'complete *run/checkpoint-20')" -eq 1 ]
 }
 
-# settled: the mount has nothing to look at any more.
-settled() { [ "$("$CKPTFS" status --json "$MNT" | jq '.unlooked_directories')" -eq 0 ]; }
-
 @test "a checkpoint that is opened to be written over is not the latest from then on" {
     save "$MNT/run" 10 20
     wait_until 20 latest_is run checkpoint-20
@@ -230,6 +226,108 @@ settled() { [ "$("$CKPTFS" status --json "$MNT" | jq '.unlooked_directories')" -
     kill -9 "$(ckptfs_daemon_pid)"
     latest_is run checkpoint-10
     exec 9>&-
+}
+
+# write_text FILE TEXT: by a process that ends.
+write_text() { python3 -c 'import sys; open(sys.argv[1], "w").write(sys.argv[2])' "$1" "$2"; }
+state() { "$CKPTFS" ls --json "$MNT/run" | jq -r --arg name "checkpoint-$1" '.[].checkpoints[] | select(.path == $name).state'; }
+
+@test "what is added to one checkpoint is not missed in the others" {
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    # By its name it is a part of what trainers save.
+    write_text "$MNT/run/checkpoint-10/optimizer_statistics.txt" text
+    # Who lists the run has it looked at, and what is torn taken away.
+    [ "$(find "$MNT/run" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | paste -sd ' ')" = "checkpoint-10 checkpoint-20" ]
+    wait_until 20 settled
+    latest_is run checkpoint-20
+    [ "$(state 20)" = durable ]
+    "$CKPTFS" wait "$MNT/run/checkpoint-20" --timeout 0
+    # Nor when something comes to these, too.
+    write_text "$MNT/run/checkpoint-20/note.txt" text
+    looked 8
+    wait_until 20 settled
+    latest_is run checkpoint-20
+}
+
+@test "a copy that is written over is not the latest of a later daemon either, and what is added to it is not told" {
+    save "$MNT/other" 20 --ranks 2
+    save "$MNT/run" 10 --ranks 2
+    cp -r "$MNT/other/checkpoint-20" "$MNT/run/checkpoint-20"
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    write_text "$MNT/run/checkpoint-20/note.txt" text
+    looked 9
+    wait_until 20 settled
+    [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 1 ]
+    exec 9<>"$MNT/run/checkpoint-20/optimizer.pt"
+    latest_is run checkpoint-10
+    looked 11
+    kill -9 "$(ckptfs_daemon_pid)"
+    latest_is run checkpoint-11
+    exec 9>&-
+}
+
+@test "what cannot be kept before something is added is not the latest all the same when it is written over" {
+    ckptfs_umount
+    CKPTFS_FAULT=fs.keep:ENOSPC:1 ckptfs_mount
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    exec 8>"$MNT/run/checkpoint-20/note.txt"
+    [ "$(log_count 'what it was cannot be kept: No space left on device')" -eq 1 ]
+    latest_is run checkpoint-20
+    exec 9<>"$MNT/run/checkpoint-20/optimizer.pt"
+    latest_is run checkpoint-10
+    exec 8>&- 9>&-
+    wait_until 20 latest_is run checkpoint-20
+}
+
+@test "what is added is told from the rest where the clock was set back" {
+    long_only
+    require_command sqlite3
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    wait_until 20 settled
+    ckptfs_umount
+    [ "$(sqlite3 "$STORE/meta.db" "UPDATE checkpoint SET completed = completed + 1000000000000000; SELECT changes()")" -eq 2 ]
+    ckptfs_mount
+    exec 8>"$MNT/run/checkpoint-20/note.json"
+    echo "{}" >&8
+    looked 9
+    latest_is run checkpoint-20
+    exec 8>&-
+    wait_until 20 settled
+    latest_is run checkpoint-20
+}
+
+# adds_notes: files come to checkpoint-20 all the time, so that its look is put off.
+adds_notes() {
+    python3 - "$MNT/run/checkpoint-20" "$TEST_DIR/adding" <<'END' 3>&- &
+import os, sys, time
+directory, mark = sys.argv[1:]
+number = 0
+while os.path.exists(mark):
+    with open(f"{directory}/note-{number}.txt", "w") as file:
+        file.write("text")
+    number += 1
+    time.sleep(0.05)
+END
+    ADDER=$!
+}
+
+@test "the latest checkpoint is looked at without delay when a file of it is moved away" {
+    save "$MNT/run" 10 20 --ranks 2
+    wait_until 20 latest_is run checkpoint-20
+    mkdir "$MNT/aside"
+    touch "$TEST_DIR/adding"
+    adds_notes
+    wait_until 20 test -e "$MNT/run/checkpoint-20/note-3.txt"
+    mv "$MNT/run/checkpoint-20/optimizer.pt" "$MNT/aside"
+    wait_until 3 latest_is run checkpoint-10
+    rm "$TEST_DIR/adding"
+    wait "$ADDER"
 }
 
 all_are_killed() {

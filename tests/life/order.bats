@@ -129,11 +129,16 @@ EOF
 }
 
 @test "the last rank of as many as saved before is waited for, too" {
+    mkdir "$MNT/run"
+    "$CKPTFS" policy set "$MNT/run" keep-last=1
     trainer
+    "$CKPTFS" policy apply "$MNT/run"
+    lists "checkpoint-10 checkpoint-20"
     kill -USR1 "${SAVERS[20]}"
     "$CKPTFS" wait "$MNT/run/checkpoint-20" --timeout 30
     latest_is run checkpoint-20
     [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 1 ]
+    wait_until 30 lists checkpoint-20
 }
 
 @test "a rank that never writes its last file is waited for as long as the others live" {
@@ -152,6 +157,38 @@ signal.pause()
 EOF
     SAVERS[30]=$!
     wait_until 20 latest_is run checkpoint-30
+}
+
+@test "what a gone rank never wrote is no matter when something is added; weights that an index names are" {
+    # It began before all others, and writes what it is told to.
+    mkfifo "$TEST_DIR/told"
+    python3 - "$TEST_DIR/told" "$MNT/run/checkpoint-20" <<'EOF' 3>&- &
+import sys
+told, directory = sys.argv[1:]
+with open(told) as lines:
+    for line in lines:
+        name, text = line.rstrip("\n").split(" ", 1)
+        with open(f"{directory}/{name}", "w") as file:
+            file.write(text)
+EOF
+    SAVERS[1]=$!
+    exec 7>"$TEST_DIR/told"
+    save "$MNT/run" 10 --ranks 2
+    wait_until 20 latest_is run checkpoint-10
+    save "$MNT/run" 20 --ranks 2 --leave-out rng_state_1.pth
+    wait_until 20 latest_is run checkpoint-20
+    echo "note.txt of a process that lives" >&7
+    wait_until 20 test -s "$MNT/run/checkpoint-20/note.txt"
+    wait_until 20 settled
+    latest_is run checkpoint-20
+    "$CKPTFS" ls --why "$MNT/run" | grep -q 'rng_state_N.pth of 1 process of 2 is not there yet'
+    [ "$(state 20)" = durable ]
+    echo 'pytorch_model.bin.index.json {"weight_map": {"w": "pytorch_model-00001-of-00002.bin"}}' >&7
+    wait_until 20 latest_is run checkpoint-10
+    [ "$(state 20)" != durable ] && [ "$(state 20)" != complete ]
+    exec 7>&-
+    wait "${SAVERS[1]}"
+    unset "SAVERS[1]"
 }
 
 @test "the later step of savers in the background ends first" {

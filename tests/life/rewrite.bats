@@ -68,9 +68,6 @@ compared() {
     KEPT=$(kept)
 }
 
-# settled: the mount has nothing to look at any more.
-settled() { [ "$("$CKPTFS" status --json "$MNT" | jq '.unlooked_directories')" -eq 0 ]; }
-
 # rewrite STEP OPTION...: the same checkpoint again, with other bytes, in the background until it stands still.
 rewrite() {
     rm -f "$HUNG"

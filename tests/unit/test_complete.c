@@ -104,6 +104,13 @@ static void test_weights_only(void)
     CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-10"));
 }
 
+/* Of a file that was changed so long before a time that is long ago. */
+static void set_age(const char *file, int64_t seconds)
+{
+    const struct timespec times[2] = {{.tv_sec = 1000000 - seconds}, {.tv_sec = 1000000 - seconds}};
+    CHECK_EQUAL(0, utimensat(AT_FDCWD, run_path(file), times, 0));
+}
+
 /* Beside some shards a mount shows what others lend; beside others not yet, or it was removed. */
 static void test_lent(void)
 {
@@ -118,8 +125,12 @@ static void test_lent(void)
     }
     CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
     for (size_t i = 0; i < 2; i++) {
-        for (size_t file = 0; file < 4; file++)
+        for (size_t file = 0; file < 4; file++) {
+            char path[512];
+            snprintf(path, sizeof path, "%s/%s", all[i], trainer_files[file]);
             run_put_trainer_file(all[i], trainer_files[file]);
+            set_age(path, 0); /* saved before what is written last */
+        }
     }
     CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
     CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
@@ -148,6 +159,7 @@ static void test_other_configuration(void)
     run_put_trainer("checkpoint-10");
     run_put_trainer("checkpoint-20");
     run_put_text("checkpoint-10/special_tokens_map.json", "{}");
+    set_age("checkpoint-10/special_tokens_map.json", 0);
     CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-20"));
     run_put_text("checkpoint-20/config.json", "{\"transformers_version\": \"6\"}");
     CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-20"));
@@ -406,12 +418,6 @@ static void test_awaited(void)
 /* -- runs -------------------------------------------------------------------------------------------------
  */
 
-static void set_age(const char *file, int64_t seconds)
-{
-    const struct timespec times[2] = {{.tv_sec = 1000000 - seconds}, {.tv_sec = 1000000 - seconds}};
-    CHECK_EQUAL(0, utimensat(AT_FDCWD, run_path(file), times, 0));
-}
-
 /* A Trainer's checkpoint whose files are so old. */
 static void put_aged(const char *checkpoint, int64_t seconds)
 {
@@ -465,6 +471,75 @@ static void test_ranks_of_before(void)
     CHECK_EQUAL(COMPLETE_NOT, judge_awaited(2, 999700, &awaits));
     run_put_trainer_file("checkpoint-30", "rng_state_1.pth");
     CHECK_EQUAL(COMPLETE_YES, judge_awaited(2, 999700, &awaits));
+}
+
+/* What keeps the second of two checkpoints from being complete while a process lives that saved both. */
+static void count_missing(unsigned *missing, unsigned *awaits, unsigned *others)
+{
+    cleanup_folder_plain struct folder folder = {0};
+    cleanup_run struct run run = {0};
+    const struct run_asked asked = {.name = "run", .awaited = true, .since = 999700 * INT64_C(1000000000)};
+    CHECK_EQUAL(0, folder_plain(run_path("."), &folder));
+    CHECK_EQUAL(0, run_read(&folder, &asked, &run));
+    CHECK_EQUAL(2, run.count);
+    if (run.count < 2)
+        return;
+    *missing = run.at[1].complete.missing;
+    *awaits = run.at[1].complete.awaits;
+    *others = run.at[1].complete.others;
+}
+
+static void test_what_is_missing(void)
+{
+    unsigned missing = 9, awaits = 9, others = 9;
+    run_begin();
+    put_aged("checkpoint-10", 200);
+    put_aged("checkpoint-20", 100);
+    count_missing(&missing, &awaits, &others);
+    CHECK(missing == 0 && awaits == 0 && others == 0);
+    run_remove("checkpoint-20/rng_state_1.pth");
+    count_missing(&missing, &awaits, &others);
+    CHECK(missing == 1 && awaits == 1 && others == 0);
+    run_put_torch("checkpoint-10/scaler.pt");
+    set_age("checkpoint-10/scaler.pt", 200);
+    count_missing(&missing, &awaits, &others);
+    CHECK(missing == 2 && awaits == 1 && others == 1);
+    /* Not what only somebody else can bring. */
+    run_put_text("checkpoint-20/pytorch_model.bin.index.json",
+                 "{\"weight_map\": {\"w\": \"pytorch_model-00001-of-00002.bin\"}}");
+    set_age("checkpoint-20/pytorch_model.bin.index.json", 100);
+    count_missing(&missing, &awaits, &others);
+    CHECK(missing == 3 && awaits == 1 && others == 1);
+}
+
+static void test_made_of_others(void)
+{
+    static const char *const made[] = {"merged.safetensors", "special_tokens_map.json"};
+    run_begin();
+    put_aged("checkpoint-10", 200);
+    put_aged("checkpoint-20", 100);
+    run_put_safetensors("checkpoint-10/merged.safetensors");
+    run_put_text("checkpoint-10/special_tokens_map.json", "{}");
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-10"));
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-20"));
+    put_aged("checkpoint-30", 50);
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
+    run_put_safetensors("checkpoint-20/merged.safetensors");
+    CHECK_EQUAL(COMPLETE_YES, run_state("checkpoint-30"));
+    /* What was saved with it is missed. */
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+        char path[64];
+        run_begin();
+        put_aged("checkpoint-10", 200);
+        put_aged("checkpoint-20", 100);
+        snprintf(path, sizeof path, "checkpoint-10/%s", made[i]);
+        if (i == 0)
+            run_put_safetensors(path);
+        else
+            run_put_text(path, "{}");
+        set_age(path, 200);
+        CHECK_EQUAL(COMPLETE_NOT, run_state("checkpoint-20"));
+    }
 }
 
 static void test_order_and_marks(void)
@@ -725,6 +800,8 @@ int main(void)
     check_run("files that were found whole are not read again", test_memory);
     check_run("ranks that are awaited", test_awaited);
     check_run("ranks that saved the checkpoint before are awaited, too", test_ranks_of_before);
+    check_run("what is missing, and who may bring it", test_what_is_missing);
+    check_run("what was made of a checkpoint is not expected of others", test_made_of_others);
     check_run("the order of a run, and its marks", test_order_and_marks);
     check_run("the one that a file names", test_named);
     check_run("files that are refused", test_refused);
