@@ -80,7 +80,7 @@ errint meta_sync_journal(struct meta *meta)
 {
     uint64_t target = meta->commit_last;
     errint error = meta_sync(meta);
-    if (error || !meta->journal || atomic_load(&meta->journal_durable) >= target)
+    if (error || atomic_load(&meta->journal_durable) >= target)
         return error;
     thread_lock(&meta->journaling);
     journal_bring_all(meta);
