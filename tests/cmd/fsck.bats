@@ -90,7 +90,7 @@ fsck_ends() {
     keeper=$(ckptfs_keeper_pid) daemon=$(ckptfs_daemon_pid)
     kill -9 "$keeper" "$daemon"
     exec 9>&-
-    wait_until 10 ckptfs_no_processes
+    wait_until 30 ckptfs_no_processes
     umount -l "$MNT"
     fsck_ends 0
     grep -q '\[not-closed: note\]' "$TEST_DIR/out"
@@ -203,7 +203,7 @@ fsck_ends() {
     local daemon keeper
     keeper=$(ckptfs_keeper_pid) daemon=$(ckptfs_daemon_pid)
     kill -9 "$keeper" "$daemon"
-    wait_until 10 ckptfs_no_processes
+    wait_until 30 ckptfs_no_processes
     umount -l "$MNT"
     rm "$STORE"/meta.db* "$STORE"/manifests/*.journal*
     fsck_ends 1 --rebuild --json
@@ -339,7 +339,7 @@ older_copy_is_refused() {
     cp "$TEST_DIR/later" "$MNT/later"
     sync "$MNT/later"
     kill -9 "$(ckptfs_keeper_pid)" "$(ckptfs_daemon_pid)"
-    wait_until 10 ckptfs_no_processes
+    wait_until 30 ckptfs_no_processes
     umount -l "$MNT"
     cp "$STORE/manifests/meta.db.backup" "$TEST_DIR/backup"
     put_database "$TEST_DIR/backup"
@@ -394,7 +394,7 @@ uptime_is_at_least() { [ "$(ckptfs_status_field uptime_seconds)" -ge "$1" ]; }
 @test "backups are written while mounted, and at the unmount when something changed" {
     ckptfs_mount backup-interval=1
     echo one >"$MNT/one"
-    wait_until 10 test -e "$STORE/manifests/meta.db.backup"
+    wait_until 30 test -e "$STORE/manifests/meta.db.backup"
     [ "$(stat -c %a "$STORE/manifests/meta.db.backup")" = 600 ]
     local before
     before=$(stat -c %i-%y "$STORE/manifests/meta.db.backup")
