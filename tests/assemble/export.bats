@@ -208,7 +208,7 @@ one_file() {
     grep -q "another export of it is under way" message
     export_ model "$OUT" 2>waiting 7>&- &
     local first=$!
-    wait_until 10 grep -q "waiting for its end" waiting
+    wait_until 60 grep -q "waiting for its end" waiting
     [ ! -e "$OUT/model" ]
     exec 7>&-
     wait $first
@@ -224,7 +224,7 @@ one_file() {
     export_ model "$OUT" 2>message 7>&- &
     local first=$! code=0
     # It has looked at the checkpoint.
-    wait_until 10 grep -q "waiting for its end" message
+    wait_until 60 grep -q "waiting for its end" message
     one_file model 8 2
     exec 7>&-
     wait $first || code=$?

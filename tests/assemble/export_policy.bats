@@ -107,7 +107,7 @@ end_slow_export() {
     exec 7>&-
     wait_until 60 test -e "$OUT/checkpoint-1"
     sums_hold "$OUT/checkpoint-1"
-    wait_until 10 nothing_hidden
+    wait_until 30 nothing_hidden
     wait
 }
 nothing_hidden() { [ -z "$(find "$OUT" -maxdepth 1 -name '.?*')" ]; }
@@ -202,8 +202,8 @@ is_left_to_export() { [ "$("$CKPTFS" status --json "$MNT" | jq .unexported_check
 @test "an export under way keeps no mount from ending, and is made by the next" {
     begin_slow_export
     ckptfs_umount 7>&-
-    lock_is_not_waited_for
-    ckptfs_no_processes
+    wait_until 30 ckptfs_no_processes
+    wait_until 30 lock_is_not_waited_for
     ckptfs_mount 7>&-
     end_slow_export
 }
@@ -212,7 +212,7 @@ is_left_to_export() { [ "$("$CKPTFS" status --json "$MNT" | jq .unexported_check
     require_root
     begin_slow_export
     # Whoever asks has the directory open for moments.
-    wait_until 10 umount "$MNT"
+    wait_until 30 umount "$MNT"
     wait_until 30 ckptfs_no_processes
     lock_is_not_waited_for
     ckptfs_mount 7>&-

@@ -51,8 +51,8 @@ def read_until_signal(fd):
         raise Alarm
 
     signal.signal(signal.SIGALRM, raise_alarm)
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
         print(os.read(fd, 4096))
     except Alarm:
         print("interrupted")

@@ -158,7 +158,7 @@ reasons() { "$CKPTFS" events --json "$@" | jq -r .reason; }
     wait_until 20 ckptfs_events_have 3
     before=$(ckptfs_daemon_pid)
     kill -9 "$before"
-    wait_until 20 bash -c "[ \"\$('$CKPTFS' status --json '$MNT' | jq .daemon_pid)\" != $before ]"
+    wait_until 20 bash -c "'$CKPTFS' status --json '$MNT' | jq -e '.daemon_pid != $before'"
     tell "$RUN"
     wait_until 20 has_lines "$TEST_DIR/cat" 1
     wait_until 20 has_lines "$TEST_DIR/select" 2

@@ -136,22 +136,22 @@ are_told() {
 }
 
 @test "a hook that fails, says too much or takes too long is one line in the log, and the save has not felt it" {
-    policy set "$RUN" hook-timeout=1 hook-assembled='seq 1 300; printf "\033[31mred\n"; exit 7'
+    policy set "$RUN" hook-timeout=60 hook-assembled='seq 1 300; printf "\033[31mred\n"; exit 7'
     assemble checkpoint-1
     ends_hook "checkpoint-1: failed with exit status 7"
     is_logged "checkpoint-1: 200"
     is_logged "checkpoint-1: what it writes from here on is dropped"
     none is_logged "checkpoint-1: 201"
     # The time limit ends all that it has started.
-    policy set "$RUN" hook-assembled="exec 9>$OUT/lock; flock 9; sleep 1000 & setsid sh -c 'sleep 1000 & sleep 1000' & wait"
+    policy set "$RUN" hook-timeout=1 hook-assembled="exec 9>$OUT/lock; flock 9; sleep 1000 & setsid sh -c 'sleep 1000 & sleep 1000' & wait"
     assemble checkpoint-2
     ends_hook "checkpoint-2: took longer than 1 s and was killed"
-    wait_until 10 is_gone "$OUT/lock"
+    wait_until 30 is_gone "$OUT/lock"
     # What it leaves running when it ends goes with it.
     policy set "$RUN" hook-timeout=600 hook-assembled="exec 9>$OUT/lock; flock 9; sleep 1000 & setsid sleep 1000 & echo left"
     assemble checkpoint-3
     ends_hook "checkpoint-3: done"
-    wait_until 10 is_gone "$OUT/lock"
+    wait_until 30 is_gone "$OUT/lock"
     "$CKPTFS" ls "$RUN" >/dev/null
     shards same "$VIEW/run/checkpoint-3/model.safetensors" --shards 2 --mib 1
     policy unset "$RUN" hook-assembled

@@ -60,7 +60,7 @@ end_and_check() {
     ckptfs_mount
     # shellcheck disable=SC2046
     saves $(seq 1 40)
-    wait_until 20 settled
+    wait_until 60 settled
     local appliers=() i
     policy set "$RUN" keep-last=2
     for i in 1 2 3 4 5 6; do
@@ -68,7 +68,7 @@ end_and_check() {
         appliers+=($!)
     done
     for i in "${appliers[@]}"; do wait "$i"; done
-    wait_until 20 has_steps 39 40
+    wait_until 60 has_steps 39 40
     [ "$("$CKPTFS" undelete --list --json "$RUN" | jq length)" -eq 38 ]
     policy unset "$RUN" keep-last
     "$CKPTFS" undelete "$RUN"
@@ -336,8 +336,12 @@ exporting() {
     model "$RUN/model.safetensors"
     local step
     for step in 1 2 3 4 5 6 7 8; do
-        checkpoint "$RUN/checkpoint-$step" 1
-        sed -i 's/^{/{"best_model_checkpoint": "out\/checkpoint-2", "best_metric": 0.25, /' "$RUN/checkpoint-$step/trainer_state.json"
+        # What it says of the best is there when its model is: the mount may look at any time.
+        mkdir "$RUN/checkpoint-$step"
+        echo "{\"best_model_checkpoint\": \"out/checkpoint-2\", \"best_metric\": 0.25, \"global_step\": $step}" \
+            >"$RUN/checkpoint-$step/trainer_state.json"
+        echo '{}' >"$RUN/checkpoint-$step/config.json"
+        model "$RUN/checkpoint-$step/model.safetensors" 1
     done
     wait_until 60 has_steps 2 7 8
     [ "$(why 2)" = 'stays: best by trainer_state.json' ]

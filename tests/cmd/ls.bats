@@ -108,7 +108,8 @@ for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         archive.writestr("archive/data.pkl", b"\x80\x02}.")
 EOF
     is_field structure checkpoint-7 complete
-    is_field latest checkpoint-7 true
+    # The mount may take it for open for a moment after its last file was closed.
+    wait_until 30 is_field latest checkpoint-7 true
     # Without anybody asking for it.
     wait_until 60 is_field state checkpoint-7 durable
     is_field unsynced_files checkpoint-7 0

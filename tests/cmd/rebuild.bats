@@ -220,7 +220,7 @@ nothing_is_torn() { "$CKPTFS" status --json "$MNT" | jq -e '.torn == [] and .tor
         make_changes "$round"
         daemon=$(ckptfs_daemon_pid)
         kill -9 "$daemon"
-        daemon_is_new() { [ "$(ckptfs_daemon_pid)" != "$daemon" ]; }
+        daemon_is_new() { local now && now=$(ckptfs_daemon_pid) && [ -n "$now" ] && [ "$now" != "$daemon" ]; }
         wait_until 20 daemon_is_new
     done
     note

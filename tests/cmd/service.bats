@@ -82,7 +82,7 @@ with open(sys.argv[2], "w", buffering=1) as out:
     while True:
         print(server.recv(4096).decode(), file=out)' "$TEST_DIR/notify" "$TEST_DIR/notified" 3>&- &
     LISTENER=$!
-    wait_until 10 test -S "$TEST_DIR/notify"
+    wait_until 30 test -S "$TEST_DIR/notify"
 }
 
 @test "in the foreground: READY when the mount can be used, a clean end at SIGTERM" {

@@ -229,7 +229,7 @@ counts_as_free() {
     checkpoint "$RUN/checkpoint-5" 10000000
     rm -r "$RUN/checkpoint-5"
     wait_until 20 counts_as_free
-    trash_is_counted
+    wait_until 20 trash_is_counted
     [ "$(trash_field unique_bytes)" -ge 29000000 ]
 }
 
@@ -243,7 +243,7 @@ counts_as_free() {
     rm -r "$MNT/other/checkpoint-5"
     wait_until 20 holds_both
     look_once_more
-    holds_both
+    wait_until 20 holds_both
 }
 
 holds_both() { [ "$(trash_field path | wc -l)" -eq 2 ] && trash_is_counted; }

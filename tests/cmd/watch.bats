@@ -69,7 +69,7 @@ tell_of_a_save() {
     [ "$(cat "$TEST_DIR/save")" = "[\"/run/checkpoint-200\",200,1,$((2 * MIB)),$whole]" ]
     says '.saves[0].writers | @json' "[{\"pid\":$writer,\"name\":\"$(cat "/proc/$writer/comm")\"}]"
     # The very first look has nothing to go by.
-    wait_until 10 says '.saves[0].bytes_per_second > 0 and .saves[0].remaining_seconds > 0' true
+    wait_until 30 says '.saves[0].bytes_per_second > 0 and .saves[0].remaining_seconds > 0' true
     grep -q "^  /run/checkpoint-200  by .* ($writer)\$" "$MNT/.ckptfs/status"
     grep -q '^    2.0 MiB of 8.0 MiB (2[45] %), .*/s, .* left$' "$MNT/.ckptfs/status"
     metric_is 1 ckptfs_saves_in_progress

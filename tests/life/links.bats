@@ -42,7 +42,7 @@ teardown() { ckptfs_teardown; }
     CKPTFS_FAULT=fs.look:EIO:10 ckptfs_mount
     wait_until 60 settled
     [ "$(log_count 'it cannot be looked at for checkpoints now')" -eq 0 ]
-    latest_is run checkpoint-400
+    wait_until 20 latest_is run checkpoint-400
 }
 
 @test "the newest complete checkpoint is the latest, and the one that the Trainer names is the best" {
@@ -58,7 +58,7 @@ teardown() { ckptfs_teardown; }
     [ -z "$(ls -lR "$MNT/.ckptfs/latest" 2>&1 >"$TEST_DIR/listed")" ]
     grep -q 'run -> ../../run/checkpoint-30' "$TEST_DIR/listed"
     (cd "$MNT/.ckptfs/latest" && [ "$(cd run && pwd -P)" = "$(cd "$MNT/run/checkpoint-30" && pwd -P)" ])
-    [ "$(log_count '^.* complete path="/run/checkpoint-30" step=30 ')" -eq 1 ]
+    wait_until 20 log_has 1 '^.* complete path="/run/checkpoint-30" step=30 '
 }
 
 expect_no_link() {
@@ -68,12 +68,17 @@ expect_no_link() {
 @test "what is not complete is not the latest: missing, cut, unfinished by its marker, weights alone" {
     save "$MNT/run" 10
     save "$MNT/run" 20 --leave-out optimizer.pt
-    save "$MNT/run" 30
-    truncate -s -100 "$MNT/run/checkpoint-30/optimizer.pt"
-    save "$MNT/run" 40
+    # Neither is complete for a moment.
+    save "$TEST_DIR/plain" 30
+    truncate -s -100 "$TEST_DIR/plain/checkpoint-30/optimizer.pt"
+    cp -r "$TEST_DIR/plain/checkpoint-30" "$MNT/run/"
+    mkdir "$MNT/run/checkpoint-40"
     touch "$MNT/run/checkpoint-40/checkpoint-is-incomplete.txt"
+    save "$MNT/run" 40
     save "$MNT/other" 1
     wait_until 20 latest_is other checkpoint-1
+    wait_until 20 latest_is run checkpoint-10
+    wait_until 20 settled
     latest_is run checkpoint-10
     # The marker goes as the last thing.
     rm "$MNT/run/checkpoint-40/checkpoint-is-incomplete.txt"
@@ -91,7 +96,7 @@ expect_no_link() {
     wait_until 20 latest_is run checkpoint-10
     save "$MNT/other" 1
     wait_until 20 latest_is other checkpoint-1
-    latest_is run checkpoint-10
+    wait_until 20 latest_is run checkpoint-10
     exec 8>&-
     save "$MNT/run" 20
     wait_until 20 latest_is run checkpoint-20
@@ -201,6 +206,9 @@ looked() {
     [ "$("$CKPTFS" events "$MNT/run" | grep -c 'complete *run/checkpoint-20')" -eq 1 ]
 }
 
+# log_has COUNT TEXT: the log says it so often.
+log_has() { [ "$(log_count "$2")" -eq "$1" ]; }
+
 @test "a checkpoint that is opened to be written over is not the latest from then on" {
     save "$MNT/run" 10 20
     wait_until 20 latest_is run checkpoint-20
@@ -212,7 +220,7 @@ looked() {
     latest_is run checkpoint-10
     exec 8>&- 9>&-
     wait_until 20 latest_is run checkpoint-20
-    [ "$(log_count 'complete path="/run/checkpoint-20"')" -eq 2 ]
+    wait_until 20 log_has 2 'complete path="/run/checkpoint-20"'
     # Another file takes the name of one.
     wait_until 20 settled
     cp "$MNT/run/checkpoint-20/config.json" "$MNT/run/config.new"
@@ -343,13 +351,13 @@ all_are_killed() {
     save "$MNT/run" 10 20
     wait_until 20 latest_is run checkpoint-20
     cp -r "$MNT/run" "$TEST_DIR/copy"
-    wait_until 10 all_are_killed
+    wait_until 20 all_are_killed
     umount -l "$MNT"
     rm "$STORE"/meta.db*
     "$CKPTFS" fsck --rebuild "$STORE" || [ $? -eq 1 ]
     ckptfs_mount
     diff -r "$TEST_DIR/copy" "$MNT/run"
-    latest_is run checkpoint-20
+    wait_until 20 latest_is run checkpoint-20
 }
 
 @test "shown on a mount that is only read" {

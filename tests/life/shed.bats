@@ -14,6 +14,7 @@ steps_that_are() {
 }
 
 durable_begin_with() { [[ $(steps_that_are durable) == "$1"* ]]; }
+has_no_optimizer() { [[ " $(steps_that_are weights-only) " == *" $1 "* ]]; }
 
 # sheds STEPS [MOUNT_OPTION...]: so many checkpoints of 9 MB, 3 MB of them weights, where five have room; the first is
 # pinned. DISK_MEBIBYTES: the disk's size, if it is another.
@@ -44,11 +45,15 @@ reads_as_error() {
 
 same_as_saved() { cmp "$MNT/run/checkpoint-$1/$2" "$TEST_DIR/same/checkpoint-$1/$2"; }
 
-@test "what would be given up next is told while there is room" {
-    DISK_MEBIBYTES=256 sheds 4
-    # Of no checkpoint all, as no policy says so.
+# Of no checkpoint all, as no policy says so.
+tells_what_is_next() {
     jq -e '.space.freed_next | any(.what == "the optimizer'"'"'s state of older checkpoints" and .when == "when the space is needed")
         and all(.what != "checkpoints that policies can spare")' "$MNT/.ckptfs/status.json"
+}
+
+@test "what would be given up next is told while there is room" {
+    DISK_MEBIBYTES=256 sheds 4
+    wait_until 30 tells_what_is_next
     [ "$(log_count 'was given up')" -eq 0 ]
     [ "$(steps_that_are durable)" = "1 2 3 4" ]
 }
@@ -56,6 +61,7 @@ same_as_saved() { cmp "$MNT/run/checkpoint-$1/$2" "$TEST_DIR/same/checkpoint-$1/
 @test "optimizers of older checkpoints are given up, the oldest first, and their weights stay" {
     local step
     sheds 7
+    wait_until 30 has_no_optimizer 2
     # All are there. The newest two, and the pinned one, are whole.
     [ "$(find "$MNT/run" -name model.safetensors | wc -l)" -eq 7 ]
     [[ $(steps_that_are durable) == "1 "*"6 7" ]]
@@ -66,7 +72,7 @@ same_as_saved() { cmp "$MNT/run/checkpoint-$1/$2" "$TEST_DIR/same/checkpoint-$1/
     reads_as_error "$MNT/run/checkpoint-2/optimizer.pt"
     wait_until 20 grep -q '/run/checkpoint-2: its optimizer.s state, 5.7 MiB, was given up: the space is needed' "$CKPTFS_LOG"
     [ "$(log_count ': removed')" -eq 0 ]
-    "$CKPTFS" events --json "$MNT" | jq -se 'any(.event == "shed" and .path == "run/checkpoint-2" and .bytes > 5000000)'
+    wait_until 20 tells_of_2
     "$CKPTFS" ls "$MNT/run" | grep -E ' 2 .* weights-only +shed .*checkpoint-2$'
     "$CKPTFS" policy show -n --json "$MNT/run" | jq -e '[.checkpoints[] | select(.step > 5 or .step < 3) | .sheds] == [false, false, false, false]'
     "$CKPTFS" verify "$MNT"
@@ -78,9 +84,15 @@ same_as_saved() { cmp "$MNT/run/checkpoint-$1/$2" "$TEST_DIR/same/checkpoint-$1/
     expect_refusal 1 'Input/output error' dd if=/dev/zero of="$MNT/run/checkpoint-2/optimizer.pt" \
         conv=notrunc count=1 status=none
     expect_refusal 1 'Input/output error' truncate -s 100 "$MNT/run/checkpoint-2/optimizer.pt"
+    # It would be the first to go again.
+    "$CKPTFS" policy unset "$MNT/run" shed
     cp "$TEST_DIR/same/checkpoint-2/optimizer.pt" "$MNT/run/checkpoint-2/optimizer.pt"
     same_as_saved 2 optimizer.pt
     wait_until 30 durable_begin_with "1 2 "
+}
+
+tells_of_2() {
+    "$CKPTFS" events --json "$MNT" | jq -se 'any(.event == "shed" and .path == "run/checkpoint-2" and .bytes > 5000000)'
 }
 
 # As transformers' get_last_checkpoint has it.
@@ -91,6 +103,8 @@ last_of() { find "$1" -mindepth 1 -maxdepth 1 -name 'checkpoint-*' -printf '%f\n
     require_takeover
     # The first daemon dies when it is about to; the next goes on.
     CKPTFS_FAULT=fs.shed:kill CKPTFS_FAULT_STARTS=1 sheds 6 passthrough=off
+    wait_until 30 daemon_has_died
+    wait_until 30 has_no_optimizer 2
     [ "$(ckptfs_status_field generation)" -eq 2 ]
     [ "$(latest run)" = checkpoint-6 ]
     [ "$(last_of "$MNT/run")" = checkpoint-6 ]
@@ -113,15 +127,18 @@ write_beyond() {
 }
 
 @test "a write that finds the disk full waits for state that can be given up soon, and for none that cannot" {
-    local before=$SECONDS reader writer
+    local before reader writer
     sheds 2
     # Of two checkpoints nothing is given up, and no more comes.
     expect_failure write_beyond 8
     [ "$(log_count 'a write waits for room')" -eq 0 ]
     rm "$MNT/more"
+    # The disk has its blocks again, of which the next writes are counted.
+    wait_until 30 objects_take_less_than 25
     "$CKPTFS" unpin "$MNT/run/checkpoint-1"
     tail -f "$MNT/run/checkpoint-1/model.safetensors" >/dev/null 3>&- &
     reader=$!
+    wait_until 30 has_open "$reader" "$MNT/run/checkpoint-1/model.safetensors"
     save "$MNT/run" 3 --bytes 3000000
     wait_until 30 latest_is run checkpoint-3
     write_beyond 2 3>&- &
@@ -129,17 +146,21 @@ write_beyond() {
     wait_until 30 log_has_waited
     [ "$(steps_that_are durable)" = "1 2 3" ]
     kill "$reader"
+    before=$SECONDS
     wait "$writer"
     [ "$(steps_that_are weights-only)" = 1 ]
     [ $((SECONDS - before)) -lt 60 ]
 }
 
+has_open() { [ -n "$(find "/proc/$1/fd" -lname "$2" 2>/dev/null)" ]; }
+objects_take_less_than() { [ "$(du -s -BM "$STORE/objects" | cut -dM -f1)" -lt "$1" ]; }
 log_has_waited() { [ "$(log_count 'a write waits for room')" -gt 0 ]; }
 
 @test "who found nothing to give up when the space was needed looks again" {
     # From the first look on; no write finds the disk full.
     sheds 4 min-free=90%
     wait_until 30 has_shed
+    wait_until 20 has_no_optimizer 2
     [ "$(steps_that_are weights-only)" = 2 ]
 }
 

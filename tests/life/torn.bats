@@ -83,8 +83,8 @@ nothing_is_torn() { [ -z "$(ls -A "$MNT/.ckptfs/torn")" ]; }
     [ -e "$MNT/.ckptfs/torn/run/checkpoint-30" ]
     "$CKPTFS" policy set "$MNT/run" trash-age=1s
     wait_until 20 nothing_is_torn
-    [ "$(log_count '/.ckptfs/torn/run/checkpoint-30: removed: it was torn, and its time is up')" -eq 1 ]
     wait_until 20 tells_of_the_end
+    [ "$(log_count '/.ckptfs/torn/run/checkpoint-30: removed: it was torn, and its time is up')" -eq 1 ]
     lists "$MNT/run" "checkpoint-10"
     ckptfs_umount
     "$CKPTFS" fsck "$STORE"
@@ -164,7 +164,7 @@ for line in sys.stdin:
     hang "$MNT" 20 optimizer.pt
     kill_saver
     echo >&9
-    wait_until 10 test -s "$TEST_DIR/told"
+    wait_until 30 test -s "$TEST_DIR/told"
     exec 9>&-
     wait $reader
     [ "$(cat "$TEST_DIR/told")" = "checkpoint-10 checkpoint-20" ]

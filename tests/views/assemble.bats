@@ -19,7 +19,7 @@ teardown() { ckptfs_teardown; }
     settle
     shards same "$MODEL" --mib 200
     [ "$(stat -c %s "$MODEL")" -gt $((200 << 20)) ]
-    stored_at_most $((201 << 20))
+    wait_until 20 stored_at_most $((201 << 20))
     # With cold caches too, and through a mapping.
     ckptfs_remount
     python3 - "$MODEL" <<'PY'

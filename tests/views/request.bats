@@ -29,7 +29,7 @@ venv_python() {
     [ "$("$CKPTFS" assemble "$CHECKPOINT")" = "$VIEW/run/checkpoint-1" ]
     [ "$("$CKPTFS" assemble "$VIEW/run/checkpoint-1")" = "$VIEW/run/checkpoint-1" ]
     settle
-    stored_at_most $((51 << 20))
+    wait_until 20 stored_at_most $((51 << 20))
     # It stays, and goes with a change of its shards.
     ckptfs_remount assemble=off
     shards same "$MODEL" --mib 50
@@ -181,7 +181,7 @@ of_plain_disk() {
         grep -q "64.0 MiB shared with the source" "$TEST_DIR/told"
     done
     settle
-    stored_at_most $((65 << 20))
+    wait_until 20 stored_at_most $((65 << 20))
     # The files outlive the shards, a remount, and what is tidied up.
     rm -r "$CHECKPOINT"
     ckptfs_remount
@@ -189,7 +189,7 @@ of_plain_disk() {
         # shellcheck disable=SC2086 # options are words
         of_plain_disk "$RUN/out$i" ${options[i]}
     done
-    stored_at_most $((65 << 20))
+    wait_until 20 stored_at_most $((65 << 20))
     "$CKPTFS" verify "$MNT"
     end_and_check
 }
@@ -211,7 +211,7 @@ of_plain_disk() {
     [ "$(ckptfs_status_field generation)" -eq 2 ]
     of_plain_disk "$RUN/out" --format bin
     settle
-    stored_at_most $((21 << 20))
+    wait_until 20 stored_at_most $((21 << 20))
     end_and_check
 }
 

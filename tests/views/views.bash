@@ -67,7 +67,10 @@ kill_daemon() {
     kill -9 "$before"
     wait_until 20 daemon_is_other "$before"
 }
-daemon_is_other() { [ "$(ckptfs_daemon_pid)" != "$1" ]; }
+daemon_is_other() {
+    local now
+    now=$(ckptfs_daemon_pid) && [ -n "$now" ] && [ "$now" != "$1" ]
+}
 
 require_takeover() {
     [ "$(ckptfs_status_field features.takeover)" = true ] || skip "needs take-over"
