@@ -29,7 +29,12 @@
 #include "fs/mount_table.h"
 #include "store/store.h"
 
-enum { MOUNT_REPORT_MAX = 1024, MOUNT_FORMER_SECONDS = 10, MOUNT_SPACE_SECONDS = 4 };
+enum {
+    MOUNT_REPORT_MAX = 1024,
+    MOUNT_FORMER_PATIENCE_SECONDS = 2,
+    MOUNT_FORMER_SECONDS = 60,
+    MOUNT_SPACE_SECONDS = 4
+};
 
 /* What is being mounted; descriptors are -1 until they are open. */
 struct mount_work {
@@ -78,8 +83,12 @@ static void mount_await_former(const struct mount_work *work)
         return;
     struct store_lock_watch watch;
     bool failed;
+    int64_t now = clock_monotonic();
     store_lock_watch_start(&watch, work->store);
-    store_lock_watch_wait(&watch, clock_monotonic() + MOUNT_FORMER_SECONDS * CLOCK_NS_PER_SECOND, &failed);
+    if (!store_lock_watch_wait(&watch, now + MOUNT_FORMER_PATIENCE_SECONDS * CLOCK_NS_PER_SECOND, &failed)) {
+        log_info("%s is unmounted: waiting for its daemon to finish writing", work->store);
+        store_lock_watch_wait(&watch, now + MOUNT_FORMER_SECONDS * CLOCK_NS_PER_SECOND, &failed);
+    }
     store_lock_watch_end(&watch);
 }
 
