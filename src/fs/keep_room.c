@@ -37,7 +37,7 @@ bool keep_room_is_possible(struct filesystem *fs)
     return keep_watch_is_used(fs);
 }
 
-int64_t keep_room_for_next(struct filesystem *fs)
+int64_t keep_room_for_next(struct filesystem *fs, int64_t most)
 {
     cleanup_ids struct ids runs = {0};
     struct meta_checkpoint row;
@@ -46,7 +46,7 @@ int64_t keep_room_for_next(struct filesystem *fs)
         return 0;
     for (size_t i = 0; i < runs.count; i++) {
         uint64_t latest = checkpoints_marked(fs, runs.at[i], CHECKPOINT_LATEST);
-        if (latest && checkpoints_get(fs, latest, &row) == 0 && row.bytes > largest)
+        if (latest && checkpoints_get(fs, latest, &row) == 0 && row.bytes > largest && row.bytes <= most)
             largest = row.bytes;
     }
     return largest;

@@ -16,8 +16,11 @@ struct filesystem;
 /* Whether a policy says anything of what is kept: else nothing is ever given up. Cheap. */
 bool keep_room_is_possible(struct filesystem *fs);
 
-/* The size of the largest of the runs' latest checkpoints: what the next save may need. 0: none is known. */
-int64_t keep_room_for_next(struct filesystem *fs);
+/*
+ * The size of the largest of the runs' latest checkpoints: what the next save may need. One of more than
+ * `most` bytes, of which holes are a part, does not count. 0: none is known.
+ */
+int64_t keep_room_for_next(struct filesystem *fs, int64_t most);
 
 /* What there is to give up, in bytes that no other file has. */
 struct keep_room_survey {

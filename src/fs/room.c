@@ -196,7 +196,8 @@ static size_t room_count_saves(struct filesystem *fs, const struct ids *files)
 void room_look(struct filesystem *fs)
 {
     cleanup_ids struct ids files = {0};
-    int64_t next = keep_room_for_next(fs);
+    /* More than the disk could ever have is meant to stay sparse. */
+    int64_t next = keep_room_for_next(fs, room_total(fs));
     /* Without memory: what is known so far. */
     if (room_list_files(fs, &files) < 0)
         return;

@@ -238,15 +238,17 @@ counts_as_free() {
     checkpoint "$RUN/checkpoint-5" 10000
     rm -r "$RUN/checkpoint-5"
     checkpoint "$MNT/other/checkpoint-5" 10000
-    # Open until it is removed: no checkpoint of that size is the latest for a moment, for whose next one room is made.
-    exec 9>"$MNT/other/checkpoint-5/holes"
     truncate -s 1T "$MNT/other/checkpoint-5/holes"
+    # It is the latest of its run for a while, for whose next one no room is made.
+    wait_until 30 nothing_unlooked
+    [ "$(trash_field path | wc -l)" -eq 1 ]
     rm -r "$MNT/other/checkpoint-5"
-    exec 9>&-
     wait_until 20 holds_both
     look_once_more
     wait_until 20 holds_both
 }
+
+nothing_unlooked() { [ "$(ckptfs_status_field unlooked_directories)" -eq 0 ]; }
 
 holds_both() { [ "$(trash_field path | wc -l)" -eq 2 ] && trash_is_counted; }
 
