@@ -114,14 +114,19 @@ void backing_put(struct backing_table *table, struct backing *backing)
 int backing_writer(struct backing_table *table, struct backing *backing)
 {
     pthread_mutex_lock(&backing->lock);
-    int fd = backing->write_fd;
-    if (fd < 0) {
-        fd = object_open(table->store, backing->object, O_RDWR);
-        if (fd >= 0)
-            backing->write_fd = fd;
+    if (backing->write_fd < 0) {
+        int opened = object_open(table->store, backing->object, O_RDWR);
+        if (opened < 0) {
+            pthread_mutex_unlock(&backing->lock);
+            return opened;
+        }
+        backing->write_fd = opened;
     }
+    /* A duplicate, since a probe for other users may close ours at any moment. */
+    int fd = fcntl(backing->write_fd, F_DUPFD_CLOEXEC, 0);
+    int error = errno;
     pthread_mutex_unlock(&backing->lock);
-    return fd;
+    return fd < 0 ? -error : fd;
 }
 
 void backing_close_writer(struct backing *backing)
@@ -140,7 +145,6 @@ int backing_direct(struct backing_table *table, struct backing *backing)
         int fd = object_open(table->store, backing->object, O_RDONLY | O_DIRECT);
         backing->direct_fd = fd >= 0 ? fd : -2;
     }
-    /* A duplicate, since a probe for other users may close ours at any moment. */
     int fd = backing->direct_fd >= 0 ? fcntl(backing->direct_fd, F_DUPFD_CLOEXEC, 0) : -1;
     pthread_mutex_unlock(&backing->lock);
     return fd;

@@ -46,7 +46,10 @@ errint backing_create(struct backing_table *table, uint64_t object, struct backi
 /* Gives a reference back; NULL is allowed. The last one closes the descriptors. */
 void backing_put(struct backing_table *table, struct backing *backing);
 
-/* A descriptor that can write; stays open until backing_close_writer. Negative errno on failure. */
+/*
+ * A descriptor that can write, which the caller closes; another is kept for the next time. While the caller
+ * has it, the object has a writer for whoever asks with backing_is_free. Negative errno on failure.
+ */
 int backing_writer(struct backing_table *table, struct backing *backing);
 void backing_close_writer(struct backing *backing);
 
@@ -69,7 +72,7 @@ enum backing_view {
 };
 /*
  * Whether nobody has that view of the object any more: 1 yes, 0 no, -EOPNOTSUPP where the disk has no leases.
- * Closes the daemon's own writing descriptor: call where nobody writes through it.
+ * Closes the descriptors that are kept; who uses one just now counts as somebody else.
  */
 int backing_is_free(struct backing *backing, enum backing_view view);
 

@@ -128,7 +128,7 @@ static errint clone_reflink(struct filesystem *fs, const struct node *from, int6
 {
     if (!from->backing || to->kind != META_OBJECT)
         return -EOPNOTSUPP;
-    int fd = backing_writer(&fs->backings, to->backing);
+    cleanup_fd int fd = backing_writer(&fs->backings, to->backing);
     if (fd < 0)
         return fd;
     struct file_clone_range range = {

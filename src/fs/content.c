@@ -63,7 +63,7 @@ static errint content_move_to_object(struct filesystem *fs, struct node *node, c
     error = backing_create(&fs->backings, object, &backing);
     if (error)
         return error;
-    int fd = backing_writer(&fs->backings, backing);
+    cleanup_fd int fd = backing_writer(&fs->backings, backing);
     error = fd < 0 ? fd : transfer_write(fd, bytes, size, 0);
     if (!error)
         error = content_stamp_object(fd, row.mtime);
@@ -133,7 +133,7 @@ static int content_early_writer(struct filesystem *fs, struct node *node)
 
 static errint content_truncate_object(struct filesystem *fs, struct node *node, int64_t size)
 {
-    int fd = content_early_writer(fs, node);
+    cleanup_fd int fd = content_early_writer(fs, node);
     if (fd < 0)
         return fd;
     if (ftruncate(fd, size) < 0)
@@ -259,7 +259,7 @@ static int64_t content_write_piece(struct filesystem *fs, struct node *node, con
     errint error = content_overlay(fs, node);
     if (!error)
         error = node_extents(fs, node);
-    int fd = error ? error : backing_writer(&fs->backings, node->overlay);
+    cleanup_fd int fd = error ? error : backing_writer(&fs->backings, node->overlay);
     if (fd < 0)
         return fd;
     int64_t length = content_in_overlay(node, offset, (int64_t)size, &at);
@@ -292,26 +292,29 @@ static errint content_write_over(struct filesystem *fs, struct node *node, const
     return 0;
 }
 
+static errint content_write_object(struct filesystem *fs, struct node *node, const char *bytes, size_t size,
+                                   int64_t offset)
+{
+    cleanup_fd int fd = backing_writer(&fs->backings, node->backing);
+    return fd < 0 ? fd : transfer_write(fd, bytes, size, offset);
+}
+
 errint content_write(struct filesystem *fs, struct node *node, const char *bytes, size_t size, int64_t offset)
 {
     if (size == 0)
         return 0;
     node_lock_shared(node);
     if (node->kind == META_OBJECT) {
-        int fd = backing_writer(&fs->backings, node->backing);
-        errint error = fd < 0 ? fd : transfer_write(fd, bytes, size, offset);
+        errint error = content_write_object(fs, node, bytes, size, offset);
         node_unlock(node);
         return error;
     }
     node_unlock(node);
     node_lock(node);
     errint error = content_make_writable(fs, node);
-    if (!error && node->kind == META_OBJECT) {
-        int fd = backing_writer(&fs->backings, node->backing);
-        error = fd < 0 ? fd : transfer_write(fd, bytes, size, offset);
-    } else if (!error) {
-        error = content_write_over(fs, node, bytes, size, offset);
-    }
+    if (!error)
+        error = node->kind == META_OBJECT ? content_write_object(fs, node, bytes, size, offset)
+                                          : content_write_over(fs, node, bytes, size, offset);
     node_unlock(node);
     return error;
 }
@@ -350,7 +353,7 @@ errint content_allocate(struct filesystem *fs, struct node *node, int mode, int6
         return error;
     if (node->kind != META_OBJECT)
         return content_allocate_over(fs, node, mode, offset, length);
-    int fd = content_early_writer(fs, node);
+    cleanup_fd int fd = content_early_writer(fs, node);
     if (fd < 0)
         return fd;
     return fallocate(fd, mode, offset, length) < 0 ? -errno : 0;
