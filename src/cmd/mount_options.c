@@ -41,7 +41,10 @@ static const char *const option_ignored[] = {
     "noauto",      "nofail",
     "_netdev",     "no_netdev",
     "relatime",    "norelatime",
-    "strictatime",
+    "strictatime", "nostrictatime",
+    "diratime",    "nodiratime",
+    "lazytime",    "nolazytime",
+    "async",
 };
 static const char *const option_ignored_prefixes[] = {
     "x-", "X-", "comment=", "fsname=", "subtype=", "user=", "uhelper="};

@@ -12,7 +12,7 @@ setup() {
 teardown() { ckptfs_teardown; }
 
 @test "mount.ckptfs mounts, with the options that mount(8) and fstab add" {
-    "$HELPER" "$STORE" "$MNT" -n -v -t ckptfs -o rw,defaults,nofail,_netdev,x-systemd.automount,user
+    "$HELPER" "$STORE" "$MNT" -n -v -t ckptfs -o rw,async,defaults,nodiratime,lazytime,nofail,_netdev,x-systemd.automount,user
     ckptfs_is_mounted
     echo content >"$MNT/file"
     ckptfs_umount
