@@ -27,6 +27,9 @@
 /* and no more of the time is spent on looks than a part. */
 enum { WAIT_REST = 4, WAIT_NS_PER_MS = 1000 * 1000 };
 
+/* What is on stable storage waits no longer for the mount's look, which may never come. */
+#define WAIT_SOON_NS (10 * CLOCK_NS_PER_SECOND)
+
 enum wait_goal { WAIT_WEIGHTS, WAIT_COMPLETE, WAIT_DURABLE, WAIT_EXPORTED };
 static const char *const wait_goals[] = {
     [WAIT_WEIGHTS] = "weights",
@@ -47,6 +50,7 @@ struct wait {
     bool looks;              /* something has happened to it, or cannot be told */
     bool file;               /* at the last look: events tell of directories only */
     bool soon;               /* likewise: the mount has not looked at what is there */
+    int64_t soon_since;      /* clock_monotonic(), of the first of those looks; 0: none */
     /* Likewise: what has the name; 0: nothing. No event tells of what was complete under another one. */
     dev_t device;
     ino_t ino;
@@ -98,9 +102,14 @@ static void wait_note_mounted(struct wait *wait, const struct run_checkpoint *ch
 {
     const char *state = ls_state(checkpoint, mounted);
     bool complete = strcmp(state, "durable") == 0 || strcmp(state, "complete") == 0;
+    int64_t now = clock_monotonic();
     wait_note(wait, &checkpoint->complete, state);
     wait->soon = complete && mounted->known && mounted->life.waiting > 0 && !checkpoint->file &&
                  !ls_is_known_complete(mounted);
+    if (!wait->soon || wait->soon_since == 0)
+        wait->soon_since = wait->soon ? now : 0;
+    if (wait->soon && strcmp(state, "durable") == 0)
+        wait->soon = now - wait->soon_since < WAIT_SOON_NS;
     if (wait->soon) {
         snprintf(wait->state, sizeof wait->state, "writing");
         snprintf(wait->reason, sizeof wait->reason, "the mount has not looked at it yet");

@@ -177,6 +177,15 @@ is_quiet() {
     [ $(($(reads) - before)) -lt 12 ]
 }
 
+@test "on a mount: what is durable is not waited for until the mount looks at it, if that never comes" {
+    long_only
+    CKPTFS_FAULT=fs.look:EIO:1+ ckptfs_mount
+    RUN=$MNT/run CHECKPOINT=$MNT/run/checkpoint-7
+    save "$CHECKPOINT" model rest
+    "$CKPTFS" wait --for durable --timeout 60 "$CHECKPOINT"
+    [ "$(ckptfs_status_field unlooked_directories)" -gt 0 ]
+}
+
 @test "on a mount: who waits looks at no file until something is told of the checkpoint" {
     ckptfs_mount
     CHECKPOINT=$MNT/run/checkpoint-7
