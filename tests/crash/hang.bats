@@ -19,11 +19,22 @@ teardown() { ckptfs_teardown; }
     expect_failure kill -0 "$daemon"
 }
 
+# is_idle PID: it has not read anything at some looks in a row; the kernel gives it files that were closed by and by.
+is_idle() {
+    local reads
+    reads=$(awk '$1 == "syscr:" { print $2 }' "/proc/$1/io")
+    if [ "$reads" = "${READS-}" ]; then SAME=$((SAME + 1)); else SAME=0; fi
+    READS=$reads
+    [ "$SAME" -ge 10 ]
+}
+
 @test "an idle daemon that is stopped is left alone until somebody waits" {
     require_takeover
     ckptfs_mount hang-timeout=1
-    local daemon stopped_since=$SECONDS
+    local daemon stopped_since
     daemon=$(ckptfs_daemon_pid)
+    wait_until 60 is_idle "$daemon"
+    stopped_since=$SECONDS
     kill -STOP "$daemon"
     stopped_for_five() { [ $((SECONDS - stopped_since)) -ge 5 ]; }
     wait_until 30 stopped_for_five
