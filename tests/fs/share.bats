@@ -92,7 +92,7 @@ start_reader() {
     python3 - "$1" "$TEST_DIR/go" >"$TEST_DIR/seen" 2>&1 3>&- <<'END' &
 import hashlib, os, sys
 
-with open(sys.argv[1], "rb") as file:
+with open(sys.argv[1], "rb", buffering=0) as file:
     file.read(1)
     os.fstat(file.fileno())
     print("open", flush=True)
