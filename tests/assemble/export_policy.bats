@@ -214,7 +214,7 @@ is_left_to_export() { [ "$("$CKPTFS" status --json "$MNT" | jq .unexported_check
     # Whoever asks has the directory open for moments.
     wait_until 30 umount "$MNT"
     wait_until 30 ckptfs_no_processes
-    lock_is_not_waited_for
+    wait_until 30 lock_is_not_waited_for
     ckptfs_mount 7>&-
     end_slow_export
 }

@@ -77,7 +77,7 @@ crash_kill_everything() {
 crash_all_killed() {
     local process
     for process in $(ckptfs_processes); do kill -9 "$process" 2>/dev/null || continue; done
-    ckptfs_no_processes
+    ckptfs_no_processes && ckptfs_store_is_free
 }
 
 # True when another daemon than $1 serves the mount.

@@ -59,7 +59,8 @@ is_idle() {
     run timeout 60 ln -s target "$MNT/link"
     [ "$status" -ne 0 ]
     [[ $output == *"Input/output error"* ]]
-    [ "$(ckptfs_status_field generation)" -eq 3 ]
+    # Who began more than a second before the keeper hears of the death, on a slow machine, is not blamed for it.
+    [ "$(ckptfs_status_field generation)" -ge 3 ]
     [ "$(cat "$MNT/file")" = before ]
     [ ! -L "$MNT/link" ]
     mkdir "$MNT/still-works"
@@ -94,7 +95,7 @@ crash_daemon() {
 
 @test "a daemon that dies before it serves ends the mount command with a message" {
     CKPTFS_FAULT=meta.commit:kill:1+ expect_refusal 16 "daemon" "$CKPTFS" mount "$STORE" "$MNT"
-    wait_until 10 ckptfs_no_processes
+    wait_until 20 ckptfs_no_processes
     expect_failure ckptfs_is_mounted
     ckptfs_mount
 }

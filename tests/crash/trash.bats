@@ -115,6 +115,12 @@ rotate() {
     cmp "$TEST_DIR/new" "$MNT/new"
 }
 
+# Whoever lists the run is told, once the daemon has heard that the killed process has closed its file.
+torn_is_found() {
+    find "$MNT/run" >"$TEST_DIR/found"
+    [ -d "$MNT/.ckptfs/torn/run/checkpoint-3" ]
+}
+
 @test "what was torn is given up before what was removed" {
     disk_create ext4 96
     ckptfs_mount passthrough=off
@@ -124,13 +130,12 @@ rotate() {
     wait_until 30 test -e "$TEST_DIR/hung"
     kill -9 "$!"
     wait "$!" || [ $? -eq 137 ]
-    find "$MNT/run" >"$TEST_DIR/found"
-    [ -d "$MNT/.ckptfs/torn/run/checkpoint-3" ]
+    wait_until 20 torn_is_found
     rmtree "$MNT/run/checkpoint-1"
     wait_until 20 trash_is_counted
     head -c $(($(available "$DISK") - 500000)) /dev/urandom >"$TEST_DIR/new"
     cp "$TEST_DIR/new" "$MNT/new"
-    [ ! -e "$MNT/.ckptfs/torn/run/checkpoint-3" ]
+    wait_until 20 test ! -e "$MNT/.ckptfs/torn/run/checkpoint-3"
     [ -n "$(trash_field path)" ]
     wait_until 20 grep -q '/.ckptfs/torn/run/checkpoint-3: removed: it was torn, and the space is needed' "$CKPTFS_LOG"
     cmp "$TEST_DIR/new" "$MNT/new"

@@ -115,6 +115,16 @@ ckptfs_no_processes() {
     [ -z "$(ckptfs_processes)" ]
 }
 
+# True when no keeper and no daemon has the store (STORE, or the argument): also none that is just being started, which
+# is not found by its environment until its program is loaded.
+# shellcheck disable=SC2120
+ckptfs_store_is_free() {
+    local code=0 lock=${1:-$STORE}/lock
+    [ -e "$lock" ] || return 0
+    flock -n -E 99 "$lock" true 2>/dev/null || code=$?
+    [ $code -ne 99 ]
+}
+
 # Ends every mount below TEST_DIR, the deepest first; by force where the program cannot.
 ckptfs_end_mounts() {
     local mountpoint

@@ -68,13 +68,13 @@ die_at() {
     drop "$round-1"
     # What is to die may do so only when dead bytes are given back, or at the unmount.
     wait_until 20 share_is_settled || echo "not settled yet"
-    wait_until 10 daemon_has_died || echo "not dead yet"
+    wait_until 20 daemon_has_died || echo "not dead yet"
     umount_dying
     if grep -qE 'died by signal|ended by signal' "$CKPTFS_LOG"; then died=$((died + 1)); fi
     : >"$CKPTFS_LOG"
     ckptfs_mount
     # A reader would make the sharing wait.
-    wait_until 20 share_is_settled
+    settle
     same_bytes
     [ "$round" -eq 1 ] || expect_stored $((2 * THREE - 3 * 600 * 1024))
     if [ $round -gt 1 ]; then rm "$MNT/$((round - 1))"-* "$PLAIN/$((round - 1))"-*; fi
@@ -122,7 +122,7 @@ survive_fault() {
     ckptfs_mount
     expect_stored $((THREE - 600 * 1024))
     rm "$MNT"/* "$PLAIN"/*
-    wait_until 10 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
     ckptfs_umount
     : >"$CKPTFS_LOG"
 }
@@ -157,7 +157,7 @@ survive_fault() {
     settle
     expect_stored "$(find "$PLAIN" -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum + NR * 65536 }')" 10
     rm -r "$MNT"/*
-    wait_until 15 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
 }
 
 # after_power FILESYSTEM: what was fsynced keeps its bytes when older files were shared into it and punched.

@@ -132,7 +132,7 @@ nothing_is_written() {
     exec 8>"$MNT/changed"
     cat "$PLAIN/changed" >&8
     # One that may equal an older file has half a minute.
-    wait_until 15 behind_nothing
+    wait_until 25 behind_nothing
     exec 8>&-
     settle
     same_bytes

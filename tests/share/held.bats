@@ -19,7 +19,7 @@ hold_all() {
     ckptfs_remount "$@"
     same_bytes
     rm -r "$MNT"/*
-    wait_until 10 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
 }
 
 @test "files that are held, changed and deleted while they are shared" {
@@ -99,7 +99,7 @@ EOF
 map_and_change() {
     timeout 60 python3 "$SHARE_TREE/mapped.py" "$MNT" "$MNT/$1" "$MNT/$2" --remove "$3" ${4:+--restart "$4"}
     rm "$MNT/copy"
-    wait_until 20 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
 }
 
 @test "a map of a deleted file shows its bytes when another daemon has come and what it shared is changed" {

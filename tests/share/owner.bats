@@ -55,7 +55,7 @@ user_saves() { run_as_user sh -c "cat '$PLAIN/$1' >'$MNT/$1' && sync '$MNT/$1'";
     drop c
     expect_stored "$size" 25
     drop b
-    wait_until 10 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
 }
 
 @test "chown while it is being hashed" {
@@ -70,5 +70,5 @@ user_saves() { run_as_user sh -c "cat '$PLAIN/$1' >'$MNT/$1' && sync '$MNT/$1'";
     same_bytes
     [ "$(stat -c %U "$MNT/file-1" "$MNT/file-2" | xargs)" = "nobody root" ]
     rm -r "$MNT"/* "${PLAIN:?}"/*
-    wait_until 10 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
 }

@@ -94,7 +94,7 @@ saves_both() {
     ckptfs_remount allow_other share-owners=yes
     same_bytes
     rm "$MNT/b" "$PLAIN/b"
-    wait_until 10 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
 }
 
 @test "tensors of one user's model in another's" {

@@ -9,7 +9,7 @@ teardown() { ckptfs_teardown; }
 
 # random_saves [MOUNT_OPTION...]
 random_saves() {
-    local options="log=$CKPTFS_LOG${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}${1:+,$1}" objects
+    local options="log=$CKPTFS_LOG${CKPTFS_MOUNT_OPTIONS:+,$CKPTFS_MOUNT_OPTIONS}${1:+,$1}"
     ckptfs_mount "$@"
     timeout 300 python3 "$SHARE_TREE/blocks.py" "$MNT" "$PLAIN" --seed "$SEED" --seconds "${CKPTFS_SHARE_SECONDS:-10}" \
         --remount "'$CKPTFS' umount '$MNT' && '$CKPTFS' mount -o '$options' '$STORE' '$MNT' 3>&-" \
@@ -22,12 +22,13 @@ random_saves() {
     same_bytes
     settle
     rm -r "$MNT"/*
-    wait_until 15 stored_at_most 65536
+    wait_until $SHARE_DEADLINE no_objects || {
+        find "$STORE/objects" -type f
+        return 1
+    }
     settle
     ckptfs_umount
-    objects=$(find "$STORE/objects" -type f)
-    echo "$objects"
-    [ -z "$objects" ]
+    no_objects
 }
 
 @test "random saves, overwrites, copies and deletions" {

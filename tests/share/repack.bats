@@ -16,6 +16,8 @@ teardown() { ckptfs_teardown; }
 
 objects() { find "$STORE/objects" -type f ! -name '*.sum*' | sort; }
 
+object_count_is() { [ "$(objects | wc -l)" -eq "$1" ]; }
+
 # copy_range FROM TO OFFSET LENGTH: TO has a range of FROM, on the mount and on the plain disk.
 copy_range() {
     mkdir -p "$(dirname "$MNT/$2")" "$(dirname "$PLAIN/$2")"
@@ -53,6 +55,9 @@ make_run() {
 # it gave way (too few to write the rest anew), and nothing of what the newer one had alone.
 run_ideal() { echo $(($(size_of "$PLAIN/$1-1/model") + 3 * 300 * 1024)); }
 
+# gc_leaves FILTER: once what can be done has been done.
+gc_leaves() { "$CKPTFS" gc -j "$MNT" | jq -e ".after | $1"; }
+
 field() { "$CKPTFS" gc -n -j "$MNT" | jq -e ".before | $1"; }
 
 # The store, unmounted, has nothing wrong in it, no object without a row and no row without an object.
@@ -81,13 +86,12 @@ everything_is_verified() {
     cmp - "$PLAIN/1-1/model" <&"$reader"
     exec {reader}<&-
     wait_until 20 everything_is_verified
-    "$CKPTFS" gc -n -j "$MNT" | tee "$TEST_DIR/gc"
-    jq -e '.before | .punch_objects == 1 and .repack_objects == 0 and .remove_objects == 0' "$TEST_DIR/gc"
+    wait_until 20 field '.punch_objects == 1 and .repack_objects == 0 and .remove_objects == 0'
     ckptfs_umount
     store_is_clean
     ckptfs_mount
     expect_stored "$(run_ideal 1)"
-    everything_is_verified
+    wait_until 20 everything_is_verified
     # What was repacked is shared with what comes later.
     save 1-4/model cp "$PLAIN/1-1/model"
     expect_stored "$(size_of "$PLAIN/1-1/model")"
@@ -195,7 +199,7 @@ one_object_is_held() { field '.held_objects == 1 and .repack_objects == 0 and .h
     hold_map 9<"$TEST_DIR/ask" >"$TEST_DIR/answer" &
     local answer before held bytes
     exec 7>"$TEST_DIR/ask" 8<"$TEST_DIR/answer"
-    read -r -t 20 answer <&8
+    read -r -t 60 answer <&8
     [ "$answer" = held ]
     # The map outlives the file's own use of what it shows.
     truncate -s 20000 "$MNT/1-2/model" "$PLAIN/1-2/model"
@@ -206,14 +210,13 @@ one_object_is_held() { field '.held_objects == 1 and .repack_objects == 0 and .h
     "$CKPTFS" gc "$MNT" | grep -q '^  held by open files  *1.* MiB in 1 object$'
     [ "$(objects)" = "$before" ]
     echo ask >&7
-    read -r -t 20 answer <&8
+    read -r -t 60 answer <&8
     [ "$answer" = same ]
     same_bytes
     exec 7>&-
     wait
-    "$CKPTFS" gc -j "$MNT" | tee "$TEST_DIR/gc"
-    jq -e '.after | .punch_objects == 1 and .held_objects == 0 and .remove_objects == 0' "$TEST_DIR/gc"
-    jq -e '.freed_bytes > 1800000' "$TEST_DIR/gc"
+    # The daemon hears of it a moment later, and may have done it before it is asked.
+    wait_until 20 gc_leaves '.punch_objects == 1 and .held_objects == 0 and .remove_objects == 0'
     expect_stored "$(run_ideal 1)"
     exec 8<&-
 }
@@ -272,7 +275,7 @@ die_at() {
     store_is_clean
     ckptfs_mount
     same_bytes
-    everything_is_verified
+    wait_until 20 everything_is_verified
     rm -r "$MNT"/* "${PLAIN:?}"/*
     wait_until 20 stored_at_most 65536
     ckptfs_umount
@@ -292,7 +295,7 @@ die_at() {
     die_at fs.repack.done 1
 }
 
-a_copy_is_there() { [ "$(objects | wc -l)" -eq 3 ]; }
+a_copy_is_there() { object_count_is 3; }
 
 # after_power FILESYSTEM: the power goes when the copy is made, or when all have gone over to it; and after the end.
 after_power() {
@@ -315,7 +318,7 @@ after_power() {
         ckptfs_mount
         rm -rf "$MNT/1-2"
         expect_stored "$(run_ideal 1)"
-        everything_is_verified
+        wait_until 20 everything_is_verified
         ckptfs_umount
         store_is_clean
         ckptfs_mount
@@ -351,7 +354,7 @@ have_died() { [ "$(grep -c 'died by signal' "$CKPTFS_LOG")" -ge "$1" ]; }
         CKPTFS_FAULT=$NO_PUNCH,${fault%/*} ckptfs_mount
         rm -r "$MNT/1-2" || echo "the daemon died under it"
         rm -r "$PLAIN/1-2"
-        wait_until 30 have_died "${fault#*/}"
+        wait_until 60 have_died "${fault#*/}"
         crash_kill_everything
         ckptfs_mount
         rm -rf "$MNT/1-2"
@@ -384,7 +387,7 @@ says_once() { [ "$(grep -c 'cannot be given back now' "$CKPTFS_LOG")" -eq 1 ]; }
         "$CKPTFS" gc "$MNT" | grep -q '^could not be repacked  *1;'
         says_once
         [ -f "$object" ]
-        [ "$(objects | wc -l)" -eq 2 ]
+        wait_until 20 object_count_is 2
         same_bytes
         ckptfs_umount
         store_is_clean
@@ -412,7 +415,7 @@ says_once() { [ "$(grep -c 'cannot be given back now' "$CKPTFS_LOG")" -eq 1 ]; }
     wait_until 20 says_once
     "$CKPTFS" gc -j "$MNT" | jq -e '.after | .repack_objects == 1 and .repack_failed == 1'
     same_bytes
-    [ "$(objects | wc -l)" -eq 1 ]
+    wait_until 20 object_count_is 1
     rm "$DISK/filler"
     "$CKPTFS" gc -j "$MNT" | jq -e '.after.punch_objects == 0'
     expect_stored $((10 * MIB))
@@ -455,7 +458,7 @@ damage_is_known() { field '.repack_objects == 0' && grep -q 'is not repacked' "$
     ckptfs_umount
     flip_byte "$object" $offset
     ckptfs_mount
-    everything_is_verified
+    wait_until 20 everything_is_verified
     "$CKPTFS" gc -j "$MNT" | tee "$TEST_DIR/gc"
     jq -e '.after | .punch_objects == 1 and .repack_objects == 0' "$TEST_DIR/gc"
     expect_stored "$(run_ideal 1)"

@@ -71,6 +71,9 @@ flip_byte() {
     printf "\\x$(printf %02x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
+# Nothing is left of any, tables neither.
+no_objects() { [ -z "$(find "$STORE/objects" -type f)" ]; }
+
 the_object() { find "$STORE/objects" -type f ! -name '*.sum*'; }
 
 # Each line: a path, its extents and its objects. Of an unmounted store.

@@ -33,6 +33,12 @@ TEN_IDEAL=$(((9 + 10) * 1000 * 1024))
     [ "$(awk '$2 > 3' "$TEST_DIR/extents" | wc -l)" -eq 0 ]
 }
 
+# So many, each with its table.
+objects_are() {
+    [ "$(find "$STORE/objects" -type f ! -name '*.sum*' | wc -l)" -eq "$1" ] &&
+        [ "$(find "$STORE/objects" -type f -name '*.sum*' | wc -l)" -eq "$1" ]
+}
+
 @test "equal files are one extent of one object, and the newest keeps its own" {
     ckptfs_mount
     save a models safetensors
@@ -44,13 +50,14 @@ TEN_IDEAL=$(((9 + 10) * 1000 * 1024))
     settle
     save d cp "$PLAIN/c"
     expect_stored "$(size_of "$PLAIN/a" "$PLAIN/c")"
+    # A table goes with its object.
+    wait_until 20 objects_are 2
+    settle
     ckptfs_umount
     extents_of_store >"$TEST_DIR/extents"
     cat "$TEST_DIR/extents"
     [ "$(awk '$2 == 1 && $3 == 1' "$TEST_DIR/extents" | wc -l)" -eq 4 ]
-    [ "$(find "$STORE/objects" -type f ! -name '*.sum*' | wc -l)" -eq 2 ]
-    # A table goes with its object.
-    [ "$(find "$STORE/objects" -type f -name '*.sum*' | wc -l)" -eq 2 ]
+    objects_are 2
 }
 
 @test "thousands of equal tensors are looked for once" {
@@ -165,10 +172,10 @@ prepend_byte() { { printf x && cat "$1"; } >"$2"; }
     expect_stored $TEN_IDEAL
     rm -r "$MNT"/*
     rm -r "${PLAIN:?}"/*
-    wait_until 20 stored_at_most 65536
-    wait_until 20 share_is_settled
+    wait_until $SHARE_DEADLINE no_objects
+    settle
     ckptfs_remount
-    [ -z "$(find "$STORE/objects" -type f)" ]
+    no_objects
 }
 
 @test "deleting all while it is being shared gives all back" {
@@ -176,7 +183,7 @@ prepend_byte() { { printf x && cat "$1"; } >"$2"; }
     ten_saves
     rm -r "$MNT"/*
     rm -r "${PLAIN:?}"/*
-    wait_until 10 stored_at_most 65536
+    wait_until $SHARE_DEADLINE stored_at_most 65536
 }
 
 @test "cutting and overwriting a file gives back what it had" {
@@ -280,7 +287,7 @@ PY
 first_is_punched() { [ "$(stored_bytes)" -lt "$1" ]; }
 
 @test "what is opened for writing while dead bytes are given back keeps its bytes" {
-    local number fd fds=()
+    local number fd fds=() before
     ckptfs_mount passthrough=off
     # Objects of which a part dies come first: each costs a sync.
     for number in {1..140}; do head -c 400000 /dev/urandom >"$MNT/part$number"; done
@@ -291,8 +298,9 @@ first_is_punched() { [ "$(stored_bytes)" -lt "$1" ]; }
     cp "$MNT"/part* "$MNT"/whole* "$MNT/copies"
     truncate -s 70000 "$MNT"/copies/part*
     settle
+    before=$(stored_bytes)
     rm "$MNT"/part* "$MNT"/copies/whole*
-    wait_until 20 first_is_punched "$(stored_bytes)"
+    wait_until 20 first_is_punched "$before"
     # They lost their copies, and are looked at after those.
     for number in {1..100}; do
         printf begin | dd of="$PLAIN/whole$number" conv=notrunc status=none

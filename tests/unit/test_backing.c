@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -20,7 +21,8 @@ struct shared {
     struct backing_table *table;
     struct backing *backing;
     _Atomic bool ends;
-    unsigned asked, failed;
+    _Atomic unsigned asked;
+    unsigned failed;
 };
 
 /* As the thread that gives dead bytes back asks, which knows of no file's lock. */
@@ -58,10 +60,12 @@ static void test_writer(void)
     if (backing_is_free(shared.backing, BACKING_READERS) == -EOPNOTSUPP)
         check_skip("no leases on this disk");
     CHECK_EQUAL(0, pthread_create(&thread, NULL, ask, &shared));
+    /* Not before the other is at work: it may take long to get a processor. */
+    while (atomic_load(&shared.asked) == 0)
+        sched_yield();
     CHECK_EQUAL(0, write_all(&table, shared.backing));
     atomic_store(&shared.ends, true);
     pthread_join(thread, NULL);
-    CHECK(shared.asked > 0);
     CHECK_EQUAL(0, shared.failed);
     struct stat status;
     CHECK_EQUAL(0, fstat(shared.backing->fd, &status));

@@ -93,13 +93,25 @@ static void test_long_lines(void)
     CHECK(strstr(said, "|last|") != NULL);
 }
 
+/* On a machine that is slow a command may have less than a second before its time is over: then it gets more.
+ */
+static errint run_out_of_time(struct run_as *order)
+{
+    errint error = 0;
+    for (order->seconds = 1; order->seconds <= 16; order->seconds *= 4) {
+        error = run(order);
+        if (said[0])
+            break;
+    }
+    return error;
+}
+
 static void test_time(void)
 {
     struct run_as order = order_of("echo begun; sleep 1000 & sleep 1000");
-    order.seconds = 1;
     int64_t begun = clock_monotonic();
-    CHECK_EQUAL(-ETIME, run(&order));
-    CHECK(clock_monotonic() - begun < 30 * CLOCK_NS_PER_SECOND);
+    CHECK_EQUAL(-ETIME, run_out_of_time(&order));
+    CHECK(clock_monotonic() - begun < 100 * CLOCK_NS_PER_SECOND);
     CHECK_TEXT("begun|", said);
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
@@ -195,10 +207,10 @@ static void check_left_behind(const char *how, const char *end, unsigned seconds
     snprintf(command, sizeof command, "exec 9<%s; flock 9; %s echo begun; %s", path, how, end);
     struct run_as order = order_of(command);
     order.seconds = seconds;
-    CHECK_EQUAL(expected, run(&order));
+    CHECK_EQUAL(expected, expected == -ETIME ? run_out_of_time(&order) : run(&order));
     CHECK_TEXT("begun|", said);
     CHECK(is_unlocked(path));
-    CHECK(clock_monotonic() - begun < 30 * CLOCK_NS_PER_SECOND);
+    CHECK(clock_monotonic() - begun < 100 * CLOCK_NS_PER_SECOND);
     close(fd);
     unlink(path);
 }
