@@ -12,6 +12,7 @@
 #include "ckpt/optimizer_files.h"
 #include "format/dcp_metadata.h"
 #include "format/torch_optimizer.h"
+#include "format/zip.h"
 
 #define PARTS_METADATA ".metadata"
 
@@ -132,25 +133,41 @@ static bool parts_has_prefix(const struct parts_dcp *dcp, const char *name, size
     return false;
 }
 
-/* "optimizer." of "optimizer.param_groups.0.lr". */
+/* "optimizer." of "optimizer.param_groups.0.lr". A group has numbers and names; what is a tensor may be of a
+ * model that has a module of that name. */
 static void parts_note_prefixes(struct parts_dcp *dcp)
 {
     for (size_t i = 0; i < dcp->metadata.item_count; i++) {
         const char *name = dcp->metadata.items[i].name;
-        const char *groups = parts_find_key(name, "param_groups");
+        const char *groups = parts_find_key(name, "param_groups.");
         size_t length = groups ? (size_t)(groups - name) : 0;
-        if (groups && dcp->prefix_count < PARTS_OPTIMIZERS_MAX && !parts_has_prefix(dcp, name, length))
+        if (groups && !dcp->metadata.items[i].is_tensor && dcp->prefix_count < PARTS_OPTIMIZERS_MAX &&
+            !parts_has_prefix(dcp, name, length))
             dcp->prefixes[dcp->prefix_count++] = (struct parts_prefix){name, length};
     }
+}
+
+/* Whether the keys below "state" are those of a copy of the weights: the parameter's and then the optimizer's
+ * own, or as Megatron-LM has them "fp32_param" first. */
+static bool parts_is_copy(const char *keys)
+{
+    static const char *const first[] = {"param.", "fp32_param.", "master_param."};
+    const char *dot = strrchr(keys, '.'), *last = dot ? dot + 1 : keys;
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+        if (strncmp(keys, first[i], strlen(first[i])) == 0)
+            return true;
+    }
+    return torch_optimizer_is_copy(last, strlen(last));
 }
 
 /* "optimizer.state.weight.exp_avg", where there is "optimizer.param_groups...", too. */
 static bool parts_is_state(const struct parts_dcp *dcp, const char *name)
 {
-    const char *state = parts_find_key(name, "state.");
+    static const char key[] = "state.";
+    const char *state = parts_find_key(name, key);
     while (state && !parts_has_prefix(dcp, name, (size_t)(state - name)))
-        state = parts_find_key(state + 1, "state.");
-    return state;
+        state = parts_find_key(state + 1, key);
+    return state && !parts_is_copy(state + strlen(key));
 }
 
 static int parts_compare_ranges(const void *one, const void *other)
@@ -175,7 +192,8 @@ static errint parts_list_ranges(struct parts_dcp *dcp, const char *const *chosen
         for (size_t chunk = 0; chunk < item->chunk_count; chunk++) {
             const struct dcp_chunk *at = &item->chunks[chunk];
             if (at->file != DCP_NO_FILE && at->length > 0)
-                dcp->ranges[dcp->count++] = (struct parts_range){at->file, at->offset, at->length, state};
+                dcp->ranges[dcp->count++] =
+                    (struct parts_range){at->file, at->offset, at->length, state && !at->transform};
         }
     }
     qsort(dcp->ranges, dcp->count, sizeof *dcp->ranges, parts_compare_ranges);
@@ -193,35 +211,72 @@ static bool parts_are_apart(const struct parts_dcp *dcp)
     return true;
 }
 
-/* The path of the file, if it is there and has all that .metadata says; NULL: else. */
-static const char *parts_find_file(const struct folder *folder, const struct optimizer_parts *parts,
-                                   const struct parts_dcp *dcp, uint32_t file)
+/* The path of the shard, if it is there and has all that .metadata says; NULL: else. */
+static const char *parts_find_shard(const struct folder *folder, const struct optimizer_parts *parts,
+                                    const struct parts_dcp *dcp, uint32_t file)
 {
-    const struct tree_entry *entry = tree_find_file(
-        &parts->tree, dcp->entry->path, tree_directory_length(dcp->entry), dcp->metadata.files[file]);
-    bool whole = entry && entry->size >= dcp->metadata.file_sizes[file];
+    struct deepspeed_name parsed;
+    const char *name = dcp->metadata.files[file];
+    const struct tree_entry *entry =
+        tree_find_file(&parts->tree, dcp->entry->path, tree_directory_length(dcp->entry), name);
+    bool shard = entry && optimizer_file_may_be_mixed(entry->path) && !deepspeed_parse_name(name, &parsed);
+    bool whole = shard && entry->size >= dcp->metadata.file_sizes[file];
     return whole && !folder_is_shed(folder, entry->path) ? entry->path : NULL;
 }
 
-/* What follows each other is one range. */
-static errint parts_take_ranges(const struct folder *folder, const struct parts_dcp *dcp,
-                                struct optimizer_parts *parts)
+/* Archives one behind the other, as far as the ends tell. A .metadata that was written with other shards than
+ * those that are there names ranges of something else: FORMAT_FOREIGN. */
+static int parts_check_archives(const struct format_source *source, int64_t begin, int64_t end)
 {
-    errint error = 0;
-    const char *path = NULL;
-    for (size_t i = 0, next; i < dcp->count && !error; i = next) {
-        const struct parts_range *range = &dcp->ranges[i];
-        int64_t end = range->offset + range->length;
-        if (i == 0 || range->file != dcp->ranges[i - 1].file)
-            path = parts_find_file(folder, parts, dcp, range->file);
-        for (next = i + 1; next < dcp->count && range->state && dcp->ranges[next].state &&
-                           dcp->ranges[next].file == range->file && dcp->ranges[next].offset == end;
+    uint8_t bytes[4];
+    struct zip_archive last;
+    int result = zip_find_archive(source, end, &last);
+    if (!result && last.start < begin)
+        result = FORMAT_FOREIGN;
+    if (!result)
+        result = source->read(source->context, bytes, sizeof bytes, begin);
+    return result ? result : memcmp(bytes, "PK\3\4", sizeof bytes) == 0 ? 0 : FORMAT_FOREIGN;
+}
+
+/* The ranges of one shard, from `first` on. What follows each other is one. */
+static int parts_read_shard(const struct parts_dcp *dcp, size_t first, const struct format_source *source,
+                            const char *path, struct optimizer_parts *parts)
+{
+    const struct parts_range *at = dcp->ranges;
+    int result = 0;
+    for (size_t i = first, next; i < dcp->count && at[i].file == at[first].file && !result; i = next) {
+        int64_t end = at[i].offset + at[i].length;
+        for (next = i + 1; next < dcp->count && at[i].state && at[next].state &&
+                           at[next].file == at[i].file && at[next].offset == end;
              next++)
-            end += dcp->ranges[next].length;
-        if (range->state && path)
-            error = parts_add_range(parts, path, range->offset, end - range->offset);
+            end += at[next].length;
+        if (!at[i].state || end - at[i].offset < OPTIMIZER_PART_LEAST)
+            continue;
+        result = end > source->size ? FORMAT_FOREIGN : parts_check_archives(source, at[i].offset, end);
+        if (!result)
+            result = parts_add_range(parts, path, at[i].offset, end - at[i].offset);
     }
-    return error;
+    return result;
+}
+
+static int parts_take_ranges(const struct folder *folder, const struct parts_dcp *dcp,
+                             struct optimizer_parts *parts)
+{
+    int result = 0;
+    for (size_t i = 0; i < dcp->count && !result; i++) {
+        struct format_source source;
+        const char *path = i == 0 || dcp->ranges[i].file != dcp->ranges[i - 1].file
+                               ? parts_find_shard(folder, parts, dcp, dcp->ranges[i].file)
+                               : NULL;
+        if (!path)
+            continue;
+        result = folder_open(folder, path, &source);
+        if (result)
+            break;
+        result = parts_read_shard(dcp, i, &source, path, parts);
+        folder_close(folder, &source);
+    }
+    return result;
 }
 
 static int parts_read_dcp(const struct folder *folder, struct parts_dcp *dcp)
@@ -250,7 +305,14 @@ static errint parts_look_at_dcp(const struct folder *folder, const struct tree_e
     errint error = dcp_names_choose(&dcp.metadata, &dcp.metadata.arena, &chosen);
     if (!error)
         error = parts_list_ranges(&dcp, chosen);
-    return error || !parts_are_apart(&dcp) ? error : parts_take_ranges(folder, &dcp, parts);
+    if (error || !parts_are_apart(&dcp))
+        return error;
+    size_t before = parts->count;
+    result = parts_take_ranges(folder, &dcp, parts);
+    /* Where one is not what .metadata says, none is known to be. */
+    if (result)
+        parts->count = before;
+    return parts_overlook(result);
 }
 
 /* -- all --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "format/nodes.h"
 #include "format/torch_storages.h"
@@ -23,14 +24,28 @@ struct optimizer_walk {
 static int optimizer_visit(struct optimizer_walk *walk, const struct pickle_node *node, unsigned depth,
                            uint8_t user);
 
-static void optimizer_note(struct optimizer_walk *walk, const struct pickle_node *reference, uint8_t user)
+bool torch_optimizer_is_copy(const char *key, size_t length)
+{
+    static const char *const words[] = {"master", "param", "weight", "fp32", "shadow", "slow"};
+    static const char *const keys[] = {"ax", "ema", "z"};
+    bool copy = false;
+    for (size_t i = 0; i < sizeof words / sizeof *words && !copy; i++)
+        copy = memmem(key, length, words[i], strlen(words[i])) != NULL;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && !copy; i++)
+        copy = length == strlen(keys[i]) && memcmp(key, keys[i], length) == 0;
+    return copy;
+}
+
+/* torch.load makes a text of any key: of one that is none it is not known which storage it means. */
+static int optimizer_note(struct optimizer_walk *walk, const struct pickle_node *reference, uint8_t user)
 {
     const struct pickle_node *key = pickle_item(reference->items[0], 2);
     if (!key || key->kind != PICKLE_TEXT)
-        return;
+        return FORMAT_FOREIGN;
     const struct torch_storage *storage = torch_storages_find(walk->file, key->text, key->length);
     if (storage)
         walk->users[storage - walk->file->storages] |= user;
+    return 0;
 }
 
 /* What is under "state", if the dict is what an optimizer gives to be saved; else NULL. */
@@ -50,20 +65,6 @@ static const struct pickle_node *optimizer_state_of(const struct pickle_node *di
     return state;
 }
 
-static int optimizer_visit_dict(struct optimizer_walk *walk, const struct pickle_node *dict, unsigned depth,
-                                uint8_t user)
-{
-    const struct pickle_node *state = optimizer_state_of(dict);
-    int result = 0;
-    for (size_t i = 0; i < pickle_dict_count(dict) && !result; i++) {
-        const struct pickle_node *value = pickle_dict_value(dict, i);
-        result = optimizer_visit(walk, pickle_dict_key(dict, i), depth, user);
-        if (!result)
-            result = optimizer_visit(walk, value, depth, value == state ? OPTIMIZER_STATE : user);
-    }
-    return result;
-}
-
 static int optimizer_visit_items(struct optimizer_walk *walk, const struct pickle_node *node, unsigned depth,
                                  uint8_t user)
 {
@@ -73,19 +74,71 @@ static int optimizer_visit_items(struct optimizer_walk *walk, const struct pickl
     return result;
 }
 
-/* All that an object was made of. */
-static int optimizer_visit_call(struct optimizer_walk *walk, const struct pickle_node *call, unsigned depth,
-                                uint8_t user)
+/* All that an object was made of, but for a dict's entries. */
+static int optimizer_visit_object(struct optimizer_walk *walk, const struct pickle_node *call, unsigned depth,
+                                  uint8_t user)
 {
-    bool is_dict = pickle_is_dict(call);
+    bool entries = pickle_is_dict(call) && call->added && call->added->kind == PICKLE_DICT;
     const struct pickle_node *const parts[] = {call->function, call->keywords, call->state,
-                                               is_dict ? NULL : call->added};
+                                               entries ? NULL : call->added};
     int result = optimizer_visit_items(walk, call, depth, user);
-    if (!result && is_dict)
-        result = optimizer_visit_dict(walk, call, depth, user);
     for (size_t i = 0; i < sizeof parts / sizeof *parts && !result; i++)
         result = optimizer_visit(walk, parts[i], depth, user);
     return result;
+}
+
+/* What an optimizer keeps of one parameter. */
+static int optimizer_visit_parameter(struct optimizer_walk *walk, const struct pickle_node *dict,
+                                     unsigned depth)
+{
+    int result = 0;
+    if (dict->kind == PICKLE_CALL)
+        result = optimizer_visit_object(walk, dict, depth, OPTIMIZER_OTHERS);
+    for (size_t i = 0; i < pickle_dict_count(dict) && !result; i++) {
+        const struct pickle_node *key = pickle_dict_key(dict, i);
+        bool copy = key && key->kind == PICKLE_TEXT && torch_optimizer_is_copy(key->text, key->length);
+        result = optimizer_visit(walk, key, depth, OPTIMIZER_OTHERS);
+        if (!result)
+            result = optimizer_visit(walk, pickle_dict_value(dict, i), depth,
+                                     copy ? OPTIMIZER_OTHERS : OPTIMIZER_STATE);
+    }
+    return result;
+}
+
+static int optimizer_visit_state(struct optimizer_walk *walk, const struct pickle_node *state, unsigned depth)
+{
+    int result = 0;
+    if (state->kind == PICKLE_CALL)
+        result = optimizer_visit_object(walk, state, depth, OPTIMIZER_OTHERS);
+    for (size_t i = 0; i < pickle_dict_count(state) && !result; i++) {
+        result = optimizer_visit(walk, pickle_dict_key(state, i), depth, OPTIMIZER_OTHERS);
+        if (!result)
+            result = optimizer_visit_parameter(walk, pickle_dict_value(state, i), depth);
+    }
+    return result;
+}
+
+static int optimizer_visit_dict(struct optimizer_walk *walk, const struct pickle_node *dict, unsigned depth,
+                                uint8_t user)
+{
+    const struct pickle_node *state = optimizer_state_of(dict);
+    int result = 0;
+    for (size_t i = 0; i < pickle_dict_count(dict) && !result; i++) {
+        const struct pickle_node *key = pickle_dict_key(dict, i), *value = pickle_dict_value(dict, i);
+        result = optimizer_visit(walk, key, depth, user);
+        if (!result && state && value == state && pickle_is_text(key, "state"))
+            result = optimizer_visit_state(walk, state, depth);
+        else if (!result)
+            result = optimizer_visit(walk, value, depth, user);
+    }
+    return result;
+}
+
+static int optimizer_visit_call(struct optimizer_walk *walk, const struct pickle_node *call, unsigned depth,
+                                uint8_t user)
+{
+    int result = optimizer_visit_object(walk, call, depth, user);
+    return result || !pickle_is_dict(call) ? result : optimizer_visit_dict(walk, call, depth, user);
 }
 
 static int optimizer_visit(struct optimizer_walk *walk, const struct pickle_node *node, unsigned depth,
@@ -97,7 +150,7 @@ static int optimizer_visit(struct optimizer_walk *walk, const struct pickle_node
         return FORMAT_FOREIGN;
     walk->left--;
     switch (node->kind) {
-    case PICKLE_PERSISTENT: optimizer_note(walk, node, user); return 0;
+    case PICKLE_PERSISTENT: return optimizer_note(walk, node, user);
     case PICKLE_TUPLE:
     case PICKLE_LIST:
     case PICKLE_SET: return optimizer_visit_items(walk, node, depth + 1, user);

@@ -81,6 +81,9 @@ void checkpoints_begin_rewrite(struct filesystem *fs, uint64_t checkpoint, bool 
  * was made before. */
 bool checkpoints_is_addition(const struct meta_checkpoint *checkpoint, uint64_t kept,
                              const struct checkpoints_file *file);
+/* Files of it were shed (fs/shed.h): it is no resume's any more, at once and after a start, before the next
+ * look tells the rest. Without a node's lock. */
+void checkpoints_note_shed(struct filesystem *fs, uint64_t checkpoint);
 /* A directory in it was removed, and with it its row in the database. */
 void checkpoints_after_rmdir(struct filesystem *fs, uint64_t directory, const char *name, uint64_t removed);
 

@@ -2,6 +2,7 @@
 /* Taking what a look has found to the list and the database, and telling of what is new. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "fs/checkpoints_internal.h"
@@ -189,4 +190,29 @@ errint checkpoints_take(struct filesystem *fs, uint64_t run, const struct checkp
     for (size_t i = 0; i < count; i++)
         checkpoints_settle_rewrite(fs, &found[i]);
     return 0;
+}
+
+void checkpoints_note_shed(struct filesystem *fs, uint64_t checkpoint)
+{
+    struct checkpoints *checkpoints = fs->checkpoints;
+    struct meta_checkpoint row;
+    bool known = checkpoints_get(fs, checkpoint, &row) == 0;
+    if (known && row.state == CHECKPOINT_COMPLETE) {
+        row.state = CHECKPOINT_WEIGHTS;
+        row.marks = (row.marks & ~(unsigned)CHECKPOINT_OF_LIST) | CHECKPOINT_SHED;
+        const struct meta_checkpoint_change change = {&row, false};
+        errint error = meta_checkpoint_change(fs->meta, &change, 1);
+        if (error)
+            log_warning("inode %llu: that it was shed is not noted: %s", (unsigned long long)checkpoint,
+                        strerror(-error));
+        pthread_mutex_lock(&checkpoints->lock);
+        struct meta_checkpoint *listed = checkpoints_find(checkpoints, checkpoint);
+        if (listed && listed->state == CHECKPOINT_COMPLETE) {
+            listed->state = row.state;
+            listed->marks |= error ? CHECKPOINT_SHED | CHECKPOINT_UNSAVED : CHECKPOINT_SHED;
+            checkpoints_mark_latest(checkpoints, listed->run);
+        }
+        pthread_mutex_unlock(&checkpoints->lock);
+    }
+    checkpoints_touch_directory(fs, checkpoint);
 }

@@ -19,8 +19,8 @@ struct filesystem;
 /* How many bytes there are to shed; 0: none. Reads headers and pickles of files that hold more. */
 int64_t shed_bytes(struct filesystem *fs, uint64_t checkpoint);
 
-/* Sheds it; the reason is logged, and told. -EBUSY as keep_remove, or a file is in use; -ENODATA: there is
- * nothing. */
+/* Sheds it, or some of its files, when others are in use by then; the reason is logged, and told. -EBUSY as
+ * keep_remove, or a file is in use, or was changed meanwhile; -ENODATA: there is nothing. */
 errint shed_checkpoint(struct filesystem *fs, uint64_t checkpoint, const char *reason);
 
 #endif

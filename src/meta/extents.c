@@ -275,6 +275,13 @@ static errint extents_load_file(struct meta *meta, uint64_t ino, struct meta_ino
     return error || out->kind == META_NONE || out->kind == META_EXTENTS ? error : -EINVAL;
 }
 
+/* One whose bytes may be replaced: not while some are given up, since it would keep its gaps. */
+static errint extents_load_target(struct meta *meta, uint64_t ino, struct meta_inode *out)
+{
+    errint error = extents_load_file(meta, ino, out);
+    return !error && (out->state & META_SHED) ? -EIO : error;
+}
+
 /* The row of a file whose bytes from `offset` on changed, and that now reaches to `end` at least. */
 static errint extents_update_file(struct meta *meta, const struct meta_inode *before, int64_t offset,
                                   int64_t end, int64_t now)
@@ -297,7 +304,7 @@ static errint extents_map(struct change *change, uint64_t ino, const struct meta
     struct meta_inode inode;
     cleanup_ids struct ids touched = {0};
     struct meta_extent extent = *wanted;
-    errint error = extents_load_file(meta, ino, &inode);
+    errint error = extents_load_target(meta, ino, &inode);
     if (error)
         return error;
     /* What lies beyond the end must not appear when the file grows later. */
@@ -349,7 +356,7 @@ static errint extents_clone(struct change *change, const struct extents_clone *c
     if (!error && clone->from_offset + clone->length > from.size)
         error = -EINVAL;
     if (!error)
-        error = extents_load_file(meta, clone->to, &to);
+        error = extents_load_target(meta, clone->to, &to);
     if (!error)
         error = extents_collect(meta, clone->from, clone->from_offset, clone->from_offset + clone->length,
                                 &pieces);

@@ -318,7 +318,7 @@ errint meta_extents(struct meta *meta, uint64_t ino, struct meta_extent **out, s
  * Maps [offset, offset + length) of a META_NONE or META_EXTENTS file onto an object's range (object 0: a
  * hole), cutting what was there, merging with neighbours that continue in the same object. The size grows to
  * cover it when `extend`, mtime and ctime become `now`, the file becomes META_EXTENTS and META_DIRTY. A new
- * object's row is made as needed.
+ * object's row is made as needed. -EIO for a file that has given bytes up (meta/shed.h).
  */
 errint meta_extents_map(struct meta *meta, uint64_t ino, const struct meta_extent *extent, bool extend,
                         int64_t now, struct ids *freed);

@@ -19,7 +19,9 @@ static errint shed_check(struct meta *meta, const struct meta_shed *shed, struct
     if (row->kind == META_OBJECT || (row->state & (META_DIRTY | META_TORN)) || row->size != file->size ||
         row->mtime != file->mtime || row->ctime != file->ctime)
         return -EBUSY;
-    return row->kind != META_EXTENTS || (row->state & (META_SHED | META_ASSEMBLED)) ? -ENODATA : 0;
+    /* Another name of it may be in a checkpoint that stays whole, or in none. */
+    bool gives = row->kind == META_EXTENTS && !(row->state & (META_SHED | META_ASSEMBLED)) && row->nlink == 1;
+    return gives ? 0 : -ENODATA;
 }
 
 static errint shed_check_holes(struct meta *meta, const struct meta_inode *row)

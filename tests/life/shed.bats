@@ -127,6 +127,27 @@ last_of() { find "$1" -mindepth 1 -maxdepth 1 -name 'checkpoint-*' -printf '%f\n
     [ "$(last_of "$MNT/run")" = checkpoint-1 ]
 }
 
+@test "a checkpoint that has lost its optimizer in part is known for that, whoever dies" {
+    local step
+    require_takeover
+    ckptfs_mount
+    mkdir "$MNT/run"
+    for step in 1 2 3; do
+        save "$MNT/run" "$step" --bytes 1000000
+        cp "$MNT/run/checkpoint-$step/optimizer.pt" "$MNT/run/checkpoint-$step/optimizer_1.bin"
+        wait_until 30 latest_is run "checkpoint-$step"
+    done
+    wait_until 30 settled
+    "$CKPTFS" policy set "$MNT/run" shed=optimizer
+    # The daemon dies between the two files, and the next cannot look at the run.
+    CKPTFS_FAULT=fs.shed:kill:2 CKPTFS_FAULT_STARTS=1 CKPTFS_FAULT_LATER=fs.look:EIO:1+ ckptfs_remount min-free=90%
+    wait_until 30 daemon_has_died
+    expect_refusal 1 'Input/output error' cat "$MNT/run/checkpoint-1/optimizer.pt"
+    [ "$(latest run)" = checkpoint-3 ]
+    rm -r "$MNT/run/checkpoint-3" "$MNT/run/checkpoint-2"
+    [ -z "$(latest run)" ]
+}
+
 # write_beyond MEBIBYTES: so many more than the disk has left for all but root.
 write_beyond() {
     dd if=/dev/zero of="$MNT/more" bs=1M status=none count=$(($(df --output=avail -B1M "$DISK" | tail -n 1) + $1))

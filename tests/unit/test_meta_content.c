@@ -236,12 +236,34 @@ static void test_shed_ranges(void)
     CHECK_EQUAL(-EIO, meta_truncate(meta, hashed, 5, FRAME_NOW, 0, &freed));
     CHECK_EQUAL(0, meta_truncate(meta, hashed, 0, FRAME_NOW, 0, &freed));
     CHECK_EQUAL(0, frame_get(hashed).state);
+    /* Nor is anything cloned into such a file, whose size it would keep. */
+    uint64_t written = make_hashed("w", 100);
+    CHECK_EQUAL(0, shed_some(written, 1));
+    CHECK_EQUAL(-EIO, meta_clone(meta, other, 5, written, 12, 4, FRAME_NOW, &freed));
+    CHECK_EQUAL(-EIO, frame_map(written, 12, 4, 0, 0, &freed));
+    CHECK_EQUAL(META_SHED, frame_get(written).state);
     /* Holes and what was given up could not be told apart. */
     uint64_t sparse = make_hashed("s", 100);
     CHECK_EQUAL(0, meta_truncate(meta, sparse, 200, FRAME_NOW, 0, &freed));
     CHECK_EQUAL(0, shed_measure(sparse, 3));
     CHECK_EQUAL(-ENODATA, shed_some(sparse, 3));
     CHECK_EQUAL(200, shed_measure(sparse, 0));
+}
+
+/* It may be part of a checkpoint that stays whole, by its other name. */
+static void test_shed_linked(void)
+{
+    begin();
+    uint64_t linked = make_hashed("h", 100);
+    struct meta_inode row;
+    shed_ranges[0] = (struct meta_shed_range){10, 20};
+    CHECK_EQUAL(0, meta_link(meta, linked, 1, "other", 5, FRAME_NOW, 0, &row));
+    CHECK_EQUAL(0, shed_measure(linked, 0) + shed_measure(linked, 1));
+    CHECK_EQUAL(-ENODATA, shed(linked));
+    CHECK_EQUAL(-ENODATA, shed_some(linked, 1));
+    CHECK_EQUAL(0, frame_unlink(1, "other", false, &freed));
+    CHECK_EQUAL(20, shed_measure(linked, 1));
+    CHECK_EQUAL(0, shed(linked));
 }
 
 static void test_truncate(void)
@@ -567,6 +589,7 @@ int main(void)
     frame_run("truncate", test_truncate);
     frame_run("bytes of a file that stays are given up", test_shed);
     frame_run("ranges of a file are given up, and cannot be read", test_shed_ranges);
+    frame_run("a file of several names gives nothing up", test_shed_linked);
     frame_run("clone", test_clone);
     frame_run("thousands of extents", test_many_extents);
     frame_run("seal and unseal", test_seal_and_unseal);
