@@ -18,7 +18,7 @@ import xla_saves
 from tool import PROGRAM, write_safetensors
 
 ROUNDS = 100 if os.environ.get("CKPTFS_TEST_LONG") else 3
-SECONDS, MEMORY, LINES = 10, 600 << 20, 8
+SECONDS, MEMORY, LINES = 60, 600 << 20, 8
 
 
 @pytest.fixture(scope="session")

@@ -19,29 +19,6 @@ class CheckError(Exception):
     """The tree is not what it may be; the text says where and what."""
 
 
-class CheckError(Exception):
-    """The tree is not what it may be; the text says where and what."""
-
-
-def words_bytes(node_id, first, versions):
-    """The bytes of words `first`, `first` + 1, ... that were written by the writes `versions` (0: a hole)."""
-    words = array("Q", bytes(WORD * len(versions)))
-    tag = MAGIC | node_id << 32
-    start = 0
-    while start < len(versions):
-        end = start
-        version = versions[start]
-        while end < len(versions) and versions[end] == version:
-            end += 1
-        if version:
-            words[2 * start:2 * end:2] = array("Q", [tag]) * (end - start)
-            index = first + start
-            words[2 * start + 1:2 * end:2] = array(
-                "Q", range(version | index << 32, version | (index + end - start) << 32, 1 << 32))
-        start = end
-    return words.tobytes()
-
-
 def words_run(node_id, first, count, version):
     """The bytes of the words `first`, `first` + 1, ... of a file, all from one write (0: a hole)."""
     words = array("Q", bytes(WORD * count))

@@ -69,6 +69,12 @@ def end_started():
     started.clear()
 
 
+def is_stopped(process):
+    """By a signal, until the next. It must not end instead."""
+    assert process.poll() is None, tail(process)
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def finish(process, deadline=RUN_DEADLINE):
     """Waits for a run; returns its exit status. One that hangs is killed and reported."""
     try:

@@ -77,19 +77,29 @@ def test_checkpoints_are_rewritten_in_place(sides):
         assert (checkpoint / "model.safetensors").stat().st_ino != inodes[root]["model.safetensors"]
 
 
-def kill_during_save(root, output_dir, begun):
-    """Starts a run and kills it as soon as begun(the names in its first checkpoint) is true."""
+def is_killed_during_save(root, output_dir, begun):
+    """Starts a run and kills it as soon as begun(the names in its first checkpoint) is true; False: that was too late."""
     checkpoint = root / output_dir / "checkpoint-2"
     process = harness.start(root, "--output_dir", output_dir, *LARGE_OPTIONS)
 
     def in_the_save():
-        assert process.poll() is None, f"the run was over before it could be killed: {harness.tail(process)}"
-        return checkpoint.is_dir() and begun(os.listdir(checkpoint))
+        return process.poll() is not None or checkpoint.is_dir() and begun(os.listdir(checkpoint))
 
     harness.wait_for(in_the_save, harness.RUN_DEADLINE, "the save to begin")
     process.kill()
-    assert harness.finish(process) == KILLED
-    assert "trainer_state.json" not in os.listdir(checkpoint), "the save was over before the kill"
+    status = harness.finish(process)
+    assert status in (KILLED, 0), harness.tail(process)
+    return status == KILLED and "trainer_state.json" not in os.listdir(checkpoint)
+
+
+def kill_during_save(root, output_dir, begun):
+    """Where a machine runs the saves first, and the kill when they are over, it is tried again."""
+    for _ in range(6):
+        # The names of the attempt before must not be taken for this one's.
+        harness.remove_if_there(root / output_dir)
+        if is_killed_during_save(root, output_dir, begun):
+            return
+    raise AssertionError("each save was over before the kill")
 
 
 def weights_begun(names):
@@ -104,8 +114,6 @@ def test_a_run_killed_in_mid_save_can_be_started_again(sides):
     """Twice killed, once in the weights and once in the optimizer: all files can be read, a fresh run writes it all."""
     harness.run(sides.plain, "--output_dir", "killed", *LARGE_OPTIONS)
     for begun in (weights_begun, optimizer_begun):
-        # The names of the attempt before must not be taken for this one's.
-        harness.remove_if_there(sides.mount / "killed")
         kill_during_save(sides.mount, "killed", begun)
         for path in (sides.mount / "killed").rglob("*"):
             if path.is_file():

@@ -60,6 +60,7 @@ class ScriptArguments:
         metadata={"help": "save the model in shards of this size under OUTPUT_DIR/sharded, once for each size given"},
     )
     die_at_step: int = field(default=0, metadata={"help": "end by SIGKILL after that step, as a scheduler does"})
+    stop_at_step: int = field(default=0, metadata={"help": "stop by SIGSTOP when that step has been logged"})
 
 
 class JsonLines(TrainerCallback):
@@ -81,6 +82,17 @@ class DieAtStep(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StopAtStep(TrainerCallback):
+    """Stands still in the middle of the run, until it gets SIGCONT."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_log(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def make_tokenizer(vocabulary_size):
@@ -144,7 +156,7 @@ def main(command_line=None):
         train_dataset=train,
         eval_dataset=evaluation,
         processing_class=tokenizer,
-        callbacks=[JsonLines(), DieAtStep(script.die_at_step)],
+        callbacks=[JsonLines(), DieAtStep(script.die_at_step), StopAtStep(script.stop_at_step)],
     )
     resume = arguments.resume_from_checkpoint
     trainer.train(resume_from_checkpoint=True if resume == "True" else resume)
