@@ -4,15 +4,18 @@
 
     mixed_saves.py save DIRECTORY STEP...
     mixed_saves.py compare {DIRECTORY/KIND/STEP.expected MODEL}...
+    mixed_saves.py read CHECKPOINT FILE MODEL {DIRECTORY/KIND/STEP.expected MODEL}...
 
 DIRECTORY/KIND/NAME-STEP for each KIND: zero2 and zero3 as the Trainer has DeepSpeed save them, in one rank, with
 the FP32 model beside it as DeepSpeed's own zero_to_fp32 gives it; and dcp, by one call of torch.distributed.checkpoint
-with the model and the optimizer, and the model's tensors beside it. What is beside is DIRECTORY/KIND/STEP.expected. `compare` says whether safetensors files
-have it.
+with the model and the optimizer, and the model's tensors beside it. What is beside is DIRECTORY/KIND/STEP.expected.
+`compare` says whether safetensors files have it. `read` first makes MODEL of a checkpoint that has lost its
+optimizer's state, with the program that DeepSpeed has put into it, and sees that torch.load fails to read FILE of it.
 """
 
 import json
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -88,9 +91,27 @@ def compare(expected, model):
         assert torch.equal(found[name], tensor), (model, name)
 
 
+def read_what_is_left(checkpoint, file, model):
+    program = Path(checkpoint) / "zero_to_fp32.py"
+    sys.argv = [str(program), checkpoint, str(Path(model).parent), "--safe_serialization"]
+    runpy.run_path(str(program), run_name="__main__")
+    try:
+        torch.load(file, weights_only=False)
+    except (OSError, RuntimeError):
+        return
+    raise AssertionError(f"{file} was read")
+
+
+def main(what, *arguments):
+    if what == "save":
+        save(Path(arguments[0]).resolve(), [int(step) for step in arguments[1:]])
+        return
+    if what == "read":
+        read_what_is_left(*arguments[:3])
+        arguments = arguments[3:]
+    for pair in zip(arguments[::2], arguments[1::2], strict=True):
+        compare(*pair)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "save":
-        save(Path(sys.argv[2]).resolve(), [int(step) for step in sys.argv[3:]])
-    else:
-        for pair in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
-            compare(*pair)
+    main(*sys.argv[1:])
