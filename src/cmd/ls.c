@@ -60,15 +60,19 @@ const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mo
     return complete_state_name(state);
 }
 
+bool ls_state_is_complete(const char *state)
+{
+    return strcmp(state, "durable") == 0 || strcmp(state, "complete") == 0;
+}
+
 /* As the states are, that are shown. */
 static void ls_mark_latest(struct run *run, const struct ls_mounted *mounted)
 {
     struct run_checkpoint *latest = NULL;
     for (size_t i = 0; i < run->count; i++) {
         const char *state = ls_state(&run->at[i], &mounted[i]);
-        bool complete = strcmp(state, "durable") == 0 || strcmp(state, "complete") == 0;
         run->at[i].latest = false;
-        if (run->at[i].step >= 0 && complete)
+        if (run->at[i].step >= 0 && ls_state_is_complete(state))
             latest = &run->at[i];
     }
     if (latest)

@@ -40,6 +40,8 @@ bool ls_is_known_complete(const struct ls_mounted *mounted);
 /* "writing", "torn", "durable", or how it was judged (complete_state_name): on a mount what that says, unless
  * it has not seen yet that something is gone. */
 const char *ls_state(const struct run_checkpoint *checkpoint, const struct ls_mounted *mounted);
+/* Whether that state is one of a complete checkpoint. */
+bool ls_state_is_complete(const char *state);
 
 /* Prints a table; `why`: what is missing, and what else is worth knowing, below each. -ENOMEM. */
 errint ls_print(const struct ls_run *run, bool why);

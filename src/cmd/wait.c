@@ -75,8 +75,7 @@ static const char *wait_name_of(const char *path)
 
 static bool wait_state_reaches(const struct wait *wait, const char *state)
 {
-    bool durable = strcmp(state, "durable") == 0;
-    bool complete = durable || strcmp(state, "complete") == 0;
+    bool durable = strcmp(state, "durable") == 0, complete = ls_state_is_complete(state);
     switch (wait->goal) {
     case WAIT_WEIGHTS: return complete || strcmp(state, complete_state_name(COMPLETE_WEIGHTS)) == 0;
     case WAIT_COMPLETE: return complete;
@@ -101,7 +100,7 @@ static void wait_note_mounted(struct wait *wait, const struct run_checkpoint *ch
                               const struct ls_mounted *mounted)
 {
     const char *state = ls_state(checkpoint, mounted);
-    bool complete = strcmp(state, "durable") == 0 || strcmp(state, "complete") == 0;
+    bool complete = ls_state_is_complete(state);
     int64_t now = clock_monotonic();
     wait_note(wait, &checkpoint->complete, state);
     wait->soon = complete && mounted->known && mounted->life.waiting > 0 && !checkpoint->file &&

@@ -134,10 +134,7 @@ static void control_marks(fuse_req_t request, uint64_t ino, size_t room)
     const struct report report = {.ino = view_target(ino),
                                   .argument = (uint64_t)fuse_req_ctx(request)->pid,
                                   .answer = control_answer_marks};
-    if (room < sizeof(struct control_marks))
-        fuse_reply_err(request, EINVAL);
-    else
-        report_later(request, &report);
+    report_within(request, room, sizeof(struct control_marks), &report);
 }
 
 bool control_keep(fuse_req_t request, uint64_t ino, unsigned command, const void *in, size_t in_size,

@@ -36,18 +36,13 @@ static void life_answer(struct report *report)
                                         .torn = life.torn,
                                         .state = known ? row.state + 1 : 0,
                                         .waiting = checkpoints_waiting(report->fs)};
-    if (error)
-        report_fail(report, error);
-    else
-        fuse_reply_ioctl(report->request, 0, &answer, sizeof answer);
+    report_reply(report, error, &answer, sizeof answer);
 }
 
 void control_life(fuse_req_t request, uint64_t ino, size_t room)
 {
-    if (room < sizeof(struct control_life))
-        fuse_reply_err(request, EINVAL);
-    else
-        report_later(request, &(struct report){.ino = ino, .answer = life_answer});
+    report_within(request, room, sizeof(struct control_life),
+                  &(struct report){.ino = ino, .answer = life_answer});
 }
 
 static void life_answer_writers(struct report *report)
@@ -60,16 +55,11 @@ static void life_answer_writers(struct report *report)
         .alive = !error && seen.state == WRITERS_ALIVE,
         .since = !error && seen.state == WRITERS_ALIVE ? seen.since : 0,
     };
-    if (error)
-        report_fail(report, error);
-    else
-        fuse_reply_ioctl(report->request, 0, &answer, sizeof answer);
+    report_reply(report, error, &answer, sizeof answer);
 }
 
 void control_writers(fuse_req_t request, uint64_t ino, size_t room)
 {
-    if (room < sizeof(struct control_writers))
-        fuse_reply_err(request, EINVAL);
-    else
-        report_later(request, &(struct report){.ino = ino, .answer = life_answer_writers});
+    report_within(request, room, sizeof(struct control_writers),
+                  &(struct report){.ino = ino, .answer = life_answer_writers});
 }

@@ -61,10 +61,8 @@ static void control_answer_usage(struct report *report)
 
 void control_usage(fuse_req_t request, uint64_t ino, size_t room)
 {
-    if (room < sizeof(struct control_usage))
-        fuse_reply_err(request, EINVAL);
-    else
-        report_later(request, &(struct report){.ino = ino, .answer = control_answer_usage});
+    report_within(request, room, sizeof(struct control_usage),
+                  &(struct report){.ino = ino, .answer = control_answer_usage});
 }
 
 /* -- extended attributes ----------------------------------------------------------------------------------

@@ -91,12 +91,7 @@ bool keep_is_used(const struct keep_marks *marks)
            marks->latest;
 }
 
-struct keep_work {
-    struct filesystem *fs;
-    bool (*stops)(struct filesystem *fs);
-};
-
-static bool keep_stops(void *context)
+bool keep_stops(void *context)
 {
     const struct keep_work *work = context;
     return work->stops(work->fs);

@@ -18,6 +18,14 @@
 
 struct filesystem;
 
+/* The question whether to end early, for who asks it with a context alone: keep_stops is given one of these.
+ */
+struct keep_work {
+    struct filesystem *fs;
+    bool (*stops)(struct filesystem *fs);
+};
+bool keep_stops(void *work);
+
 /* A run's checkpoints as they are just now; those of one index belong together. */
 struct keep_list {
     struct run run; /* owns the texts */

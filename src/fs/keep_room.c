@@ -21,17 +21,6 @@
 
 #define KEEP_ROOM_REASON "the space is needed"
 
-struct keep_room_stops {
-    struct filesystem *fs;
-    bool (*stops)(struct filesystem *fs);
-};
-
-static bool keep_room_stops(void *context)
-{
-    const struct keep_room_stops *asked = context;
-    return asked->stops(asked->fs);
-}
-
 bool keep_room_is_possible(struct filesystem *fs)
 {
     return keep_watch_is_used(fs);
@@ -120,14 +109,14 @@ static bool keep_room_may_remove(struct filesystem *fs)
  * or one that was saved just now, since an older one is not among the newest then. What is being written does
  * not count: its writer is who waits, as a rule.
  */
-static bool keep_room_has_hope(const struct keep_room_stops *stops, const struct keep_list *list)
+static bool keep_room_has_hope(const struct keep_work *stops, const struct keep_list *list)
 {
     cleanup_free struct keep_verdict *verdicts = calloc(list->count + 1, sizeof *verdicts);
     if (!verdicts || keep_room_judge_later(list, verdicts) != 0)
         return true;
     for (size_t i = 0; i < list->count; i++) {
         const struct life_asked asked = {
-            .ino = list->inodes[i], .stops = keep_room_stops, .context = (void *)stops};
+            .ino = list->inodes[i], .stops = keep_stops, .context = (void *)stops};
         if (!asked.ino)
             continue;
         if (list->checkpoints[i].unsettled && !keep_room_is_being_written(stops->fs, &asked))
@@ -156,7 +145,7 @@ static void keep_room_choose(struct filesystem *fs, uint64_t run, bool (*stops)(
             best->sheds = choice;
     }
     if (!best->sheds.ino && !best->goes.ino && !best->hope)
-        best->hope = keep_room_has_hope(&(struct keep_room_stops){fs, stops}, &list);
+        best->hope = keep_room_has_hope(&(struct keep_work){fs, stops}, &list);
 }
 
 static bool keep_room_shed(struct filesystem *fs, uint64_t checkpoint)
@@ -171,9 +160,10 @@ static bool keep_room_shed(struct filesystem *fs, uint64_t checkpoint)
 bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs))
 {
     cleanup_ids struct ids runs = {0};
-    struct keep_room_choices best = {.hope = keep_room_may_remove(fs)};
+    struct keep_room_choices best = {0};
     if (!keep_room_is_possible(fs) || checkpoints_runs(fs, &runs) < 0)
         return false;
+    best.hope = keep_room_may_remove(fs);
     for (size_t i = 0; i < runs.count && !stops(fs); i++)
         keep_room_choose(fs, runs.at[i], stops, &best);
     if (stops(fs))
@@ -194,15 +184,15 @@ bool keep_room_make(struct filesystem *fs, bool (*stops)(struct filesystem *fs))
 /* -- telling ----------------------------------------------------------------------------------------------
  */
 
-static int64_t keep_room_weigh(const struct keep_room_stops *stops, uint64_t checkpoint)
+static int64_t keep_room_weigh(const struct keep_work *stops, uint64_t checkpoint)
 {
     struct meta_usage usage;
     const struct meta_usage_request request = {
-        .ino = checkpoint, .everybody = true, .stop = keep_room_stops, .context = (void *)stops};
+        .ino = checkpoint, .everybody = true, .stop = keep_stops, .context = (void *)stops};
     return meta_usage_compute(stops->fs->meta, &request, &usage) == 0 ? usage.unique_bytes : 0;
 }
 
-static void keep_room_add_up(const struct keep_room_stops *stops, const struct keep_list *list,
+static void keep_room_add_up(const struct keep_work *stops, const struct keep_list *list,
                              struct keep_room_survey *out)
 {
     for (size_t i = 0; i < list->count && !stops->stops(stops->fs); i++) {
@@ -222,7 +212,7 @@ static void keep_room_add_up(const struct keep_room_stops *stops, const struct k
 void keep_room_look(struct filesystem *fs, bool (*stops)(struct filesystem *fs), struct keep_room_survey *out)
 {
     cleanup_ids struct ids runs = {0};
-    const struct keep_room_stops asked = {fs, stops};
+    const struct keep_work asked = {fs, stops};
     *out = (struct keep_room_survey){0};
     if (!keep_room_is_possible(fs) || checkpoints_runs(fs, &runs) < 0)
         return;

@@ -328,8 +328,6 @@ static void overview_answer_largest(struct report *report)
 
 void control_largest(fuse_req_t request, size_t room)
 {
-    if (room < sizeof(struct control_largest))
-        fuse_reply_err(request, EINVAL);
-    else
-        report_later(request, &(struct report){.ino = META_ROOT_INO, .answer = overview_answer_largest});
+    report_within(request, room, sizeof(struct control_largest),
+                  &(struct report){.ino = META_ROOT_INO, .answer = overview_answer_largest});
 }

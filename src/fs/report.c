@@ -38,6 +38,14 @@ void report_later(fuse_req_t request, const struct report *report)
     fuse_reply_err(request, ENOMEM);
 }
 
+void report_within(fuse_req_t request, size_t room, size_t size, const struct report *report)
+{
+    if (room < size)
+        fuse_reply_err(request, EINVAL);
+    else
+        report_later(request, report);
+}
+
 bool report_stops(void *context)
 {
     struct report *report = context;
@@ -53,4 +61,12 @@ void report_fail(struct report *report, errint error)
         fuse_reply_none(report->request);
     else
         fuse_reply_err(report->request, EINTR);
+}
+
+void report_reply(struct report *report, errint error, const void *answer, size_t size)
+{
+    if (error)
+        report_fail(report, error);
+    else
+        fuse_reply_ioctl(report->request, 0, answer, size);
 }

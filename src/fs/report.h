@@ -28,6 +28,10 @@ struct report {
  * its last two fields need not be set. Does not block.
  */
 void report_later(fuse_req_t request, const struct report *report);
+/* The same where the asker has `room` for an answer of `size` bytes; else replies with EINVAL. */
+void report_within(fuse_req_t request, size_t room, size_t size, const struct report *report);
+/* Replies with the answer of an ioctl, or with the error if there is one (report_fail). */
+void report_reply(struct report *report, errint error, const void *answer, size_t size);
 
 /*
  * Whether the report (a struct report) is not wanted any more: the asker was interrupted, or the daemon

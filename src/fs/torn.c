@@ -190,12 +190,7 @@ static void torn_tell(struct filesystem *fs, const struct meta_checkpoint *row, 
             : "who saved it is gone, and it is not complete";
     log_warning("torn path=\"%s\" step=%" PRId64 ": %s: it is below .ckptfs/torn now", path, row->step,
                 reason);
-    events_emit(fs, &(struct event){.kind = EVENT_TORN,
-                                    .ino = row->directory,
-                                    .path = path,
-                                    .step = row->step,
-                                    .bytes = row->bytes,
-                                    .reason = reason});
+    checkpoints_emit(fs, EVENT_TORN, row, path, reason);
 }
 
 static errint torn_move(struct filesystem *fs, const struct checkpoints_found *found)

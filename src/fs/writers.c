@@ -149,6 +149,16 @@ static uint64_t writers_directory_of(struct filesystem *fs, uint64_t ino)
     return error || count == 0 ? 0 : name.parent;
 }
 
+_Static_assert((int)PROCESS_WORLD_MAX <= (int)META_WRITER_BOOT_MAX, "the world is a text of the row's size");
+
+/* A process of this world, as the database has it. */
+static struct meta_writer writers_row(const struct writers *writers, const struct process *process)
+{
+    struct meta_writer row = {.pid = process->pid, .started = process->started};
+    strcpy(row.boot, writers->world);
+    return row;
+}
+
 void writers_note_file(struct filesystem *fs, uint64_t ino, pid_t thread)
 {
     uint64_t directory = writers_directory_of(fs, ino);
@@ -161,8 +171,7 @@ void writers_note_now(struct filesystem *fs, uint64_t run, pid_t thread)
     struct process process = {0};
     if ((thread > 0 && process_of_thread(thread, &process) < 0) || writers_is_copier(process.name))
         return;
-    struct meta_writer row = {.pid = process.pid, .started = process.started};
-    strcpy(row.boot, fs->writers->world);
+    const struct meta_writer row = writers_row(fs->writers, &process);
     errint error = meta_writers_put(fs->meta, run, &row, 1, WRITERS_OF_RUN);
     if (error)
         log_warning("inode %llu: who writes there is not known to a later daemon: %s",
@@ -259,8 +268,7 @@ static errint writers_keep(struct filesystem *fs, uint64_t run, struct ids *copi
         }
         if (note->copy && !ids_contain(copies, note->directory))
             error = ids_append(copies, note->directory);
-        struct meta_writer row = {.pid = note->process.pid, .started = note->process.started};
-        strcpy(row.boot, writers->world);
+        const struct meta_writer row = writers_row(writers, &note->process);
         if (!note->copy && !writers_has(known, known_count, &row) && !writers_has(rows, count, &row))
             rows[count++] = row;
     }
@@ -328,8 +336,7 @@ errint writers_ask(struct filesystem *fs, uint64_t run, struct writers_seen *out
         if (!note->directory || note->copy || note->directory == run ||
             !writers_is_below(fs, note->directory, run))
             continue;
-        struct meta_writer row = {.pid = note->process.pid, .started = note->process.started};
-        strcpy(row.boot, fs->writers->world);
+        const struct meta_writer row = writers_row(fs->writers, &note->process);
         if (out->state == WRITERS_UNKNOWN)
             out->state = WRITERS_GONE;
         writers_count(fs->writers, &row, out);
